@@ -1,0 +1,117 @@
+"""The kinds of project and the tools that make them: data that grows with Magic Hour."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Literal, NamedTuple, TypeAlias, get_args
+
+from airflow_provider_magichour.exceptions import MagicHourArgumentError
+
+Kind: TypeAlias = Literal["image", "video", "audio"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+
+
+class Tool(NamedTuple):
+    """
+    What is known of a tool.
+
+    :param kind: the kind of project it makes.
+    :param project_type: the ``type`` of that project in the API, None where it is not known.
+    :param usual_seconds: the median time from submit to complete (July 2026), None where it is not known.
+    """
+
+    kind: Kind
+    project_type: str | None = None
+    usual_seconds: float | None = None
+
+
+#: Every tool by the path segment of its create call. A new tool needs one line here, or ``kind=`` in a call.
+TOOLS: Mapping[str, Tool] = {
+    "ai-clothes-changer": Tool("image", "CLOTHES_CHANGER"),
+    "ai-face-editor": Tool("image", "FACE_EDITOR"),
+    "ai-gif-generator": Tool("image", "AI_GIF"),
+    "ai-headshot-generator": Tool("image", "AI_HEADSHOT", 14),
+    "ai-image-editor": Tool("image", "AI_IMAGE_EDITOR", 9),
+    "ai-image-generator": Tool("image", "AI_IMAGE", 5),
+    "ai-image-upscaler": Tool("image", "IMAGE_UPSCALER", 22),
+    "ai-meme-generator": Tool("image", "AI_MEME"),
+    "ai-qr-code-generator": Tool("image", "QR_CODE"),
+    "body-swap": Tool("image", "BODY_SWAP", 38),
+    "face-swap-photo": Tool("image", "FACE_SWAP", 4),
+    "head-swap": Tool("image", "HEAD_SWAP"),
+    "image-background-remover": Tool("image", "BACKGROUND_REMOVER"),
+    "photo-colorizer": Tool("image", "PHOTO_COLORIZER"),
+    "ai-talking-photo": Tool("video", "TALKING_PHOTO", 174),
+    "ai-ugc-ad": Tool("video", "UGC_AD"),
+    "ai-video-editor": Tool("video", "VIDEO_EDITOR"),
+    "ai-video-translator": Tool("video", "VIDEO_TRANSLATOR"),
+    "ai-video-upscaler": Tool("video", "VIDEO_UPSCALER"),
+    "animation": Tool("video", "ANIMATION", 596),
+    "audio-to-video": Tool("video", "AUDIO_TO_VIDEO", 117),
+    "auto-subtitle-generator": Tool("video", "AUTO_SUBTITLE", 45),
+    "character-replace": Tool("video", "CHARACTER_REPLACE", 446),
+    "face-swap": Tool("video", "FACE_SWAP", 96),
+    "image-to-video": Tool("video", "IMAGE_TO_VIDEO", 74),
+    "lip-sync": Tool("video", "LIP_SYNC", 229),
+    "text-to-video": Tool("video", "TEXT_TO_VIDEO", 51),
+    "video-to-video": Tool("video", "VIDEO_TO_VIDEO", 772),
+    "ai-music-generator": Tool("audio", "MUSIC_GENERATOR", 21),
+    "ai-voice-cloner": Tool("audio", "VOICE_CLONER", 21),
+    "ai-voice-generator": Tool("audio", "VOICE_GENERATOR", 21),
+}
+
+#: File extensions that the upload call takes, by the asset's type.
+UPLOAD_EXTENSIONS: Mapping[Kind, tuple[str, ...]] = {
+    "video": ("mp4", "m4v", "mov", "webm", "gif"),
+    "audio": ("mp3", "wav", "aac", "flac", "weba", "m4a", "opus", "ogg", "oga", "aiff", "amr"),
+    "image": ("png", "jpg", "jpeg", "jfif", "heic", "heif", "webp", "avif", "jp2", "tiff", "tif", "bmp"),
+}
+
+_TOOL_NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*", re.ASCII)
+
+
+def check_kind(value: object, name: str = "kind") -> Kind:
+    """
+    Return the kind, if it is one.
+
+    :raises MagicHourArgumentError: if it is not ``image``, ``video`` or ``audio``.
+    """
+    if value not in KINDS:
+        raise MagicHourArgumentError(f"{name} must be one of {', '.join(KINDS)}, not {value!r}")
+    return value
+
+
+def tool_kind(tool: object, kind: object = None) -> Kind:
+    """
+    Return the kind of project that a tool makes.
+
+    :param tool: the path segment of the create call, such as ``text-to-video``.
+    :param kind: needed for a tool that this version does not know.
+    :raises MagicHourArgumentError: if the kind can't be told, or contradicts what is known of the tool.
+    """
+    if not isinstance(tool, str) or not _TOOL_NAME.fullmatch(tool):
+        raise MagicHourArgumentError(
+            f"tool must be the last segment of a create call's path, such as 'text-to-video', not {tool!r}"
+        )
+    known = TOOLS.get(tool)
+    if known is None:
+        if kind is None:
+            raise MagicHourArgumentError(
+                f"tool {tool!r} is not known to this version: pass kind='image', 'video' or 'audio' to use "
+                f"it all the same. Known tools: {', '.join(TOOLS)}"
+            )
+        return check_kind(kind)
+    if kind is not None and check_kind(kind) != known.kind:
+        raise MagicHourArgumentError(
+            f"kind={kind!r} contradicts tool {tool!r}, which makes {known.kind} projects"
+        )
+    return known.kind
+
+
+def usual_seconds(kind: str, project_type: object) -> float | None:
+    """Return the median duration of projects of this kind and ``type``, None where it is not known."""
+    for tool in TOOLS.values():
+        if tool.kind == kind and tool.project_type == project_type:
+            return tool.usual_seconds
+    return None
