@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 from airflow.providers.common.compat.sdk import (
     AirflowException,
     AirflowFailException,
+    AirflowNotFoundException,
     AirflowSensorTimeout,
 )
 
@@ -20,6 +21,7 @@ __all__ = [
     "MagicHourArgumentError",
     "MagicHourAuthenticationError",
     "MagicHourConnectionError",
+    "MagicHourConnectionNotFoundError",
     "MagicHourDownloadError",
     "MagicHourError",
     "MagicHourInvalidRequestError",
@@ -47,6 +49,10 @@ class MagicHourError(AirflowException):
 
 class MagicHourArgumentError(MagicHourError, AirflowFailException, ValueError):
     """An argument is wrong; the message names it and the cure. Nothing was sent."""
+
+
+class MagicHourConnectionNotFoundError(MagicHourError, AirflowNotFoundException):
+    """Airflow has no such connection; a retry may find it, where a secrets backend was out of reach."""
 
 
 class MagicHourConnectionError(MagicHourError):

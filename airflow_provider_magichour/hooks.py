@@ -1,0 +1,238 @@
+"""The Airflow connection to Magic Hour, and a verb for each thing its API can do."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, cast, overload
+
+from airflow.providers.common.compat.sdk import BaseHook
+
+from airflow_provider_magichour import api
+from airflow_provider_magichour.arguments import check_body, check_ids, is_many
+from airflow_provider_magichour.connections import get_settings
+from airflow_provider_magichour.exceptions import (
+    MagicHourAuthenticationError,
+    MagicHourError,
+    MagicHourNotFoundError,
+)
+
+if TYPE_CHECKING:
+    import requests
+
+    from airflow_provider_magichour.transport import Sender, Settings
+
+
+class MagicHourHook(BaseHook):
+    """
+    Talk to Magic Hour over an Airflow connection.
+
+    The connection's password is the API key; its host, scheme and port are the base URL, empty for
+    ``https://api.magichour.ai``. Its extra may hold ``timeout`` (seconds for one try, 60), ``max_attempts``
+    (5), ``requests_per_second`` (100), ``webhook_secret`` and ``allow_private_hosts`` (true).
+
+    :param magichour_conn_id: the connection.
+    """
+
+    conn_name_attr = "magichour_conn_id"
+    default_conn_name = "magichour_default"
+    conn_type = "magichour"
+    hook_name = "Magic Hour"
+
+    def __init__(self, magichour_conn_id: str = default_conn_name) -> None:
+        super().__init__()
+        self.magichour_conn_id = magichour_conn_id
+
+    @classmethod
+    def get_ui_field_behaviour(cls) -> dict[str, Any]:
+        """Describe the connection form for Airflow 2.11 to 3.1; newer ones read the provider's metadata."""
+        from airflow_provider_magichour import get_provider_info
+
+        behaviour = get_provider_info()["connection-types"][0]["ui-field-behaviour"]
+        return {
+            "hidden_fields": behaviour["hidden-fields"],
+            "relabeling": behaviour["relabeling"],
+            "placeholders": behaviour["placeholders"],
+        }
+
+    # ------------------------------------------------------------------------------------- connection
+
+    @cached_property
+    def settings(self) -> Settings:
+        """
+        Read the connection.
+
+        :raises MagicHourConnectionNotFoundError: if there is no such connection.
+        :raises MagicHourArgumentError: if the connection's key, host or extra is not usable.
+        """
+        return get_settings(self.magichour_conn_id)
+
+    @cached_property
+    def _sender(self) -> Sender:
+        from airflow_provider_magichour.transport import Sender
+
+        return Sender(self.settings)
+
+    def get_conn(self) -> requests.Session:
+        """Return the pooled session; it signs what goes to the API, and nothing else."""
+        return self._sender.session
+
+    def test_connection(self) -> tuple[bool, str]:
+        """Ask for the account, once, and say what came of it."""
+        from airflow_provider_magichour.transport import Sender
+
+        try:
+            account = Sender(dataclasses.replace(self.settings, max_attempts=1)).send(api.get_account())
+        except MagicHourAuthenticationError as error:
+            return False, f"Magic Hour does not know this API key: {error.advice}"
+        except MagicHourError as error:
+            return False, str(error)
+        if not isinstance(account, Mapping) or "credits" not in account:
+            return False, f"{self.settings.base_url} answered, but not as Magic Hour does: check the host"
+        plan = account.get("tier") or "unknown"
+        return True, f"Connected to Magic Hour: {account['credits']} credits left, plan {plan}"
+
+    # ------------------------------------------------------------------------------------------- verbs
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        json: Any = None,
+        params: Mapping[str, str | int | float] | None = None,
+    ) -> Any:
+        """
+        Make any other call of the API, with the same authentication, retries and errors.
+
+        POST and PATCH are taken for calls that may cost credits: they are sent again only where they
+        were certainly not accepted.
+
+        :param method: the HTTP method.
+        :param path: the path below the base URL, such as ``/v1/saved-items``.
+        :param json: the body.
+        :param params: the query.
+        """
+        return self._sender.send(api.custom(method, path, json, params))
+
+    def send_all(self, calls: Iterable[api.Request]) -> list[Any]:
+        """
+        Send calls that may be repeated side by side, at the connection's rate.
+
+        :return: in their order, what the API answered to each, or the :class:`MagicHourError`.
+        """
+        from airflow_provider_magichour.transport import send_all
+
+        return send_all(self.settings, calls)
+
+    def get_account(self) -> dict[str, Any]:
+        """Return the account: ``credits``, ``email``, ``id``, ``subscription`` and ``tier``."""
+        return cast("dict[str, Any]", self._sender.send(api.get_account()))
+
+    @overload
+    def create_project(self, tool: str, body: dict[str, Any], kind: str | None = None) -> dict[str, Any]: ...
+    @overload
+    def create_project(
+        self, tool: str, body: list[dict[str, Any]], kind: str | None = None
+    ) -> list[dict[str, Any]]: ...
+    def create_project(self, tool: str, body: Any, kind: str | None = None) -> Any:
+        """
+        Start a project, which costs credits; a list of bodies starts one for each, one after the other.
+
+        :param tool: the path segment of the create call, such as ``text-to-video``.
+        :param body: the create call's JSON object, or a list of them.
+        :param kind: the kind of project, needed for a tool that this version does not know.
+        :return: ``id`` and ``credits_charged``, an estimate.
+        :raises MagicHourUncertainSubmitError: if nobody knows whether the call was accepted; it is not
+            sent again. Of a list, the error's notes name the projects that were started before it.
+        """
+        if not is_many(body):
+            return self._sender.send(api.create_project(tool, body, kind))
+        calls = [
+            api.create_project(tool, check_body(one, f"body[{position}]"), kind)
+            for position, one in enumerate(body)
+        ]
+        created: list[dict[str, Any]] = []
+        for call in calls:
+            try:
+                created.append(self._sender.send(call))
+            except MagicHourError as error:
+                if created:
+                    error.add_note(f"started before this: {', '.join(one['id'] for one in created)}")
+                raise
+        return created
+
+    @overload
+    def get_project(self, kind: str, project_id: str) -> api.Project: ...
+    @overload
+    def get_project(self, kind: str, project_id: list[str]) -> list[api.Project]: ...
+    def get_project(self, kind: str, project_id: str | list[str]) -> Any:
+        """
+        Return a project's details, with fresh download URLs where it is complete.
+
+        :param kind: ``image``, ``video`` or ``audio``.
+        :param project_id: the project, or a list of them, which are asked for side by side.
+        :raises MagicHourNotFoundError: if there is no such project of this kind.
+        """
+        if not is_many(project_id):
+            return self._sender.send(api.get_project(kind, cast("str", project_id)))
+        ids = check_ids(project_id)
+        return _all_or_error(ids, self.send_all([api.get_project(kind, one) for one in ids]))
+
+    @overload
+    def delete_project(self, kind: str, project_id: str, missing_ok: bool = True) -> bool: ...
+    @overload
+    def delete_project(self, kind: str, project_id: list[str], missing_ok: bool = True) -> list[bool]: ...
+    def delete_project(self, kind: str, project_id: str | list[str], missing_ok: bool = True) -> Any:
+        """
+        Delete a project and its files at Magic Hour, for good.
+
+        :param kind: ``image``, ``video`` or ``audio``.
+        :param project_id: the project, or a list of them: all are tried before an error is raised.
+        :param missing_ok: whether a project that is gone already is no error.
+        :return: True, or False where it was gone already.
+        """
+        ids = check_ids(project_id)
+        answers = self.send_all([api.delete_project(kind, one) for one in ids])
+        deleted = _all_or_error(
+            ids,
+            [_deleted(answer, missing_ok) for answer in answers],
+        )
+        return deleted if is_many(project_id) else deleted[0]
+
+    def detect_faces(self, body: dict[str, Any]) -> dict[str, Any]:
+        """
+        Start a face detection.
+
+        :param body: ``{"assets": {"target_file_path": ...}, "confidence_score": 0.5}``.
+        :return: ``id`` and ``credits_charged``.
+        """
+        return cast("dict[str, Any]", self._sender.send(api.detect_faces(body)))
+
+    def get_face_detection(self, id: str) -> dict[str, Any]:  # noqa: A002 - the API's own name
+        """
+        Return a face detection: ``id``, ``status``, ``credits_charged`` and ``faces``.
+
+        :param id: the id that :meth:`detect_faces` returned.
+        """
+        return cast("dict[str, Any]", self._sender.send(api.get_face_detection(id)))
+
+
+def _deleted(answer: Any, missing_ok: bool) -> Any:
+    """Turn the answer to a delete into whether it deleted something, errors aside."""
+    if isinstance(answer, MagicHourNotFoundError) and missing_ok:
+        return False
+    return answer if isinstance(answer, MagicHourError) else True
+
+
+def _all_or_error(ids: Sequence[str], answers: list[Any]) -> list[Any]:
+    """Return the answers, or raise the error among them; several are told as one."""
+    failed = [
+        (one, answer) for one, answer in zip(ids, answers, strict=True) if isinstance(answer, MagicHourError)
+    ]
+    if not failed:
+        return answers
+    if len(failed) == 1:
+        raise failed[0][1]
+    details = "; ".join(f"{one}: {error}" for one, error in failed)
+    raise MagicHourError(f"{len(failed)} of {len(ids)} projects failed: {details}") from failed[0][1]

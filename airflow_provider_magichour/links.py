@@ -1,0 +1,36 @@
+"""The "Magic Hour" button of a task: the project in the web app's library."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from airflow.providers.common.compat.sdk import BaseOperatorLink, XCom
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import BaseOperator
+    from airflow.sdk.types import TaskInstanceKey
+
+LIBRARY = "https://magichour.ai/my-library"
+
+
+def project_url(kind: str, project_id: str) -> str:
+    """Return where a person looks at the project."""
+    return f"{LIBRARY}?{kind}Id={quote(project_id, safe='')}"
+
+
+class MagicHourProjectLink(BaseOperatorLink):
+    """Opens the task's project in the Magic Hour library; of a list, the first one's."""
+
+    name = "Magic Hour"
+    xcom_key = "_link_MagicHourProjectLink"  # Airflow 3 derives the same key, 2.11 none
+
+    def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:
+        """Return the address that the task left, empty where it left none."""
+        return str(XCom.get_value(key=self.xcom_key, ti_key=ti_key) or "")
+
+    @classmethod
+    def push(cls, context: Mapping[str, Any], kind: str, project_id: str) -> None:
+        """Leave the address while the task still runs or waits, so that the button works from then on."""
+        context["ti"].xcom_push(key=cls.xcom_key, value=project_url(kind, project_id))

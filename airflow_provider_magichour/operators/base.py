@@ -1,0 +1,33 @@
+"""What all operators share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any, ClassVar
+
+from airflow.providers.common.compat.sdk import BaseOperator
+
+from airflow_provider_magichour.hooks import MagicHourHook
+from airflow_provider_magichour.links import MagicHourProjectLink
+
+
+class MagicHourOperator(BaseOperator):
+    """
+    Work at Magic Hour over one connection.
+
+    :param magichour_conn_id: the connection. (templated)
+    """
+
+    template_fields: ClassVar[Sequence[str]] = ("magichour_conn_id",)
+    operator_extra_links = (MagicHourProjectLink(),)
+    ui_color = "#efe6ff"
+
+    def __init__(self, *, magichour_conn_id: str = MagicHourHook.default_conn_name, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.magichour_conn_id = magichour_conn_id
+
+    @cached_property
+    def hook(self) -> MagicHourHook:
+        """Return the hook, made when the task runs."""
+        return MagicHourHook(self.magichour_conn_id)

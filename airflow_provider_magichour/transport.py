@@ -1,0 +1,331 @@
+"""
+Sends what :mod:`api` describes: one synchronous sender, one asynchronous, one retry policy for both.
+
+Calls that may cost credits go through the synchronous sender only, each over a connection of its own that
+knows whether a byte of it was sent: what never left may be sent again; of anything else nobody can tell.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Callable, Coroutine, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, Self, TypeVar
+from urllib.parse import urlsplit
+
+import aiohttp
+import requests
+import tenacity
+import yarl
+from requests.adapters import HTTPAdapter
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+
+from airflow_provider_magichour import __version__, api, retry
+from airflow_provider_magichour.exceptions import MagicHourConnectionError, MagicHourError
+from airflow_provider_magichour.throttle import Throttle
+
+T = TypeVar("T")
+
+#: Seconds to wait for a connection to open; longer only helps where the network is broken.
+CONNECT_TIMEOUT = 10.0
+#: Connections that one asynchronous sender keeps open at most.
+MAX_CONNECTIONS = 16
+#: The largest answer of the API that is read, in bytes after decompression; real ones are a few KiB.
+MAX_BODY = 8 * 1024 * 1024
+USER_AGENT = f"airflow-provider-magichour/{__version__}"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """
+    How to reach Magic Hour.
+
+    :param api_key: the API key, never part of the repr.
+    :param base_url: scheme, host and port, without a trailing slash.
+    :param timeout: seconds that one try may take.
+    :param max_attempts: tries that a call may take.
+    :param requests_per_second: the rate that all calls of one process over this connection keep to.
+    :param allow_private_hosts: whether downloads may come from loopback and private addresses.
+    """
+
+    api_key: str = field(repr=False)
+    base_url: str = api.DEFAULT_BASE_URL
+    timeout: float = 60.0
+    max_attempts: int = 5
+    requests_per_second: float = 100.0
+    allow_private_hosts: bool = True
+
+
+def _body_and_headers(request: api.Request) -> tuple[bytes | None, dict[str, str]]:
+    headers = {"Accept": "application/json", "User-Agent": USER_AGENT}
+    if request.json is None:
+        return None, headers
+    return json.dumps(request.json, allow_nan=False).encode(), {**headers, "Content-Type": "application/json"}
+
+
+# ------------------------------------------------------------------------------------ synchronous sender
+
+
+class BearerAuth(requests.auth.AuthBase):
+    """
+    Puts the API key on requests to the API itself, and on no others.
+
+    As an auth object it also keeps ``requests`` from preferring a ``.netrc`` entry.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._api_key = settings.api_key
+        self._origin = urlsplit(settings.base_url)[:2]
+
+    def __call__(self, prepared: requests.PreparedRequest) -> requests.PreparedRequest:
+        """Sign a request that goes to the API."""
+        if urlsplit(prepared.url or "")[:2] == self._origin:
+            prepared.headers["Authorization"] = f"Bearer {self._api_key}"
+        return prepared
+
+
+class _OneCallAdapter(HTTPAdapter):
+    """
+    Carries one call over a fresh connection, and remembers whether a byte of it was handed to the network.
+
+    A pooled connection would not do: the server may have closed it, and nobody could tell then whether
+    the call had been read.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(max_retries=0)
+        self.sent = False
+        adapter = self
+
+        class MarkingConnection(HTTPConnection):
+            def connect(self) -> None:
+                try:
+                    super().connect()
+                finally:
+                    adapter.sent = False  # a proxy's tunnel was all that was sent so far
+
+            def send(self, data: Any) -> None:
+                if self.sock is None:
+                    self.connect()
+                adapter.sent = True
+                super().send(data)
+
+        class MarkingHTTPSConnection(MarkingConnection, HTTPSConnection):
+            pass
+
+        class Pool(HTTPConnectionPool):
+            ConnectionCls = MarkingConnection
+
+        class HTTPSPool(HTTPSConnectionPool):
+            ConnectionCls = MarkingHTTPSConnection
+
+        self._pools = {"http": Pool, "https": HTTPSPool}
+        self.poolmanager.pool_classes_by_scheme = self._pools
+
+    def proxy_manager_for(self, proxy: str, **proxy_kwargs: Any) -> Any:
+        """Mark what goes through a proxy, too."""
+        manager = super().proxy_manager_for(proxy, **proxy_kwargs)
+        manager.pool_classes_by_scheme = self._pools
+        return manager
+
+
+class Sender:
+    """
+    Sends requests one at a time, for tasks.
+
+    :param settings: how to reach Magic Hour.
+    :param throttle: shared with other senders of the connection, its own if not given.
+    """
+
+    def __init__(self, settings: Settings, throttle: Throttle | None = None) -> None:
+        self.settings = settings
+        self.throttle = throttle or Throttle(settings.requests_per_second)
+        self.session = requests.Session()
+        self.session.auth = BearerAuth(settings)
+        self.session.headers["User-Agent"] = USER_AGENT
+
+    def send(self, request: api.Request) -> Any:
+        """
+        Send a request, again where that is safe, and return what the API answered.
+
+        :raises MagicHourApiError: the answer was an error, at the last try.
+        :raises MagicHourConnectionError: no whole answer came, at the last try.
+        :raises MagicHourUncertainSubmitError: nobody knows whether a call that may cost credits was accepted.
+        """
+        attempt = self._attempt if request.repeatable else self._attempt_once_only
+        retrying = tenacity.Retrying(**retry.policy(request, self.settings.max_attempts, self.throttle))
+        return api.result(request, retrying(attempt, request))
+
+    def _attempt(self, request: api.Request) -> api.Response:
+        try:
+            return self._exchange(self.session, request)
+        except (requests.RequestException, OSError) as error:
+            raise _connection_error(request, error) from error
+
+    def _attempt_once_only(self, request: api.Request) -> api.Response:
+        """Make one try of a call that may cost credits, over a connection of its own."""
+        adapter = _OneCallAdapter()
+        with requests.Session() as session:
+            session.auth = self.session.auth
+            session.mount("http://", adapter)
+            session.mount("https://", adapter)
+            try:
+                return self._exchange(session, request)
+            except Exception as error:  # whatever went wrong, what counts is whether a byte had left
+                if adapter.sent:
+                    raise api.uncertain_submit(request, _describe(error)) from error
+                raise _connection_error(request, error) from error
+
+    def _exchange(self, session: requests.Session, request: api.Request) -> api.Response:
+        self.throttle.wait_turn()
+        data, headers = _body_and_headers(request)
+        timeout = self.settings.timeout
+        deadline = time.monotonic() + timeout
+        with session.request(
+            request.method,
+            self.settings.base_url + request.path,
+            data=data,
+            params=dict(request.params),
+            headers=headers,
+            timeout=(min(CONNECT_TIMEOUT, timeout), timeout),
+            allow_redirects=False,
+            stream=True,
+        ) as response:
+            body = bytearray()
+            for chunk in response.iter_content(64 * 1024):
+                body += chunk
+                if len(body) > MAX_BODY:
+                    raise requests.RequestException(f"the answer is longer than {MAX_BODY} bytes")
+                if time.monotonic() > deadline:
+                    raise requests.Timeout(f"the answer took longer than {timeout:g} s")
+            headers = {name.lower(): value for name, value in response.headers.items()}
+            return api.Response(response.status_code, headers, bytes(body))
+
+
+# ----------------------------------------------------------------------------------- asynchronous sender
+
+
+class AsyncSender:
+    """
+    Sends many requests side by side, for triggers and clean-ups; never one that may cost credits.
+
+    Make it and close it inside one event loop.
+
+    :param settings: how to reach Magic Hour.
+    :param throttle: shared with other senders of the connection, its own if not given.
+    """
+
+    def __init__(self, settings: Settings, throttle: Throttle | None = None) -> None:
+        self.settings = settings
+        self.throttle = throttle or Throttle(settings.requests_per_second)
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=MAX_CONNECTIONS),
+            headers={"Authorization": f"Bearer {settings.api_key}"},
+            timeout=aiohttp.ClientTimeout(
+                total=settings.timeout, sock_connect=min(CONNECT_TIMEOUT, settings.timeout)
+            ),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            trust_env=True,
+        )
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._session.close()
+
+    async def send(self, request: api.Request) -> Any:
+        """
+        Send a request, again where that may help, and return what the API answered.
+
+        :raises MagicHourApiError: the answer was an error, at the last try.
+        :raises MagicHourConnectionError: no whole answer came, at the last try.
+        """
+        retrying = tenacity.AsyncRetrying(**retry.policy(request, self.settings.max_attempts, self.throttle))
+        return api.result(request, await retrying(self.attempt, request))
+
+    async def attempt(self, request: api.Request) -> api.Response:
+        """
+        Send a request once.
+
+        :raises MagicHourConnectionError: no whole answer came.
+        """
+        if not request.repeatable:
+            raise ValueError(f"{request} may cost credits, which only the synchronous sender can send safely")
+        await self.throttle.wait_turn_async()
+        data, headers = _body_and_headers(request)
+        url = yarl.URL(self.settings.base_url + request.path, encoded=True).with_query(dict(request.params))
+        try:
+            async with self._session.request(
+                request.method, url, data=data, headers=headers, allow_redirects=False
+            ) as response:
+                body = await _read_bounded(response)
+                headers = {name.lower(): value for name, value in response.headers.items()}
+                return api.Response(response.status, headers, body)
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise _connection_error(request, error) from error
+
+
+async def _read_bounded(response: aiohttp.ClientResponse) -> bytes:
+    body = bytearray()
+    async for chunk in response.content.iter_chunked(64 * 1024):
+        body += chunk
+        if len(body) > MAX_BODY:
+            raise aiohttp.ClientError(f"the answer is longer than {MAX_BODY} bytes")
+    return bytes(body)
+
+
+def send_all(settings: Settings, calls: Iterable[api.Request]) -> list[Any]:
+    """
+    Send calls side by side; return, in their order, what the API answered to each, or the error.
+
+    :param settings: how to reach Magic Hour.
+    :param calls: calls that may be repeated.
+    """
+
+    async def work(
+        sender: AsyncSender, queue: Iterator[tuple[int, api.Request]], done: dict[int, Any]
+    ) -> None:
+        for position, request in queue:
+            try:
+                done[position] = await sender.send(request)
+            except MagicHourError as error:
+                done[position] = error
+
+    async def work_side_by_side() -> list[Any]:
+        done: dict[int, Any] = {}
+        queue = enumerate(calls)
+        async with AsyncSender(settings) as sender:
+            await asyncio.gather(*(work(sender, queue, done) for _ in range(MAX_CONNECTIONS)))
+        return [done[position] for position in range(len(done))]
+
+    return run_async(work_side_by_side)
+
+
+def run_async(function: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    """Run a coroutine function to its end, also where the thread runs an event loop already."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(function())
+    with ThreadPoolExecutor(1) as executor:
+        return executor.submit(lambda: asyncio.run(function())).result()
+
+
+def _connection_error(request: api.Request, error: Exception) -> MagicHourConnectionError:
+    return MagicHourConnectionError(
+        f"{request} did not get a whole answer: {_describe(error)} - "
+        "check the network, the proxy and the connection's host"
+    )
+
+
+def _describe(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"[: api.MAX_QUOTED] if str(error) else type(error).__name__
