@@ -1,0 +1,186 @@
+"""Programs started on the side, all of which end with the one that started them."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+#: Marks every process started here, and whatever those start in their turn.
+MARK = "LOCAL_PROCESSES_MARK"
+
+# Runs first in each child. A parent that is killed outright cannot end its children, so the kernel is
+# asked to (Linux). A small program of its own, because code between fork and exec (preexec_fn) may hang
+# where the parent has threads.
+_LAUNCHER = """
+import ctypes, os, signal, sys
+if sys.platform == "linux":
+    ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+    if os.getppid() != int(sys.argv[1]):
+        sys.exit("the process that started this one is gone")
+signal.signal(signal.SIGINT, signal.default_int_handler)
+os.execvp(sys.argv[2], sys.argv[2:])
+"""
+
+
+class ProcessError(RuntimeError):
+    """A program could not be started, or ended when it should have gone on."""
+
+
+def free_port() -> int:
+    """Return a TCP port that nothing listens on at the moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Processes:
+    """
+    A set of named programs, each in its own process group with its output in a log file.
+
+    They are ended by :meth:`stop_all`, which leaving the ``with`` block or the interpreter calls too.
+    Start them from the main thread: on Linux they end with the thread that started them.
+
+    :param log_folder: where each program's output goes, as ``NAME.log``; made where missing.
+    :param env: the environment of all of them.
+    """
+
+    def __init__(self, log_folder: Path, env: Mapping[str, str]) -> None:
+        self.log_folder = log_folder
+        self.mark = uuid.uuid4().hex
+        # Without SPT_NOENV, a program that sets its title overwrites the mark that we find it by.
+        self.env = {**env, MARK: self.mark, "SPT_NOENV": "1"}
+        self._running: dict[str, subprocess.Popen[bytes]] = {}
+
+    def __enter__(self) -> Processes:
+        return self
+
+    def __exit__(self, *args: object) -> None:
+        self.stop_all()
+
+    def start(self, name: str, command: Sequence[str], env: Mapping[str, str] | None = None) -> int:
+        """Start a program and return its process id."""
+        if self.is_running(name):
+            raise ProcessError(f"{name} is running already")
+        atexit.unregister(self.stop_all)
+        atexit.register(self.stop_all)
+        self.log_folder.mkdir(parents=True, exist_ok=True)
+        launch = [sys.executable, "-I", "-S", "-c", _LAUNCHER, str(os.getpid()), *command]
+        with self.log_path(name).open("ab") as log:
+            self._running[name] = subprocess.Popen(  # noqa: S603  # the caller's own command
+                launch,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env={**self.env, **(env or {})},
+                start_new_session=True,
+            )
+        return self._running[name].pid
+
+    def pid(self, name: str) -> int:
+        """Return the process id of a program that was started."""
+        return self._running[name].pid
+
+    def is_running(self, name: str) -> bool:
+        """Tell whether a program was started and has not ended."""
+        return name in self._running and self._running[name].poll() is None
+
+    def exit_code(self, name: str) -> int | None:
+        """Return how a program ended, None while it runs."""
+        return self._running[name].poll()
+
+    def kill(self, name: str, sig: int = signal.SIGKILL, timeout: float = 60) -> None:
+        """
+        Send a signal to a program; where that is SIGKILL, to its process group, as a lost machine would.
+
+        :param timeout: how many seconds it may take to end.
+        :raises ProcessError: if it goes on running.
+        """
+        process = self._running[name]
+        with contextlib.suppress(ProcessLookupError):
+            if sig == signal.SIGKILL:
+                os.killpg(process.pid, sig)
+            else:
+                process.send_signal(sig)
+        try:
+            process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            raise ProcessError(f"{name} did not end within {timeout:.0f} s of signal {sig}") from None
+
+    def stop_all(self, grace: float = 8) -> None:
+        """
+        End everything that was started here, and everything that those started.
+
+        :param grace: how many seconds they have to end by themselves before they are killed.
+        """
+        with _uninterrupted():
+            for process in self._running.values():
+                if process.poll() is None:
+                    process.terminate()
+            deadline = time.monotonic() + grace
+            for process in self._running.values():
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(max(deadline - time.monotonic(), 0.01))
+            for process in self._running.values():
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+            self._kill_marked()
+            self._running.clear()
+            atexit.unregister(self.stop_all)
+
+    def log_path(self, name: str) -> Path:
+        """Return where a program's output goes."""
+        return self.log_folder / f"{name}.log"
+
+    def log_text(self, name: str) -> str:
+        """Return what a program has printed so far."""
+        path = self.log_path(name)
+        return path.read_text(errors="replace") if path.exists() else ""
+
+    def marked_pids(self) -> list[int]:
+        """Return every living process that was started here, directly or not (Linux; else none)."""
+        wanted = f"{MARK}={self.mark}".encode()
+        return [pid for pid, environment in _environments() if wanted in environment.split(b"\0")]
+
+    def _kill_marked(self) -> None:
+        # A task runs in a process group of its own, and its parent may be dead already.
+        for _ in range(50):
+            pids = self.marked_pids()
+            if not pids:
+                return
+            for pid in pids:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            time.sleep(0.1)
+
+
+def _environments() -> Iterator[tuple[int, bytes]]:
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            environment = (entry / "environ").read_bytes()
+            if environment:  # a zombie has none left
+                yield int(entry.name), environment
+
+
+@contextlib.contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Hold back a second Ctrl-C: stopping is what the first one asked for."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {sig: signal.signal(sig, signal.SIG_IGN) for sig in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for sig, handler in before.items():
+            signal.signal(sig, handler)
