@@ -1,3 +1,85 @@
 """Make images, videos and audio at Magic Hour from Airflow."""
 
+from __future__ import annotations
+
+from typing import Any
+
 __version__ = "0.1.0"
+
+
+def get_provider_info() -> dict[str, Any]:
+    """Describe this provider to Airflow, which finds it by the ``apache_airflow_provider`` entry point."""
+    package = __name__
+    integration = "Magic Hour"
+
+    def modules(name: str) -> list[dict[str, Any]]:
+        return [{"integration-name": integration, "python-modules": [f"{package}.{name}"]}]
+
+    return {
+        "package-name": "airflow-provider-magichour",
+        "name": integration,
+        "description": "Make images, videos and audio at `Magic Hour <https://magichour.ai/>`__: paid once, "
+        "saved whole, waited for without a worker.",
+        "integrations": [
+            {
+                "integration-name": integration,
+                "external-doc-url": "https://docs.magichour.ai",
+                "tags": ["service"],
+            }
+        ],
+        "hooks": modules("hooks"),
+        "operators": modules("operators"),
+        "connection-types": [
+            {
+                "connection-type": "magichour",
+                "hook-class-name": f"{package}.hooks.MagicHourHook",
+                "hook-name": integration,
+                "ui-field-behaviour": _FIELD_BEHAVIOUR,
+                "conn-fields": _CONNECTION_FIELDS,
+            }
+        ],
+        "extra-links": [f"{package}.links.MagicHourProjectLink"],
+    }
+
+
+_FIELD_BEHAVIOUR: dict[str, Any] = {
+    "hidden-fields": ["login", "schema"],
+    "relabeling": {"host": "Base URL", "password": "API key"},
+    "placeholders": {
+        "host": "https://api.magichour.ai (the default)",
+        "password": "mhk_live_... from https://magichour.ai/developer?tab=api-keys",
+        "port": "only where the base URL needs one",
+        "timeout": "60",
+        "max_attempts": "5",
+        "requests_per_second": "100",
+    },
+}
+
+# What is optional may be null: the form then leaves the field out.
+_CONNECTION_FIELDS: dict[str, Any] = {
+    "timeout": {
+        "label": "Timeout",
+        "description": "Seconds for one try of one call. Default: 60.",
+        "schema": {"type": ["number", "null"], "minimum": 0},
+    },
+    "max_attempts": {
+        "label": "Attempts",
+        "description": "How often a call that may be repeated is tried in all. Default: 5.",
+        "schema": {"type": ["integer", "null"], "minimum": 1},
+    },
+    "requests_per_second": {
+        "label": "Requests per second",
+        "description": "The most that one process sends over this connection. Default: 100.",
+        "schema": {"type": ["number", "null"], "minimum": 0},
+    },
+    "webhook_secret": {
+        "label": "Webhook secret",
+        "description": "Signs the events that Magic Hour sends; without it, this connection takes none.",
+        "schema": {"type": ["string", "null"], "format": "password"},
+    },
+    "allow_private_hosts": {
+        "label": "Allow private hosts",
+        "description": "Whether files may be fetched from loopback and private addresses. Default: yes.",
+        "schema": {"type": "boolean", "default": True},
+    },
+}

@@ -1,0 +1,106 @@
+"""
+What all tests share.
+
+Each test process has an AIRFLOW_HOME of its own, set before Airflow is imported. Its database is made
+only for the tests that ask for ``airflow_db``.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+AIRFLOW_HOME = Path(tempfile.mkdtemp(prefix="magichour-tests-"))
+CREATOR = os.getpid()
+
+
+def _make_home() -> None:
+    for name in [name for name in os.environ if name.startswith("AIRFLOW")]:
+        del os.environ[name]
+    os.environ.update(
+        AIRFLOW_HOME=str(AIRFLOW_HOME),
+        AIRFLOW__CORE__LOAD_EXAMPLES="False",
+        AIRFLOW__CORE__DAGS_FOLDER=str(AIRFLOW_HOME / "dags"),
+        AIRFLOW__DATABASE__SQL_ALCHEMY_CONN=f"sqlite:///{AIRFLOW_HOME / 'airflow.db'}",
+        AIRFLOW__USAGE_DATA_COLLECTION__ENABLED="False",
+        NO_PROXY="127.0.0.1,localhost,::1",
+    )
+    # A proxy or a key of the developer's must not change what a test sees.
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "MAGIC_HOUR_API_KEY"):
+        os.environ.pop(name, None)
+        os.environ.pop(name.lower(), None)
+
+
+def _remove_home() -> None:
+    if os.getpid() == CREATOR:  # not in a forked child
+        shutil.rmtree(AIRFLOW_HOME, ignore_errors=True)
+
+
+_make_home()
+atexit.register(_remove_home)
+
+import hypothesis  # noqa: E402
+import pytest  # noqa: E402
+
+from tests.support import airflow as airflow_support  # noqa: E402
+from tests.support.loopback import only_loopback  # noqa: E402
+
+hypothesis.settings.register_profile(
+    "default",
+    deadline=None,  # the machine may be busy with other tests
+    suppress_health_check=[hypothesis.HealthCheck.too_slow, hypothesis.HealthCheck.function_scoped_fixture],
+)
+hypothesis.settings.load_profile("default")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _loopback_only() -> Iterator[None]:
+    """Refuse every connection that would leave this machine."""
+    with only_loopback():
+        yield
+
+
+@pytest.fixture(scope="session")
+def airflow_db(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A migrated metadata database in this process's AIRFLOW_HOME, migrated once for all processes."""
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent
+    database = AIRFLOW_HOME / "airflow.db"
+    shutil.copyfile(airflow_support.migrated_database(shared), database)
+    return database
+
+
+@pytest.fixture
+def run_dag(airflow_db: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    """
+    Return ``run_dag(file, dag_id, conf=None)``: a DAG's ``dag.test()``, which returns the DAG run.
+
+    Connections come from the environment: ``monkeypatch.setenv("AIRFLOW_CONN_MAGICHOUR_DEFAULT", ...)``.
+    """
+
+    def run(file: Path, dag_id: str, conf: Mapping[str, Any] | None = None) -> Any:
+        return airflow_support.run_dag(monkeypatch, file, dag_id, conf)
+
+    return run
+
+
+@pytest.fixture
+def connect(monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+    """
+    Return ``connect(base_url, api_key, conn_id="magichour_default", **extra)``.
+
+    It makes an Airflow connection in the environment and returns its id.
+    """
+
+    def make(base_url: str, api_key: str, conn_id: str = "magichour_default", **extra: Any) -> str:
+        connection = airflow_support.connection_json(base_url, api_key, **extra)
+        monkeypatch.setenv(f"AIRFLOW_CONN_{conn_id.upper()}", connection)
+        return conn_id
+
+    return make

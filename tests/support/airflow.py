@@ -1,0 +1,78 @@
+"""Airflow in a test: its database, its connections, a DAG's run."""
+
+from __future__ import annotations
+
+import fcntl
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+
+IS_AIRFLOW_3 = importlib.util.find_spec("airflow.sdk") is not None
+
+
+def migrated_database(folder: Path) -> Path:
+    """Return a migrated SQLite database in a folder, made by whichever process comes first."""
+    database = folder / "migrated" / "airflow.db"
+    with (folder / "migrated.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not database.exists():
+            database.parent.mkdir(exist_ok=True)
+            making = database.with_name("making.db")
+            making.unlink(missing_ok=True)
+            env = {
+                **os.environ,
+                "AIRFLOW_HOME": str(database.parent),
+                "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{making}",
+            }
+            subprocess.run([sys.executable, "-m", "airflow", "db", "migrate"], env=env, check=True)
+            making.rename(database)
+    return database
+
+
+def connection_json(base_url: str, api_key: str, **extra: Any) -> str:
+    """Return a Magic Hour connection as an ``AIRFLOW_CONN_...`` variable holds it."""
+    parts = urlsplit(base_url)
+    return json.dumps(
+        {
+            "conn_type": "magichour",
+            "host": f"{parts.scheme}://{parts.hostname}",
+            "port": parts.port,
+            "password": api_key,
+            "extra": extra,
+        }
+    )
+
+
+def load_dag(file: Path, dag_id: str) -> Any:
+    """Import a DAG file and return its DAG."""
+    spec = importlib.util.spec_from_file_location(f"dag_file_{file.stem}", file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return next(found for found in vars(module).values() if getattr(found, "dag_id", None) == dag_id)
+
+
+def run_dag(
+    monkeypatch: pytest.MonkeyPatch, file: Path, dag_id: str, conf: Mapping[str, Any] | None = None
+) -> Any:
+    """Run a DAG by ``dag.test()`` in this process and return its DAG run."""
+    monkeypatch.setenv("AIRFLOW__CORE__DAGS_FOLDER", str(file.parent))
+    bundles = [
+        {
+            "name": "dags-folder",
+            "classpath": "airflow.dag_processing.bundles.local.LocalDagBundle",
+            "kwargs": {"path": str(file.parent)},
+        }
+    ]
+    monkeypatch.setenv("AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST", json.dumps(bundles))
+    return load_dag(file, dag_id).test(run_conf=dict(conf or {}))
