@@ -21,8 +21,10 @@ import requests
 import tenacity
 import yarl
 from requests.adapters import HTTPAdapter
+from requests.utils import get_environ_proxies, select_proxy
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.exceptions import HTTPError
 
 from airflow_provider_magichour import __version__, api, retry
 from airflow_provider_magichour.exceptions import MagicHourConnectionError, MagicHourError
@@ -163,7 +165,7 @@ class Sender:
     def _attempt(self, request: api.Request) -> api.Response:
         try:
             return self._exchange(self.session, request)
-        except (requests.RequestException, OSError) as error:
+        except (requests.RequestException, HTTPError, OSError) as error:
             raise _connection_error(request, error) from error
 
     def _attempt_once_only(self, request: api.Request) -> api.Response:
@@ -196,11 +198,11 @@ class Sender:
             stream=True,
         ) as response:
             body = bytearray()
-            for chunk in response.iter_content(64 * 1024):
+            while chunk := response.raw.read1(64 * 1024, decode_content=True):
                 body += chunk
                 if len(body) > MAX_BODY:
                     raise requests.RequestException(f"the answer is longer than {MAX_BODY} bytes")
-                if time.monotonic() > deadline:
+                if time.monotonic() > deadline:  # read1 returns what is there, so a drip ends here, too
                     raise requests.Timeout(f"the answer took longer than {timeout:g} s")
             headers = {name.lower(): value for name, value in response.headers.items()}
             return api.Response(response.status_code, headers, bytes(body))
@@ -229,8 +231,9 @@ class AsyncSender:
                 total=settings.timeout, sock_connect=min(CONNECT_TIMEOUT, settings.timeout)
             ),
             cookie_jar=aiohttp.DummyCookieJar(),
-            trust_env=True,
         )
+        # The same proxy as the synchronous sender's; aiohttp's own trust_env would prefer a .netrc entry.
+        self._proxy = select_proxy(settings.base_url, get_environ_proxies(settings.base_url))
 
     async def __aenter__(self) -> Self:
         return self
@@ -265,7 +268,7 @@ class AsyncSender:
         url = yarl.URL(self.settings.base_url + request.path, encoded=True).with_query(dict(request.params))
         try:
             async with self._session.request(
-                request.method, url, data=data, headers=headers, allow_redirects=False
+                request.method, url, data=data, headers=headers, allow_redirects=False, proxy=self._proxy
             ) as response:
                 body = await _read_bounded(response)
                 headers = {name.lower(): value for name, value in response.headers.items()}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import Any
 
 from airflow.providers.common.compat.sdk import BaseOperator
 
@@ -19,7 +19,7 @@ class MagicHourOperator(BaseOperator):
     :param magichour_conn_id: the connection. (templated)
     """
 
-    template_fields: ClassVar[Sequence[str]] = ("magichour_conn_id",)
+    template_fields: Sequence[str] = ("magichour_conn_id",)
     operator_extra_links = (MagicHourProjectLink(),)
     ui_color = "#efe6ff"
 

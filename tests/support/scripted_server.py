@@ -1,0 +1,110 @@
+"""A small HTTP server that answers as a test tells it, and remembers what it was asked."""
+
+from __future__ import annotations
+
+import json
+import socket
+import struct
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+
+@dataclass
+class Reply:
+    """What to answer; ``drop`` ends the connection instead, before a byte of an answer."""
+
+    status: int = 200
+    body: Any = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    delay: float = 0.0
+    drop: bool = False
+
+    def content(self) -> bytes:
+        if isinstance(self.body, bytes):
+            return self.body
+        return b"" if self.body is None else json.dumps(self.body).encode()
+
+
+@dataclass
+class Seen:
+    """A request as it arrived."""
+
+    method: str
+    path: str
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+class ScriptedServer:
+    """Gives its replies in turn, the last one again and again."""
+
+    def __init__(self, port: int) -> None:
+        self.url = f"http://127.0.0.1:{port}"
+        self.seen: list[Seen] = []
+        self.replies: list[Reply] = [Reply()]
+        self.answer: Callable[[Seen], Reply] | None = None
+
+    def script(self, *replies: Reply) -> None:
+        self.seen.clear()
+        self.replies = list(replies)
+
+    def reply_to(self, seen: Seen) -> Reply:
+        self.seen.append(seen)
+        if self.answer:
+            return self.answer(seen)
+        return self.replies.pop(0) if len(self.replies) > 1 else self.replies[0]
+
+
+@contextmanager
+def scripted_server() -> Iterator[ScriptedServer]:
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+        def handle_any(self) -> None:
+            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            headers = {name.lower(): value for name, value in self.headers.items()}
+            reply = script.reply_to(Seen(self.command, self.path, headers, body))
+            time.sleep(reply.delay)
+            if reply.drop:
+                linger = struct.pack("ii", 1, 0)  # a reset, not a polite end
+                self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+                self.close_connection = True
+                self.connection.close()
+                return
+            self.send_response(reply.status)
+            for name, value in {"Content-Length": str(len(reply.content())), **reply.headers}.items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(reply.content())
+
+        do_GET = do_POST = do_PUT = do_DELETE = handle_any  # noqa: N815 - the names are http.server's
+
+        def finish(self) -> None:
+            try:
+                super().finish()
+            except (ValueError, OSError):
+                self.close_connection = True
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    script = ScriptedServer(server.server_port)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+    thread.start()
+    try:
+        yield script
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()

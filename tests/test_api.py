@@ -1,0 +1,238 @@
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from airflow_provider_magichour import api
+from airflow_provider_magichour import exceptions as errors
+from airflow_provider_magichour.tools import KINDS, TOOLS
+
+NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
+GET = api.get_project("image", "abc")
+CREATE = api.create_project("text-to-video", {"end_seconds": 5})
+
+
+def answer(status=200, body=b"", **headers):
+    if not isinstance(body, bytes):
+        body = json.dumps(body).encode()
+    return api.Response(status, {name.replace("_", "-"): value for name, value in headers.items()}, body)
+
+
+class TestRequests:
+    @pytest.mark.parametrize("kind", KINDS)
+    def test_projects_are_read_and_deleted_by_kind(self, kind):
+        assert str(api.get_project(kind, "abc")) == f"GET /v1/{kind}-projects/abc"
+        assert str(api.delete_project(kind, "abc")) == f"DELETE /v1/{kind}-projects/abc"
+
+    @pytest.mark.parametrize("tool", TOOLS)
+    def test_every_tool_is_created_by_its_own_route_and_never_repeated(self, tool):
+        request = api.create_project(tool, {"a": 1})
+        assert (str(request), request.json, request.repeatable) == (f"POST /v1/{tool}", {"a": 1}, False)
+
+    def test_upload_urls_cost_nothing_and_are_repeated(self):
+        request = api.upload_urls([("image", "png")])
+        assert request.json == {"items": [{"type": "image", "extension": "png"}]}
+        assert request.repeatable
+
+    def test_face_detections_are_a_resource_of_their_own(self):
+        assert str(api.detect_faces({"assets": {}})) == "POST /v1/face-detection"
+        assert not api.detect_faces({"assets": {}}).repeatable
+        assert str(api.get_face_detection("abc")) == "GET /v1/face-detection/abc"
+        with pytest.raises(errors.MagicHourArgumentError, match="detection_id"):
+            api.get_face_detection("../account")
+
+    @pytest.mark.parametrize("method", ["GET", "head", "PUT", "DELETE"])
+    def test_a_custom_call_is_repeated_where_http_says_it_may(self, method):
+        assert api.custom(method, "/v1/saved-items", params={"limit": 5}).repeatable
+
+    @pytest.mark.parametrize("method", ["POST", "patch"])
+    def test_a_custom_call_that_may_cost_is_not_repeated(self, method):
+        assert not api.custom(method, "/v1/new-tool", json={}).repeatable
+
+    @pytest.mark.parametrize(
+        "path",
+        ["v1/x", "//evil.example/x", "/v1/../x", "/v1/%2e%2E/x", "/v1/x?a", "/v1/a b", "/v1\\x", "", None],
+    )
+    def test_a_custom_path_stays_a_path_of_the_api(self, path):
+        with pytest.raises(errors.MagicHourArgumentError, match="path"):
+            api.custom("GET", path)
+
+    def test_an_unknown_method_is_refused(self):
+        with pytest.raises(errors.MagicHourArgumentError, match="method"):
+            api.custom("FETCH", "/v1/account")
+
+
+class TestResult:
+    def test_what_the_api_says_passes_through_with_unknown_fields(self):
+        assert api.result(GET, answer(200, {"id": "abc", "news": [1]})) == {"id": "abc", "news": [1]}
+        assert api.result(api.delete_project("image", "abc"), answer(204)) is None
+
+    @pytest.mark.parametrize(
+        ("status", "error"),
+        [
+            (400, errors.MagicHourInvalidRequestError),
+            (401, errors.MagicHourAuthenticationError),
+            (402, errors.MagicHourPaymentRequiredError),
+            (403, errors.MagicHourPermissionError),
+            (404, errors.MagicHourNotFoundError),
+            (409, errors.MagicHourApiError),
+            (422, errors.MagicHourInvalidRequestError),
+            (429, errors.MagicHourRateLimitError),
+            (500, errors.MagicHourServerError),
+            (599, errors.MagicHourServerError),
+        ],
+    )
+    def test_each_status_has_its_error_with_the_apis_own_words(self, status, error):
+        with pytest.raises(errors.MagicHourApiError, match="in its own words") as caught:
+            api.result(GET, answer(status, {"message": "in its own words"}))
+        assert type(caught.value) is error
+        assert caught.value.status_code == status
+        assert caught.value.message == "in its own words"
+
+    def test_a_redirect_is_no_answer_of_this_api(self):
+        with pytest.raises(errors.MagicHourApiError, match="redirect to 'https://elsewhere"):
+            api.result(GET, answer(302, location="https://elsewhere.example/"))
+
+    def test_a_success_that_is_not_json_names_the_host_as_the_likely_cause(self):
+        with pytest.raises(errors.MagicHourApiError, match="host"):
+            api.result(GET, answer(200, b"<html>welcome</html>"))
+
+
+class TestMoney:
+    """A create call is sent again only when it was certainly not accepted."""
+
+    @pytest.mark.parametrize("status", [429, 502, 503])
+    def test_a_create_that_was_not_accepted_is_sent_again(self, status):
+        assert api.may_send_again(CREATE, answer(status, b"<html>"))
+
+    @pytest.mark.parametrize("status", [200, 302, 400, 401, 402, 403, 404, 408, 422, 500, 501, 504, 520])
+    def test_any_other_create_is_not(self, status):
+        assert not api.may_send_again(CREATE, answer(status))
+
+    @pytest.mark.parametrize("status", [502, 503])
+    def test_a_gateway_error_that_carries_an_id_was_accepted_after_all(self, status):
+        response = answer(status, {"id": "abc"})
+        assert not api.may_send_again(CREATE, response)
+        with pytest.raises(errors.MagicHourUncertainSubmitError):
+            api.result(CREATE, response)
+
+    @pytest.mark.parametrize("status", [100, 302, 500, 501, 504, 520])
+    def test_what_proves_neither_acceptance_nor_refusal_is_uncertain(self, status):
+        with pytest.raises(errors.MagicHourUncertainSubmitError, match=r"text-to-video.*my-library"):
+            api.result(CREATE, answer(status, {"message": "oh"}))
+
+    @pytest.mark.parametrize(
+        "body",
+        [b"", b"{}", b"[]", b"null", b"<html>", b"\xff", b'{"id": null}', b'{"id": ""}', b'{"id": "../x"}'],
+    )
+    def test_a_success_without_a_readable_id_is_uncertain(self, body):
+        with pytest.raises(errors.MagicHourUncertainSubmitError, match="without an id"):
+            api.result(CREATE, answer(200, body))
+
+    @pytest.mark.parametrize("status", [400, 402, 408, 409, 422])
+    def test_a_refusal_is_certain(self, status):
+        with pytest.raises(errors.MagicHourApiError):
+            api.result(CREATE, answer(status, {"message": "no"}))
+
+    def test_a_custom_post_may_answer_without_an_id(self):
+        assert api.result(api.custom("POST", "/v1/x"), answer(200, {"ok": True})) == {"ok": True}
+
+    @pytest.mark.parametrize("status", [429, 500, 502, 503, 504, 520])
+    def test_what_costs_nothing_is_repeated_on_any_trouble(self, status):
+        assert api.may_send_again(GET, answer(status))
+        assert api.may_send_again(api.delete_project("video", "abc"), answer(status))
+
+    @pytest.mark.parametrize("status", [200, 204, 400, 401, 402, 403, 404, 422])
+    def test_nothing_is_repeated_that_would_be_answered_alike(self, status):
+        assert not api.may_send_again(GET, answer(status))
+
+
+class TestQuotedMessage:
+    @given(st.binary(max_size=2000))
+    def test_any_body_gives_one_bounded_printable_line(self, body):
+        line = api.quoted_message(answer(500, body))
+        assert 0 < len(line) <= api.MAX_QUOTED + 3
+        assert line.isprintable()
+
+    @pytest.mark.parametrize(
+        ("body", "line"),
+        [
+            (b"", "(no message)"),
+            (b'{"message": "Missing request body"}', "Missing request body"),
+            (b'{"message": "a\\n[ERROR] forged\\u202e"}', "a [ERROR] forged"),
+            (b"<html><style>b{}</style><title>502</title><p>Bad  gateway</html>", "502 Bad gateway"),
+            (b"[" * 100_000, "[" * api.MAX_QUOTED + "..."),
+        ],
+    )
+    def test_it_is_the_apis_own_where_there_is_one(self, body, line):
+        assert api.quoted_message(answer(500, body)) == line
+
+
+class TestRetryAfter:
+    @given(st.integers(0, 10**8))
+    def test_seconds(self, seconds):
+        assert api.retry_after_seconds(answer(429, retry_after=str(seconds)), NOW) == seconds
+
+    @given(st.integers(-(10**6), 10**6))
+    def test_a_date(self, seconds):
+        when = format_datetime(NOW + timedelta(seconds=seconds), usegmt=True)
+        assert api.retry_after_seconds(answer(429, retry_after=when), NOW) == max(seconds, 0)
+
+    @given(st.text())
+    def test_anything_else_is_not_a_wish_and_no_crash(self, text):
+        seconds = api.retry_after_seconds(answer(429, retry_after=text), NOW)
+        assert seconds is None or seconds >= 0
+
+    @pytest.mark.parametrize("text", ["", "soon", "-5", "nan", "inf", "1e9", "٣"])
+    def test_what_is_no_number_is_ignored(self, text):
+        assert api.retry_after_seconds(answer(429, retry_after=text), NOW) is None
+
+
+class TestProjects:
+    @pytest.mark.parametrize("status", ["complete", "error", "canceled"])
+    def test_terminal_statuses_finish(self, status):
+        assert api.is_finished({"status": status, "enabled": True})
+
+    @pytest.mark.parametrize("status", ["draft", "queued", "rendering", "brand-new", None])
+    def test_all_others_are_waited_on(self, status):
+        assert not api.is_finished({"status": status})
+
+    def test_a_deleted_project_is_finished_and_not_found(self):
+        project = {"id": "abc", "status": "complete", "enabled": False}
+        assert api.is_finished(project)
+        assert isinstance(api.project_error(project), errors.MagicHourNotFoundError)
+
+    def test_a_complete_project_is_no_error(self):
+        assert api.project_error({"id": "abc", "status": "complete", "enabled": True}) is None
+
+    def test_a_failed_project_tells_code_and_words(self):
+        error = api.project_error(
+            {"id": "abc", "status": "error", "error": {"code": "no_source_face", "message": "no face"}}
+        )
+        assert isinstance(error, errors.MagicHourProjectFailedError)
+        assert (error.project_id, error.code, error.message) == ("abc", "no_source_face", "no face")
+
+    @pytest.mark.parametrize("details", [None, "text", {}, []])
+    def test_a_failed_project_without_details_still_tells_its_id(self, details):
+        error = api.project_error({"id": "abc", "status": "error", "error": details})
+        assert isinstance(error, errors.MagicHourProjectFailedError)
+        assert (error.project_id, error.code) == ("abc", None)
+
+    def test_a_canceled_project_is_a_persons_doing(self):
+        error = api.project_error({"id": "abc", "status": "canceled"})
+        assert isinstance(error, errors.MagicHourProjectCanceledError)
+
+    @pytest.mark.parametrize("code", ["processing_timeout", "unknown_error", None])
+    def test_a_render_that_failed_for_no_fault_of_the_input_may_be_retried(self, code):
+        error = api.render_error(errors.MagicHourProjectFailedError("abc", code, "x"))
+        assert isinstance(error, errors.MagicHourRenderError)
+        assert (error.project_id, error.code, error.message) == ("abc", code, "x")
+
+    def test_a_render_that_the_input_spoiled_may_not(self):
+        error = errors.MagicHourProjectFailedError("abc", "no_source_face", "x")
+        assert api.render_error(error) is error

@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+import pytest
+
+from airflow_provider_magichour.exceptions import MagicHourArgumentError
+from airflow_provider_magichour.tools import KINDS, TOOLS, check_kind, tool_kind, usual_seconds
+
+
+def test_every_tool_has_a_kind_and_a_type_of_its_own():
+    assert {tool.kind for tool in TOOLS.values()} == set(KINDS)
+    assert len({(tool.kind, tool.project_type) for tool in TOOLS.values()}) == len(TOOLS)
+
+
+def test_a_known_tool_has_its_kind():
+    assert tool_kind("text-to-video") == "video"
+    assert tool_kind("text-to-video", "video") == "video"
+
+
+def test_an_unknown_tool_needs_a_kind_and_the_error_lists_the_known_ones():
+    assert tool_kind("brand-new", "audio") == "audio"
+    with pytest.raises(MagicHourArgumentError, match=r"brand-new.*kind=.*ai-image-generator"):
+        tool_kind("brand-new")
+
+
+@pytest.mark.parametrize("tool", [None, "", "Text To Video", "../account", "a/b", "a?b", "-a", "a\n"])
+def test_what_is_no_tool_is_refused_whatever_the_kind(tool):
+    with pytest.raises(MagicHourArgumentError, match="tool"):
+        tool_kind(tool, "image")
+
+
+def test_a_kind_that_contradicts_the_tool_is_refused_before_it_costs():
+    with pytest.raises(MagicHourArgumentError, match="contradicts"):
+        tool_kind("text-to-video", "image")
+
+
+@pytest.mark.parametrize("kind", [None, "", "Image", "images", 1, []])
+def test_an_unknown_kind_is_refused_by_name(kind):
+    with pytest.raises(MagicHourArgumentError, match="kind must be one of image, video, audio"):
+        check_kind(kind)
+
+
+def test_the_usual_duration_follows_from_kind_and_type():
+    assert usual_seconds("video", "FACE_SWAP") == 96
+    assert usual_seconds("image", "FACE_SWAP") == 4
+    assert usual_seconds("image", "AI_GIF") is None
+    assert usual_seconds("image", None) is None

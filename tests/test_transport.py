@@ -1,0 +1,295 @@
+from __future__ import annotations
+
+import asyncio
+import gzip
+import logging
+import socket
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from airflow_provider_magichour import api, retry, transport
+from airflow_provider_magichour import exceptions as errors
+from airflow_provider_magichour.transport import AsyncSender, Sender, Settings, run_async, send_all
+from tests.support.scripted_server import Reply, scripted_server
+
+GET = api.get_project("image", "abc")
+CREATE = api.create_project("text-to-video", {"end_seconds": 5})
+KEY = "mhk_live_very_secret"
+
+
+@pytest.fixture
+def server():
+    with scripted_server() as running:
+        yield running
+
+
+@pytest.fixture(autouse=True)
+def _no_waiting(monkeypatch):
+    """Draw the shortest pause: full jitter reaches down to none."""
+    monkeypatch.setattr(retry.random, "random", lambda: 0.0)
+
+
+def settings_for(server, **changes):
+    return Settings(**{"api_key": KEY, "base_url": server.url, "timeout": 5, "max_attempts": 3, **changes})
+
+
+def send_async(settings, request):
+    async def run():
+        async with AsyncSender(settings) as sender:
+            return await sender.send(request)
+
+    return asyncio.run(run())
+
+
+def send_sync(settings, request):
+    return Sender(settings).send(request)
+
+
+@pytest.fixture(params=[send_sync, send_async], ids=["sync", "async"])
+def send(request):
+    return request.param
+
+
+class TestBothSenders:
+    def test_a_call_carries_key_body_and_query(self, server, send):
+        server.script(Reply(body={"ok": True}))
+        call = api.custom("PUT", "/v1/x", json={"a": 1}, params={"limit": 5})
+        assert send(settings_for(server), call) == {"ok": True}
+        (seen,) = server.seen
+        assert (seen.method, seen.path, seen.json) == ("PUT", "/v1/x?limit=5", {"a": 1})
+        assert seen.headers["authorization"] == f"Bearer {KEY}"
+        assert seen.headers["user-agent"].startswith("airflow-provider-magichour/")
+
+    @pytest.mark.parametrize(
+        "trouble", [Reply(429), Reply(500), Reply(502), Reply(503), Reply(504), Reply(drop=True)]
+    )
+    def test_trouble_is_ridden_out(self, server, send, trouble):
+        server.script(trouble, trouble, Reply(body={"id": "abc"}))
+        assert send(settings_for(server), GET) == {"id": "abc"}
+        assert len(server.seen) == 3
+
+    def test_the_last_try_tells_what_went_wrong(self, server, send):
+        server.script(Reply(503, {"message": "busy"}))
+        with pytest.raises(errors.MagicHourServerError, match="busy"):
+            send(settings_for(server), GET)
+        assert len(server.seen) == 3
+
+    @pytest.mark.parametrize("status", [400, 401, 402, 403, 404, 422])
+    def test_what_would_be_answered_alike_is_not_tried_again(self, server, send, status):
+        server.script(Reply(status, {"message": "no"}))
+        with pytest.raises(errors.MagicHourApiError, match="no"):
+            send(settings_for(server), GET)
+        assert len(server.seen) == 1
+
+    def test_nobody_there_says_what_to_check(self, server, send):
+        settings = settings_for(server, base_url="http://127.0.0.1:1")
+        with pytest.raises(errors.MagicHourConnectionError, match="check the network"):
+            send(settings, GET)
+
+    def test_a_slow_answer_is_a_timeout(self, server, send):
+        server.script(Reply(delay=1.0))
+        with pytest.raises(errors.MagicHourConnectionError):
+            send(settings_for(server, timeout=0.2, max_attempts=1), GET)
+
+    def test_an_endless_answer_is_cut(self, server, send, monkeypatch):
+        monkeypatch.setattr(transport, "MAX_BODY", 1000)
+        bomb = gzip.compress(b" " * 10_000_000)
+        server.script(Reply(body=bomb, headers={"Content-Encoding": "gzip"}))
+        with pytest.raises(errors.MagicHourConnectionError, match="longer than"):
+            send(settings_for(server, max_attempts=1), GET)
+
+    def test_a_redirect_is_not_followed(self, server, send):
+        server.script(Reply(302, headers={"Location": f"{server.url}/elsewhere"}))
+        with pytest.raises(errors.MagicHourApiError, match="redirect"):
+            send(settings_for(server), GET)
+        assert len(server.seen) == 1
+
+    def test_a_broken_compression_is_a_connection_error(self, server, send):
+        server.script(Reply(body=b"not gzip", headers={"Content-Encoding": "gzip"}))
+        with pytest.raises(errors.MagicHourConnectionError):
+            send(settings_for(server, max_attempts=1), GET)
+
+    def test_a_netrc_entry_does_not_replace_the_key(self, server, send, tmp_path, monkeypatch):
+        netrc = tmp_path / "netrc"
+        netrc.write_text("machine 127.0.0.1 login someone password else\n")
+        monkeypatch.setenv("NETRC", str(netrc))
+        server.script(Reply(body={}))
+        send(settings_for(server), GET)
+        assert server.seen[0].headers["authorization"] == f"Bearer {KEY}"
+
+    def test_the_key_is_in_no_message(self, server, send, caplog):
+        caplog.set_level(logging.DEBUG)
+        server.script(Reply(500, {"message": "oh"}))
+        settings = settings_for(server)
+        with pytest.raises(errors.MagicHourServerError) as caught:
+            send(settings, GET)
+        assert KEY not in f"{caught.value} {caught.value!r} {settings!r} {caplog.text}"
+
+
+class TestRetryAfter:
+    def test_it_is_waited_for_and_holds_the_others_back(self, server, send):
+        server.script(Reply(429, headers={"Retry-After": "0.3"}), Reply(body={"id": "abc"}))
+        started = asyncio.new_event_loop().time()
+        assert send(settings_for(server), GET) == {"id": "abc"}
+        assert asyncio.new_event_loop().time() - started >= 0.3
+
+    def test_one_that_is_too_long_fails_at_once(self, server, send):
+        server.script(Reply(429, {"message": "tomorrow"}, {"Retry-After": "86400"}))
+        with pytest.raises(errors.MagicHourRateLimitError, match="tomorrow"):
+            send(settings_for(server), GET)
+        assert len(server.seen) == 1
+
+    @given(st.integers(1, 1000), st.one_of(st.none(), st.floats(0, 1000)), st.floats(0, 1))
+    def test_the_backoff_is_capped_jittered_and_never_below_what_was_asked(self, attempt, asked, draw):
+        seconds = retry.retry_wait(attempt, asked, draw)
+        assert (asked or 0) <= seconds <= max(retry.BACKOFF_CAP, asked or 0)
+        assert retry.retry_wait(attempt, None, 0.0) == 0.0
+
+    def test_the_backoff_doubles(self):
+        assert [retry.retry_wait(attempt, None, 1.0) for attempt in (1, 2, 3, 7, 99)] == [1, 2, 4, 60, 60]
+
+
+class TestMoney:
+    """A call that may cost credits is sent again only when it was certainly not accepted."""
+
+    @pytest.mark.parametrize("refusal", [Reply(429), Reply(502, b"<html>"), Reply(503)])
+    def test_a_certain_refusal_is_tried_again(self, server, refusal):
+        server.script(refusal, Reply(body={"id": "abc", "credits_charged": 5}))
+        assert Sender(settings_for(server)).send(CREATE)["id"] == "abc"
+        assert len(server.seen) == 2
+
+    @pytest.mark.parametrize(
+        "unknown",
+        [
+            Reply(drop=True),
+            Reply(delay=2),
+            Reply(500),
+            Reply(504),
+            Reply(200, b"<html>"),
+            Reply(200, b'{"id": "abc"}', {"Content-Length": "99"}),
+            Reply(200, b"not gzip", {"Content-Encoding": "gzip"}),
+            Reply(302, headers={"Location": "/elsewhere"}),
+        ],
+    )
+    def test_an_unknown_outcome_is_never_a_second_post(self, server, unknown):
+        server.script(unknown)
+        with pytest.raises(errors.MagicHourUncertainSubmitError):
+            Sender(settings_for(server, timeout=0.5)).send(CREATE)
+        assert len(server.seen) == 1
+
+    def test_an_unknown_outcome_after_a_refusal_ends_the_tries(self, server):
+        server.script(Reply(503), Reply(drop=True), Reply(body={"id": "abc"}))
+        with pytest.raises(errors.MagicHourUncertainSubmitError):
+            Sender(settings_for(server)).send(CREATE)
+        assert len(server.seen) == 2
+
+    def test_a_call_that_never_left_is_certain(self):
+        settings = Settings(api_key=KEY, base_url="http://127.0.0.1:1", max_attempts=2)
+        with pytest.raises(errors.MagicHourConnectionError):
+            Sender(settings).send(CREATE)
+
+    def test_a_host_without_a_name_is_certain(self):
+        settings = Settings(api_key=KEY, base_url="http://no-such-host.invalid", max_attempts=1)
+        with pytest.raises(errors.MagicHourConnectionError):
+            Sender(settings).send(CREATE)
+
+    def test_a_failed_tls_handshake_is_certain(self, server):
+        settings = settings_for(server, base_url=server.url.replace("http:", "https:"), max_attempts=1)
+        with pytest.raises(errors.MagicHourConnectionError):
+            Sender(settings).send(CREATE)
+        assert server.seen == []
+
+    def test_a_proxy_that_is_not_there_is_certain(self, monkeypatch):
+        monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+        monkeypatch.setenv("no_proxy", "")
+        settings = Settings(api_key=KEY, base_url="http://magichour.invalid", max_attempts=1)
+        with pytest.raises(errors.MagicHourConnectionError):
+            Sender(settings).send(CREATE)
+
+    def test_a_proxy_that_refuses_the_tunnel_is_certain(self, server, monkeypatch):
+        monkeypatch.setenv("https_proxy", server.url)
+        monkeypatch.setenv("no_proxy", "")
+        settings = Settings(api_key=KEY, base_url="https://magichour.invalid", max_attempts=1)
+        with pytest.raises(errors.MagicHourConnectionError):
+            Sender(settings).send(CREATE)
+
+    def test_each_create_has_a_connection_of_its_own(self, server):
+        server.script(Reply(body={"id": "abc"}))
+        sender = Sender(settings_for(server))
+        sender.send(GET)
+        sender.send(CREATE)
+        sender.send(CREATE)
+        assert len(server.seen) == 3
+
+    def test_the_asynchronous_sender_refuses_what_costs(self, server):
+        with pytest.raises(ValueError, match="cost credits"):
+            send_async(settings_for(server), CREATE)
+        assert server.seen == []
+
+
+class TestSession:
+    def test_the_key_goes_to_the_api_and_nowhere_else(self, server):
+        with scripted_server() as elsewhere:
+            sender = Sender(settings_for(server))
+            sender.session.get(f"{server.url}/v1/x")
+            sender.session.get(f"{elsewhere.url}/v1/x")
+        assert "authorization" in server.seen[0].headers
+        assert "authorization" not in elsewhere.seen[0].headers
+
+    def test_a_dripping_answer_ends_at_the_timeout(self):
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            base_url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+            async def drip():
+                async def serve(reader, writer):
+                    await reader.readuntil(b"\r\n\r\n")
+                    writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
+                    while not writer.is_closing():
+                        writer.write(b" ")
+                        await asyncio.sleep(0.05)
+
+                async with await asyncio.start_server(serve, sock=listener):
+                    settings = Settings(api_key=KEY, base_url=base_url, timeout=0.4, max_attempts=1)
+                    return await asyncio.to_thread(Sender(settings).send, GET)
+
+            with pytest.raises(errors.MagicHourConnectionError, match="longer than"):
+                asyncio.run(drip())
+
+
+class TestSendAll:
+    def test_answers_come_in_order_and_errors_in_their_place(self, server):
+        server.answer = lambda seen: (
+            Reply(404) if seen.path.endswith("b") else Reply(body={"path": seen.path})
+        )
+        calls = [api.get_project("image", project_id) for project_id in "abc"]
+        first, second, third = send_all(settings_for(server), calls)
+        assert [first["path"], third["path"]] == ["/v1/image-projects/a", "/v1/image-projects/c"]
+        assert isinstance(second, errors.MagicHourNotFoundError)
+
+    def test_no_calls_are_no_answers(self, server):
+        assert send_all(settings_for(server), []) == []
+
+    def test_it_works_where_an_event_loop_runs_already(self, server):
+        server.script(Reply(body={}))
+
+        async def notebook():
+            return send_all(settings_for(server), [GET])
+
+        assert asyncio.run(notebook()) == [{}]
+
+    def test_it_keeps_to_the_rate(self, server):
+        server.script(Reply(body={}))
+        loop = asyncio.new_event_loop()
+        started = loop.time()
+        send_all(settings_for(server, requests_per_second=20), [GET] * 11)
+        assert loop.time() - started >= 0.5
+        loop.close()
+
+
+def test_run_async_gives_the_result_back():
+    async def answer():
+        return 42
+
+    assert run_async(answer) == 42
