@@ -98,7 +98,7 @@ def _api_key(connection: Connection, conn_id: str) -> str:
 
 
 def _base_url(connection: Connection, conn_id: str) -> str:
-    host = (connection.host or "").strip().rstrip("/")
+    host = (connection.host or "").strip()
     if not host:
         return api.DEFAULT_BASE_URL
     if "://" not in host:
@@ -121,7 +121,7 @@ def _base_url(connection: Connection, conn_id: str) -> str:
             f"set it, or leave it empty, {_where(conn_id)}"
         )
     name = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
-    return f"{parts.scheme}://{name}{f':{port}' if port else ''}{parts.path}"
+    return f"{parts.scheme}://{name}{f':{port}' if port else ''}{parts.path.rstrip('/')}"
 
 
 def _usual_scheme(host: str) -> str:
