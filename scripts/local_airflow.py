@@ -427,6 +427,7 @@ class LocalAirflow:
             "triggerer.triggerer_health_check_threshold": "15",
             "workers.min_heartbeat_interval": "3",
             "usage_data_collection.enabled": "False",
+            "openlineage.disabled": "True",
         }
         variables = {f"AIRFLOW__{name.upper().replace('.', '__')}": value for name, value in settings.items()}
         return {

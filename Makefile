@@ -1,0 +1,53 @@
+# What you can do here; `make help` lists it. Needs Python 3.11 to 3.13 and make.
+
+# The first of these that is a Python this package runs on; PYTHON=... chooses another.
+PYTHON ?= $(shell for each in python3 python3.13 python3.12 python3.11; do \
+	"$$each" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && echo "$$each" && break; done)
+RUN := .venv/bin/python -m
+STAMP := .venv/.installed
+# Two test processes: what the smallest machine has cores for.
+WORKERS ?= 2
+TESTS ?= tests
+
+.DEFAULT_GOAL := help
+.PHONY: help install test lint demo airflow constraints clean
+
+# A virtual environment does not survive being moved or copied to another folder: make it anew there.
+ifneq ("$(CURDIR)","$(shell cat $(STAMP) 2>/dev/null)")
+.PHONY: $(STAMP)
+endif
+
+help: ## List the targets.
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+install: $(STAMP) ## Make .venv with the package and all that is needed to work on it.
+
+$(STAMP): pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "Python 3.11, 3.12 or 3.13 is needed; none was found. Try: make install PYTHON=/path/to/python" >&2; exit 1; }
+	@echo "Installing into .venv: a few minutes the first time"
+	@rm -f $(STAMP)
+	@test "$$(.venv/bin/python -c 'import sys; print(sys.prefix)' 2>/dev/null)" = "$(CURDIR)/.venv" || rm -rf .venv
+	$(PYTHON) -m venv .venv
+	$(RUN) pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@printf '%s' "$(CURDIR)" > $(STAMP)
+
+test: $(STAMP) ## Run the tests, with the coverage of branches. TESTS=... chooses some.
+	$(RUN) pytest --numprocesses $(WORKERS) --cov --cov-report term $(TESTS)
+
+lint: $(STAMP) ## Check style and types.
+	$(RUN) ruff check
+	$(RUN) ruff format --check
+	$(RUN) mypy
+
+demo: $(STAMP) ## Make an image, a video and a voice in a real Airflow: locally, or with MAGIC_HOUR_API_KEY at Magic Hour.
+	@$(RUN) scripts.demo
+
+airflow: $(STAMP) ## Open Airflow with the examples, and a local Magic Hour, for clicking around.
+	@$(RUN) scripts.playground
+
+constraints: $(STAMP) ## Pin the newest versions in constraints.txt (needs uv).
+	$(RUN) scripts.pin
+
+clean: ## Remove all that was made here, .venv too.
+	rm -rf .venv .airflow-demo .airflow-playground .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage* dist build media
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
