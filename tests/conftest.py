@@ -50,6 +50,8 @@ import pytest  # noqa: E402
 from tests.support import airflow as airflow_support  # noqa: E402
 from tests.support.loopback import only_loopback  # noqa: E402
 
+pytest_plugins = ["airflow_provider_magichour.simulator.fixtures"]
+
 hypothesis.settings.register_profile(
     "default",
     deadline=None,  # the machine may be busy with other tests

@@ -1,0 +1,159 @@
+"""The simulator's own calls: arm faults, read what happened, decide how a project ends."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from fastapi import APIRouter, HTTPException
+from pydantic import BaseModel, ConfigDict
+
+from airflow_provider_magichour.simulator.faults import Faults, Outcome, Rule
+from airflow_provider_magichour.simulator.front import Recorder
+from airflow_provider_magichour.simulator.world import Project, RefusedError, World
+
+
+class RuleList(BaseModel):
+    """Rules to put in force."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    rules: list[Rule]
+    seed: int | None = None
+
+
+class Control:
+    """
+    What a test asks of the simulator, over HTTP or directly.
+
+    :param world: what Magic Hour remembers.
+    :param recorder: what was called.
+    :param faults: the rules in force.
+    """
+
+    def __init__(self, world: World, recorder: Recorder, faults: Faults) -> None:
+        self._world = world
+        self._recorder = recorder
+        self._faults = faults
+        #: Each delivery of a webhook, the latest last.
+        self.deliveries: list[dict[str, Any]] = []
+
+    def router(self) -> APIRouter:
+        """Return the routes."""
+        router = APIRouter(prefix="/_simulator", tags=["simulator"])
+        router.add_api_route("/state", self._get_state, methods=["GET"])
+        router.add_api_route("/requests", self._get_requests, methods=["GET"])
+        router.add_api_route("/faults", self._get_faults, methods=["GET"])
+        router.add_api_route("/faults", self._post_faults, methods=["POST"])
+        router.add_api_route("/faults", self._delete_faults, methods=["DELETE"])
+        router.add_api_route("/reset", self._post_reset, methods=["POST"])
+        router.add_api_route("/projects/{project_id}", self._post_project, methods=["POST"])
+        return router
+
+    def state(self, *, projects: bool = True) -> dict[str, Any]:
+        """Return counters and what Magic Hour remembers."""
+        world, recorder = self._world, self._recorder
+        found: dict[str, Any] = {
+            "requests": dict(recorder.requests),
+            "statuses": dict(recorder.statuses),
+            "created": dict(world.created),
+            "leaked_keys": recorder.leaked_keys,
+            "connections": {
+                "open": recorder.open_connections,
+                "opened": recorder.connections,
+                "most_open": recorder.most_connections,
+            },
+            "in_flight": {"now": recorder.in_flight, "most": recorder.most_in_flight},
+            "credits": world.accounts[world.settings.api_key].credits,
+            "accounts": [{"id": one.id, "credits": one.credits} for one in world.accounts.values()],
+            "uploads": {
+                upload["file_path"]: {name: value for name, value in upload.items() if name != "file_path"}
+                for upload in world.uploads.values()
+            },
+            "faults": self._faults.describe(),
+            "webhooks": list(self.deliveries),
+        }
+        if projects:
+            found["projects"] = {key: _describe(project) for key, project in world.projects.items()}
+        return found
+
+    def requests(self, *, route: str | None = None, limit: int = 20_000) -> list[dict[str, Any]]:
+        """Return the latest requests, oldest first."""
+        kept = [entry for entry in self._recorder.log if route in {None, entry["route"]}]
+        return kept[-limit:] if limit else []
+
+    def arm(self, rules: Sequence[Rule], seed: int | None = None) -> None:
+        """Put rules in force."""
+        if seed is not None:
+            self._faults.reseed(seed)
+        self._faults.add(rules)
+
+    def disarm(self) -> None:
+        """Drop all rules."""
+        self._faults.clear()
+
+    def reset(self) -> None:
+        """Forget projects, uploads, counters and faults; credits are full again."""
+        self._faults.clear()
+        self._world.reset()
+        self._recorder.reset()
+        self.deliveries.clear()
+
+    def end(self, project_id: str, outcome: Outcome) -> dict[str, Any]:
+        """
+        Bring a project to its end now.
+
+        :raises KeyError: if there is no such project.
+        """
+        project = self._world.projects[project_id]
+        project.statuses.clear()
+        self._world.end(project, outcome)
+        return _describe(project)
+
+    async def _get_state(self, *, projects: bool = True) -> dict[str, Any]:
+        return self.state(projects=projects)
+
+    async def _get_requests(self, route: str | None = None, limit: int = 1000) -> list[dict[str, Any]]:
+        return self.requests(route=route, limit=limit)
+
+    async def _get_faults(self) -> list[dict[str, Any]]:
+        return self._faults.describe()
+
+    async def _post_faults(self, rules: RuleList | list[Rule]) -> list[dict[str, Any]]:
+        if isinstance(rules, list):
+            rules = RuleList(rules=rules)
+        self.arm(rules.rules, rules.seed)
+        return self._faults.describe()
+
+    async def _delete_faults(self) -> dict[str, str]:
+        self.disarm()
+        return {"message": "ok"}
+
+    async def _post_reset(self) -> dict[str, str]:
+        self.reset()
+        return {"message": "ok"}
+
+    async def _post_project(self, project_id: str, outcome: Outcome) -> dict[str, Any]:
+        try:
+            return self.end(project_id, outcome)
+        except KeyError:
+            raise HTTPException(404, f"There is no project {project_id}") from None
+        except RefusedError as refused:
+            raise HTTPException(refused.status, refused.message) from None
+
+
+def _describe(project: Project) -> dict[str, Any]:
+    return {
+        "kind": project.kind,
+        "tool": project.tool,
+        "name": project.name,
+        "status": project.status,
+        "enabled": project.enabled,
+        "credits_charged": project.credits_charged,
+        "error": project.error,
+        "body": project.body,
+        "outputs": list(project.names),
+        "gets": project.gets,
+        "downloads": project.downloads,
+        "downloaded_bytes": project.downloaded_bytes,
+    }

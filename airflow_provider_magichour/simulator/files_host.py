@@ -1,0 +1,174 @@
+"""The host of signed URLs: downloads with ranges, and presigned uploads."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from email.utils import formatdate, parsedate_to_datetime
+from urllib.parse import unquote
+from xml.sax.saxutils import escape
+
+from fastapi import FastAPI, Request
+from fastapi.responses import Response, StreamingResponse
+from starlette.requests import ClientDisconnect
+
+from airflow_provider_magichour.simulator.faults import Call, Rule
+from airflow_provider_magichour.simulator.front import RULE, Recorder
+from airflow_provider_magichour.simulator.media import Content, MediaCache
+from airflow_provider_magichour.simulator.world import World
+
+_SHIFT = 1024
+_NO_RULE = Rule()
+
+
+def name_call(method: str, path: str) -> Call:
+    """Tell what a request to the downloads host is about."""
+    folder = path.strip("/").split("/")[0]
+    if method == "PUT":
+        return Call("downloads", method, path, "upload", "upload")
+    return Call("downloads", method, path, "download", "download", project_id=folder)
+
+
+class FilesHost:
+    """
+    Serves outputs and takes uploads, to whoever has a signed URL, and to nobody who shows an API key.
+
+    :param world: what Magic Hour remembers.
+    :param recorder: told of leaked keys.
+    """
+
+    def __init__(self, world: World, recorder: Recorder) -> None:
+        self._world = world
+        self._recorder = recorder
+        self._cache = MediaCache()
+
+    def add_routes(self, app: FastAPI) -> None:
+        """Add all routes to an application."""
+        app.add_route("/{path:path}", self._file, ["GET", "HEAD", "PUT"])
+
+    async def _file(self, request: Request) -> Response:
+        if self._leaks_key(request):
+            self._recorder.leaked_keys += 1
+            return _refuse(400, "InvalidArgument", "The API key must not come here")
+        rule: Rule = request.scope.get(RULE, _NO_RULE)
+        raw_folder, _, raw_name = request.scope["raw_path"].decode("latin-1").strip("/").rpartition("/")
+        folder = unquote(raw_folder)
+        query = request.query_params
+        method = "PUT" if request.method == "PUT" else "GET"
+        signed = (query.get("output", ""), query.get("expires", ""), query.get("signature", ""))
+        found = "ExpiredToken" if rule.expired else self._world.signer.problem(method, folder, *signed)
+        if found is not None:
+            return _refuse(403, found, f"The URL of {unquote(raw_name)} is not valid (any more)")
+        if method == "PUT":
+            return await self._take(request, folder)
+        return await self._give(request, folder, int(signed[0]), rule)
+
+    def _leaks_key(self, request: Request) -> bool:
+        headers = request.headers
+        shown = " ".join([*headers.values(), request.url.query])
+        return "authorization" in headers or any(key in shown for key in self._world.accounts)
+
+    # ---------------------------------------------------------------------------------------- downloads
+
+    async def _give(self, request: Request, folder: str, number: int, rule: Rule) -> Response:
+        media = self._world.media.get((folder, number))
+        if media is None:
+            return _refuse(404, "NoSuchKey", "The file does not exist")
+        if rule.version is not None:
+            media = replace(media, seed=f"{media.seed} {rule.version}")
+        content = await asyncio.to_thread(self._cache.get, media)
+        project = self._world.projects.get(folder)
+        modified = formatdate(project.created if project else 0, usegmt=True)
+        headers = {
+            "Accept-Ranges": "bytes",
+            "Content-Type": media.content_type,
+            "ETag": content.etag,
+            "Last-Modified": modified,
+        }
+        asked = request.headers.get("range")
+        span = None
+        if asked and rule.range != "ignore" and _range_applies(request, content.etag, modified):
+            span = _parse_range(asked, content.size)
+        if rule.range == "refuse" or span == "refuse":
+            headers["Content-Range"] = f"bytes */{content.size}"
+            return Response(status_code=416, headers=headers)
+        start, end = span if isinstance(span, tuple) else (0, content.size)
+        if rule.range == "shift" and span:
+            start = start + _SHIFT if start + _SHIFT < end else start - min(start, _SHIFT)
+        status = 206 if span else 200
+        if span:
+            headers["Content-Range"] = f"bytes {start}-{end - 1}/{content.size}"
+        headers["Content-Length"] = str(end - start)
+        if project is not None and request.method == "GET":
+            project.downloads += 1
+        if request.method == "HEAD":
+            return Response(status_code=status, headers=headers)
+        return StreamingResponse(self._pieces(content, folder, start, end), status, headers)
+
+    async def _pieces(self, content: Content, folder: str, start: int, end: int) -> AsyncIterator[bytes]:
+        project = self._world.projects.get(folder)
+        for piece in content.read(start, end):
+            yield piece
+            if project is not None:
+                project.downloaded_bytes += len(piece)
+
+    # ------------------------------------------------------------------------------------------ uploads
+
+    async def _take(self, request: Request, folder: str) -> Response:
+        upload = self._world.uploads.get(folder)
+        if upload is None:
+            return _refuse(404, "NoSuchKey", "The file does not exist")
+        if "content-length" not in request.headers:
+            return _refuse(411, "MissingContentLength", "A Content-Length header is required")
+        size, digest = 0, hashlib.sha256()
+        try:
+            async for piece in request.stream():
+                size += len(piece)
+                digest.update(piece)
+        except ClientDisconnect:
+            upload["aborted"] = upload.get("aborted", 0) + 1
+            return Response(status_code=400)
+        upload |= {
+            "size": size,
+            "sha256": digest.hexdigest(),
+            "content_type": request.headers.get("content-type"),
+            "puts": upload["puts"] + 1,
+        }
+        return Response(status_code=200, headers={"ETag": f'"{digest.hexdigest()[:32]}"'})
+
+
+def _range_applies(request: Request, etag: str, modified: str) -> bool:
+    condition = request.headers.get("if-range")
+    if condition is None:
+        return True
+    if condition.startswith(('"', "W/")):
+        return condition == etag
+    try:
+        return parsedate_to_datetime(condition) == parsedate_to_datetime(modified)
+    except ValueError:
+        return False
+
+
+def _parse_range(asked: str, size: int) -> tuple[int, int] | str | None:
+    """Return start and end, ``refuse`` for a range outside of the file, None for no single range."""
+    unit, _, text = asked.partition("=")
+    first, dash, last = text.strip().partition("-")
+    if unit.strip() != "bytes" or not dash or "," in text:
+        return None
+    if not first:
+        if not last.isdecimal():
+            return None
+        return (max(size - int(last), 0), size) if int(last) and size else "refuse"
+    if not first.isdecimal() or (last and not last.isdecimal()) or (last and int(last) < int(first)):
+        return None
+    if int(first) >= size:
+        return "refuse"
+    return int(first), min(int(last) + 1, size) if last else size
+
+
+def _refuse(status: int, code: str, message: str) -> Response:
+    error = f"<Error><Code>{code}</Code><Message>{escape(message)}</Message></Error>"
+    body = f"<?xml version='1.0' encoding='UTF-8'?>{error}"
+    return Response(body, status, media_type="application/xml")

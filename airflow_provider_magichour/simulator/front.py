@@ -1,0 +1,304 @@
+"""What stands before both hosts: counts each request, and lets faults happen to it, down to the socket."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import struct
+import time
+import zlib
+from collections import Counter, deque
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+from airflow_provider_magichour.simulator.faults import Call, Faults, Rule
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+#: Under these names the scope carries the connection's transport and the fault that applies.
+TRANSPORT = "magichour.transport"
+RULE = "magichour.rule"
+
+_HTML = b"""<!DOCTYPE html>
+<html><head><title>Bad gateway</title><style>body { color: #333 }</style></head>
+<body><h1>Bad gateway</h1><p>The web server reported a bad gateway error.</p></body></html>
+"""
+_LOGGED_HEADERS = {
+    b"accept-encoding", b"content-length", b"content-type", b"if-range", b"range", b"user-agent"
+}  # fmt: skip
+_LOGGED_REQUESTS = 20_000
+
+
+class Recorder:
+    """What was called, how often, and by how many connections."""
+
+    def __init__(self) -> None:
+        self.open_connections = 0
+        self.reset()
+
+    def reset(self) -> None:
+        """Start counting anew; open connections stay counted."""
+        self.requests: Counter[str] = Counter()
+        self.statuses: Counter[str] = Counter()
+        self.log: deque[dict[str, Any]] = deque(maxlen=_LOGGED_REQUESTS)
+        self.connections = self.open_connections
+        self.most_connections = self.open_connections
+        self.in_flight = 0
+        self.most_in_flight = 0
+        self.leaked_keys = 0
+
+    def connected(self) -> None:
+        """Count a new connection."""
+        self.open_connections += 1
+        self.connections += 1
+        self.most_connections = max(self.most_connections, self.open_connections)
+
+    def disconnected(self) -> None:
+        """Count a connection that is closed."""
+        self.open_connections -= 1
+
+    def begin(self, call: Call, scope: Scope) -> dict[str, Any]:
+        """Log a request that has just come in."""
+        self.in_flight += 1
+        self.most_in_flight = max(self.most_in_flight, self.in_flight)
+        self.requests[f"{call.method} {call.template}"] += 1
+        entry = {
+            "at": time.time(),
+            "host": call.host,
+            "method": call.method,
+            "path": call.path,
+            "route": call.route,
+            "headers": {
+                name.decode("latin-1"): value.decode("latin-1")
+                for name, value in scope["headers"]
+                if name in _LOGGED_HEADERS
+            },
+            "status": None,
+            "fault": False,
+        }
+        self.log.append(entry)
+        return entry
+
+    def end(self, entry: dict[str, Any]) -> None:
+        """Count how a request ended; one that got no answer has the status ``dropped``."""
+        self.in_flight = max(self.in_flight - 1, 0)
+        self.statuses[str(entry["status"] or "dropped")] += 1
+
+
+class Front:
+    """
+    An ASGI application before another one.
+
+    :param app: the host's routes.
+    :param name_call: tells what a request is about, from its method and path.
+    """
+
+    def __init__(
+        self, app: App, name_call: Callable[[str, str], Call], recorder: Recorder, faults: Faults
+    ) -> None:
+        self._app = app
+        self._name_call = name_call
+        self._recorder = recorder
+        self._faults = faults
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Carry out a request, unless a fault prevents it."""
+        if scope["type"] != "http":
+            return
+        call = self._name_call(scope["method"], scope["path"])
+        if call.route == "control":
+            await self._app(scope, receive, send)
+            return
+        rule = self._faults.pick(call) if self._faults else None
+        entry = self._recorder.begin(call, scope)
+
+        async def send_and_note(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                entry["status"] = message["status"]
+            await send(message)
+
+        try:
+            if rule is None:
+                await self._app(scope, receive, send_and_note)
+            else:
+                entry["fault"] = True
+                scope[RULE] = rule
+                await _apply(rule, self._app, scope, receive, send_and_note)
+        finally:
+            self._recorder.end(entry)
+
+
+async def _apply(rule: Rule, app: App, scope: Scope, receive: Receive, send: Send) -> None:
+    if rule.delay:
+        await asyncio.sleep(rule.delay)
+    if rule.drop == "before":
+        await hang_up(scope, receive, rule.hang_up or "reset")
+        return
+    shaper = _Shaper(rule, scope, receive, send)
+    if rule.answers and not rule.process:
+        await shaper.answer()
+        return
+    if rule.drop is None and not (rule.answers or rule.merge or rule.remove):
+        if rule.delay_after:
+            shaper.hold(rule.delay_after)
+        await app(scope, receive, shaper.send)
+        return
+    status, headers, body = await _carry_out(app, scope, receive)
+    await asyncio.sleep(rule.delay_after)
+    if rule.drop == "after":
+        await hang_up(scope, receive, rule.hang_up or "reset")
+    elif rule.answers:
+        await shaper.answer()
+    else:
+        await shaper.whole(status, headers, _edited(rule, body))
+
+
+async def _carry_out(
+    app: App, scope: Scope, receive: Receive
+) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
+    """Let the application process a request, and keep its answer."""
+    status, headers, parts = 500, [], []
+
+    async def keep(message: Message) -> None:
+        nonlocal status, headers
+        if message["type"] == "http.response.start":
+            status, headers = message["status"], list(message["headers"])
+        else:
+            parts.append(message.get("body", b""))
+
+    await app(scope, receive, keep)
+    return status, headers, b"".join(parts)
+
+
+def _edited(rule: Rule, body: bytes) -> bytes:
+    try:
+        found = json.loads(body)
+    except ValueError:
+        return body
+    if not isinstance(found, dict):
+        return body
+    found |= rule.merge
+    return json.dumps({name: value for name, value in found.items() if name not in rule.remove}).encode()
+
+
+async def hang_up(scope: Scope, receive: Receive, how: str) -> None:
+    """
+    End the connection: ``reset`` at once and with an error for the peer, ``close`` after what was sent.
+
+    Returns when the server has noticed, so that it does not try to answer.
+    """
+    transport = scope[TRANSPORT]
+    if how == "reset":
+        sock = transport.get_extra_info("socket")
+        # Lingering for zero seconds turns the close into a TCP reset.
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        transport.abort()
+    else:
+        transport.close()
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+class _Shaper:
+    """Changes an answer on its way out, as a rule says."""
+
+    def __init__(self, rule: Rule, scope: Scope, receive: Receive, send: Send) -> None:
+        self._rule = rule
+        self._scope = scope
+        self._receive = receive
+        self._send = send
+        self._wait = 0.0
+        self._sent = 0
+        #: The body ends here, and so does the connection.
+        self._drop_at: int | None = None
+        #: The body ends here, and all looks well.
+        self._end_at: int | None = None
+        self._gzip = zlib.compressobj(wbits=31) if rule.gzip else None
+        self._over = False
+
+    def hold(self, seconds: float) -> None:
+        """Wait before the answer starts."""
+        self._wait = seconds
+
+    async def answer(self) -> None:
+        """Send the rule's own answer."""
+        rule = self._rule
+        status = rule.status or (502 if rule.html else 200)
+        if rule.html:
+            await self.whole(status, [(b"content-type", b"text/html; charset=utf-8")], _HTML)
+        elif isinstance(rule.body, str):
+            await self.whole(status, [(b"content-type", b"text/plain; charset=utf-8")], rule.body.encode())
+        else:
+            found = rule.body
+            if found is None:
+                found = {"message": f"A fault of the simulator: {status}"}
+            body = b"" if status in {204, 304} else json.dumps(found).encode()
+            await self.whole(status, [(b"content-type", b"application/json")], body)
+
+    async def whole(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
+        """Send an answer that is at hand."""
+        headers = [pair for pair in headers if pair[0].lower() != b"content-length"]
+        if status not in {204, 304}:
+            headers.append((b"content-length", str(len(body)).encode()))
+        await self.send({"type": "http.response.start", "status": status, "headers": headers})
+        await self.send({"type": "http.response.body", "body": body})
+
+    async def send(self, message: Message) -> None:
+        """Pass on a message of the application, changed."""
+        if message["type"] == "http.response.start":
+            await asyncio.sleep(self._wait)
+            await self._send({**message, "headers": self._headers(list(message["headers"]))})
+        elif not self._over:
+            await self._body(message.get("body", b""), more=message.get("more_body", False))
+
+    def _headers(self, headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+        rule = self._rule
+        length = next((int(value) for name, value in headers if name.lower() == b"content-length"), None)
+        size = length or 0
+        if rule.drop_after_bytes is not None:
+            self._drop_at = rule.drop_after_bytes
+        elif rule.drop_after_percent is not None:
+            self._drop_at = int(size * rule.drop_after_percent / 100)
+        if rule.shorten_to_bytes is not None:
+            self._end_at = min(rule.shorten_to_bytes, size)
+        elif rule.shorten_to_percent is not None:
+            self._end_at = int(size * rule.shorten_to_percent / 100)
+        given = {name.lower().encode(): value.encode() for name, value in rule.headers.items()}
+        dropped = set(given)
+        if rule.chunked or rule.gzip or self._end_at is not None:
+            dropped.add(b"content-length")
+        headers = [pair for pair in headers if pair[0].lower() not in dropped]
+        headers += given.items()
+        if rule.gzip:
+            headers.append((b"content-encoding", b"gzip"))
+        elif self._end_at is not None and not rule.chunked:
+            headers.append((b"content-length", str(self._end_at).encode()))
+        return headers
+
+    async def _body(self, data: bytes, *, more: bool) -> None:
+        if self._gzip is not None:
+            data = self._gzip.compress(data) + (b"" if more else self._gzip.flush())
+        if self._end_at is not None and self._sent + len(data) >= self._end_at:
+            data, more = data[: self._end_at - self._sent], False
+        drop = self._drop_at is not None and self._sent + len(data) >= self._drop_at
+        if drop and self._drop_at is not None:
+            data, more = data[: self._drop_at - self._sent], True
+        await self._drip(data)
+        self._over = drop or not more
+        if drop:
+            await hang_up(self._scope, self._receive, self._rule.hang_up or "close")
+        elif not more:
+            await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _drip(self, data: bytes) -> None:
+        self._sent += len(data)
+        size = self._rule.drip_bytes if self._rule.drip_seconds else max(len(data), 1)
+        for at in range(0, len(data), size):
+            if at or self._sent > len(data):
+                await asyncio.sleep(self._rule.drip_seconds)
+            await self._send({"type": "http.response.body", "body": data[at : at + size], "more_body": True})

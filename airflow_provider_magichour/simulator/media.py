@@ -1,0 +1,190 @@
+"""The simulator's outputs: small real pictures, videos and sounds, drawn from a project's prompt."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import math
+import random
+import struct
+import wave
+import zlib
+from array import array
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from PIL import Image, ImageDraw, ImageFont, ImageOps
+from PIL.PngImagePlugin import PngInfo
+
+from airflow_provider_magichour.simulator.mp4 import write_mp4
+
+CONTENT_TYPES = {
+    "png": "image/png",
+    "gif": "image/gif",
+    "mp4": "video/mp4",
+    "wav": "audio/wav",
+}
+
+_FILL_BLOCK = 64 * 1024
+_CACHE_BYTES = 64 * 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Media:
+    """
+    One output, not yet drawn.
+
+    :param seed: what makes it differ from all others.
+    :param extension: ``png``, ``gif``, ``mp4`` or ``wav``.
+    :param text: what to write on it.
+    :param width: in pixels, even.
+    :param height: in pixels, even.
+    :param seconds: how long it plays.
+    :param fps: frames per second of a video.
+    :param pad_to: bytes to fill it up to, None for as small as it is.
+    """
+
+    seed: str
+    extension: str
+    text: str = ""
+    width: int = 512
+    height: int = 512
+    seconds: float = 1.0
+    fps: float = 24.0
+    pad_to: int | None = None
+
+    @property
+    def content_type(self) -> str:
+        """Return the MIME type."""
+        return CONTENT_TYPES[self.extension]
+
+
+class Content:
+    """The bytes of an output, readable from any position; padding is made while it is read."""
+
+    def __init__(self, media: Media) -> None:
+        self.head, self._tail = _draw(media), b""
+        self._filler = random.Random(media.seed).randbytes(_FILL_BLOCK)
+        self.size = len(self.head)
+        if media.pad_to is not None and media.pad_to > self.size + 64:
+            self._pad(media.extension, media.pad_to)
+        self.etag = f'"{hashlib.sha256(f"{media}|{self.size}".encode()).hexdigest()[:32]}"'
+
+    def read(self, start: int, end: int) -> Iterator[bytes]:
+        """Yield the bytes from ``start`` up to but without ``end``, in pieces of at most 64 KiB."""
+        while start < end:
+            if start < len(self.head):
+                piece = self.head[start : min(end, start + _FILL_BLOCK)]
+            elif start >= self.size - len(self._tail):
+                piece = self._tail[start - self.size + len(self._tail) :][: end - start]
+            else:
+                number, offset = divmod(start, _FILL_BLOCK)
+                # Each block carries its number, so that bytes in the wrong place are noticed.
+                block = struct.pack(">Q", number) + self._filler[8:]
+                piece = block[offset : offset + min(end, self.size - len(self._tail)) - start]
+            yield piece
+            start += len(piece)
+
+    def _pad(self, extension: str, size: int) -> None:
+        """Make the padding a part of the file that players pass over, where the format has such a part."""
+        padding = size - len(self.head)
+        self.size = size
+        if extension == "mp4":
+            # Size 1 says that the real, 64 bit size follows the name.
+            self.head += struct.pack(">I4sQ", 1, b"free", padding)
+        elif extension == "wav" and size < 2**32:
+            riff = struct.pack("<4sI", b"RIFF", size - 8)
+            self.head = riff + self.head[8:] + struct.pack("<4sI", b"JUNK", padding - 8)
+        elif extension == "png" and padding < 2**31:
+            end = self.head[-12:]
+            self.head = self.head[:-12] + struct.pack(">I4s", padding - 12, b"fiLl")
+            self._tail = bytes(4) + end
+            checksum = zlib.crc32(b"fiLl")
+            for piece in self.read(len(self.head), size - len(self._tail)):
+                checksum = zlib.crc32(piece, checksum)
+            self._tail = struct.pack(">I", checksum) + end
+
+
+class MediaCache:
+    """Draws each output when it is first asked for, and keeps the latest ones."""
+
+    def __init__(self, limit: int = _CACHE_BYTES) -> None:
+        self._limit = limit
+        self._held = 0
+        self._contents: OrderedDict[Media, Content] = OrderedDict()
+
+    def get(self, media: Media) -> Content:
+        """Return the output's bytes."""
+        content = self._contents.get(media)
+        if content is None:
+            content = self._contents[media] = Content(media)
+            self._held += len(content.head)
+            while self._held > self._limit and len(self._contents) > 1:
+                self._held -= len(self._contents.popitem(last=False)[1].head)
+        else:
+            self._contents.move_to_end(media)
+        return content
+
+
+def _draw(media: Media) -> bytes:
+    if media.extension == "wav":
+        return _sound(media)
+    if media.extension == "mp4":
+        frames = max(round(media.seconds * media.fps), 1)
+        count = min(4, frames)
+        pictures = [_picture(media, number / count) for number in range(count)]
+        return write_mp4(pictures, media.fps, frames, f"{media.seed} {media.text}"[:500])
+    out = io.BytesIO()
+    if media.extension == "gif":
+        first, *others = (_picture(media, number / 4) for number in range(4))
+        first.save(out, "GIF", save_all=True, append_images=others, duration=250, loop=0)
+    else:
+        _picture(media, 0).save(out, "PNG", compress_level=1, pnginfo=_text_chunk(media))
+    return out.getvalue()
+
+
+def _text_chunk(media: Media) -> PngInfo:
+    info = PngInfo()
+    info.add_itxt("Title", f"{media.seed} {media.text}"[:500])
+    return info
+
+
+def _picture(media: Media, progress: float) -> Image.Image:
+    draw_from = hashlib.sha256(media.seed.encode()).digest()
+    dark = (draw_from[0] // 3, draw_from[1] // 3, draw_from[2] // 3)
+    light = (128 + draw_from[3] // 2, 128 + draw_from[4] // 2, 128 + draw_from[5] // 2)
+    shade = Image.linear_gradient("L").rotate(90 * (draw_from[6] % 4))
+    picture = ImageOps.colorize(shade, dark, light).resize((media.width, media.height))
+    pen = ImageDraw.Draw(picture)
+    font = ImageFont.load_default(size=max(media.height // 14, 10))
+    words = [word[:24] for word in (media.text or "Magic Hour").split()][:40]
+    lines = [" ".join(words[at : at + 4]) for at in range(0, len(words), 4)]
+    pen.multiline_text(
+        (12, 12), "\n".join(lines), fill="white", font=font, stroke_width=2, stroke_fill="black"
+    )
+    radius = media.height // 8
+    x = round(radius + progress * (media.width - 2 * radius))
+    y = round(media.height * 0.72)
+    pen.ellipse((x - radius, y - radius, x + radius, y + radius), fill=light, outline="black", width=2)
+    return picture
+
+
+def _sound(media: Media) -> bytes:
+    rate = 16_000
+    notes = random.Random(media.seed).choices((0, 2, 4, 7, 9, 12), k=8)
+    tune = array("h")
+    for note in notes:
+        step = 2 * math.pi * 220 * 2 ** (note / 12) / rate
+        length = rate // 4
+        # Each note swells and fades, so that it starts and ends without a click.
+        tune.extend(int(9000 * math.sin(math.pi * at / length) * math.sin(step * at)) for at in range(length))
+    samples = max(round(media.seconds * rate), 1)
+    data = tune.tobytes() * (samples // len(tune) + 1)
+    out = io.BytesIO()
+    with wave.open(out, "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(rate)
+        file.writeframes(data[: samples * 2])
+    return out.getvalue()

@@ -1,0 +1,87 @@
+"""How a simulator behaves."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from airflow_provider_magichour.tools import TOOLS
+
+Tier: TypeAlias = Literal["free", "creator", "pro", "business"]
+
+DEFAULT_API_KEY = "mhk_test_simulator"
+
+#: Where no median is known: about what a typical tool of the kind takes, in seconds.
+_TYPICAL_SECONDS = {"image": 14.0, "audio": 21.0, "video": 120.0}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """
+    Settings of a simulator, all optional.
+
+    :param host: the address to listen on.
+    :param port: the API's port, 0 for any free one.
+    :param downloads_port: the port of signed download and upload URLs, 0 for any free one.
+    :param public_host: the host name in the signed URLs, ``host`` by default. Set it where clients reach
+        the simulator under another name.
+    :param api_key: the accepted API key.
+    :param more_api_keys: further keys, each an account of its own, with its own credits and projects.
+    :param credits: credits of each account at the start.
+    :param tier: the accounts' plan.
+    :param duration: seconds from create to complete, for all tools. By default each tool takes its real
+        median, divided by ``speed_up``.
+    :param speed_up: by how much the simulator is faster than Magic Hour.
+    :param jitter: by which share a project may take longer or shorter, from 0 to 1.
+    :param queue_share: the share of the duration that a project is ``queued``.
+    :param max_rendering: how many projects of an account render at once; the others stay queued.
+    :param url_lifetime: seconds until a signed URL expires.
+    :param output_bytes: pad each output to this size, for tests of transfers.
+    :param rate_limit: requests per second and account; what is more is answered 429 with ``Retry-After``.
+    :param webhook_url: where to send webhooks, None for none.
+    :param webhook_secret: the secret that they are signed with.
+    :param webhook_retry_seconds: the wait after a webhook's first failed delivery; it doubles with each.
+    :param webhook_timeout: seconds to wait for the answer to a webhook.
+    :param webhook_duplicates: how many times each webhook is sent again although it was accepted.
+    :param webhook_shuffle: send webhooks late and out of order, by up to this many seconds.
+    :param seed: make ids, jitter and random faults the same in each run.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 0
+    downloads_port: int = 0
+    public_host: str | None = None
+    api_key: str = DEFAULT_API_KEY
+    more_api_keys: tuple[str, ...] = ()
+    credits: int = 100_000
+    tier: Tier = "pro"
+    duration: float | None = None
+    speed_up: float = 1.0
+    jitter: float = 0.0
+    queue_share: float = 0.2
+    max_rendering: int | None = None
+    url_lifetime: float = 24 * 3600
+    output_bytes: int | None = None
+    rate_limit: float | None = None
+    webhook_url: str | None = None
+    webhook_secret: str | None = None
+    webhook_retry_seconds: float = 1.0
+    webhook_timeout: float = 10.0
+    webhook_duplicates: int = 0
+    webhook_shuffle: float = 0.0
+    seed: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.speed_up <= 0:
+            raise ValueError(f"speed_up must be above 0, not {self.speed_up}")
+        if self.duration is not None and self.duration < 0:
+            raise ValueError(f"duration must not be negative, not {self.duration}")
+        if (self.webhook_url is None) != (self.webhook_secret is None):
+            raise ValueError("webhook_url and webhook_secret belong together: set both or neither")
+
+    def tool_seconds(self, tool: str) -> float:
+        """Return how many seconds a project of this tool takes, before jitter."""
+        if self.duration is not None:
+            return self.duration
+        known = TOOLS[tool]
+        return (known.usual_seconds or _TYPICAL_SECONDS[known.kind]) / self.speed_up

@@ -1,0 +1,333 @@
+"""What Magic Hour remembers: accounts, projects, uploads and face detections, and how they change."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from airflow_provider_magichour.api import TERMINAL_STATUSES
+from airflow_provider_magichour.simulator.bodies import bodies
+from airflow_provider_magichour.simulator.faults import Outcome, Rule
+from airflow_provider_magichour.simulator.media import Media
+from airflow_provider_magichour.simulator.outputs import outputs_of, video_details
+from airflow_provider_magichour.simulator.settings import Settings
+from airflow_provider_magichour.simulator.signing import Signer
+from airflow_provider_magichour.tools import TOOLS
+
+_COMPLETE = Outcome(status="complete")
+
+
+class RefusedError(Exception):
+    """A call that Magic Hour refuses: the HTTP status and its message."""
+
+    def __init__(self, status: int, message: str, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+        self.headers = dict(headers or {})
+
+
+def iso(seconds: float) -> str:
+    """Return a time as Magic Hour writes it."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+@dataclass(slots=True)
+class Account:
+    """The owner of an API key."""
+
+    api_key: str
+    id: str
+    credits: int
+    rendering: int = 0
+    waiting: deque[Project] = field(default_factory=deque)
+    #: When the next request would be within the rate limit.
+    next_slot: float = 0.0
+
+
+@dataclass(slots=True)
+class Project:
+    """One image, video or audio project."""
+
+    id: str
+    account: Account
+    kind: str
+    tool: str
+    name: str | None
+    body: dict[str, Any]
+    created: float
+    seconds: float
+    credits_charged: int
+    outputs: list[Media]
+    names: list[str]
+    details: dict[str, Any]
+    outcome: Outcome = _COMPLETE
+    statuses: deque[str] = field(default_factory=deque)
+    undeletable: bool = False
+    status: str = "queued"
+    enabled: bool = True
+    error: dict[str, str] | None = None
+    settled: bool = False
+    holds_slot: bool = False
+    timer: asyncio.TimerHandle | None = None
+    gets: int = 0
+    downloads: int = 0
+    downloaded_bytes: int = 0
+
+    @property
+    def is_over(self) -> bool:
+        """Tell whether it will not change by itself any more."""
+        return self.status in TERMINAL_STATUSES or not self.enabled
+
+
+@dataclass(slots=True)
+class Detection:
+    """A face detection."""
+
+    id: str
+    account: Account
+    ready: float
+
+
+class World:
+    """
+    All that happens at Magic Hour. It lives in one event loop and is not thread-safe.
+
+    :param settings: how it behaves.
+    :param signer: makes the signed URLs.
+    """
+
+    def __init__(self, settings: Settings, signer: Signer) -> None:
+        self.settings = settings
+        self.signer = signer
+        self.listeners: list[Callable[[str, Project], None]] = []
+        self._random = random.Random(settings.seed)
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget everything and start with fresh accounts."""
+        for project in getattr(self, "projects", {}).values():
+            _cancel(project)
+        keys = (self.settings.api_key, *self.settings.more_api_keys)
+        self.accounts = {key: Account(key, self.new_id(), self.settings.credits) for key in keys}
+        self.projects: dict[str, Project] = {}
+        self.detections: dict[str, Detection] = {}
+        self.uploads: dict[str, dict[str, Any]] = {}
+        self.media: dict[tuple[str, int], Media] = {}
+        self.created: dict[str, int] = {}
+
+    def new_id(self) -> str:
+        """Return a new id, shaped like Magic Hour's."""
+        return "cm" + "".join(self._random.choices("abcdefghijklmnopqrstuvwxyz0123456789", k=23))
+
+    # ----------------------------------------------------------------------------------------- projects
+
+    def create(self, account: Account, tool: str, body: dict[str, Any], rule: Rule | None) -> Project:
+        """
+        Accept a project, charge its estimate and start its life.
+
+        :raises RefusedError: 402 if the credits do not suffice.
+        """
+        details = video_details(tool, body) if TOOLS[tool].kind == "video" else {}
+        price = _price(tool, body)
+        if price > account.credits:
+            raise RefusedError(
+                402,
+                f"Payment required: this costs {price} credits, and {account.credits} are left",
+            )
+        account.credits -= price
+        project_id = self.new_id()
+        size = self.settings.output_bytes if rule is None or rule.output_bytes is None else rule.output_bytes
+        names, outputs = outputs_of(tool, project_id, body, details, size)
+        project = Project(
+            id=project_id,
+            account=account,
+            kind=TOOLS[tool].kind,
+            tool=tool,
+            name=body.get("name"),
+            body=body,
+            created=time.time(),
+            seconds=self._seconds(tool),
+            credits_charged=price,
+            outputs=outputs,
+            names=names,
+            details=details,
+        )
+        if rule is not None:
+            _direct(project, rule)
+        self.projects[project_id] = project
+        self.created[tool] = self.created.get(tool, 0) + 1
+        for number, media in enumerate(project.outputs):
+            self.media[project_id, number] = media
+        if not project.statuses:
+            queued = project.seconds * self.settings.queue_share
+            self._later(project, queued, self._begin)
+        return project
+
+    def _seconds(self, tool: str) -> float:
+        spread = self.settings.jitter and self.settings.jitter * self._random.uniform(-1, 1)
+        return max(self.settings.tool_seconds(tool) * (1 + spread), 0.0)
+
+    def _later(self, project: Project, seconds: float, step: Callable[[Project], None]) -> None:
+        project.timer = asyncio.get_running_loop().call_later(seconds, step, project)
+
+    def _begin(self, project: Project) -> None:
+        account, limit = project.account, self.settings.max_rendering
+        if limit is not None and account.rendering >= limit:
+            account.waiting.append(project)
+            return
+        account.rendering += 1
+        project.holds_slot = True
+        project.status = "rendering"
+        self._tell("started", project)
+        rest = project.seconds * (1 - self.settings.queue_share)
+        self._later(project, rest, lambda project: self.end(project, project.outcome))
+
+    def end(self, project: Project, outcome: Outcome) -> None:
+        """Bring a project to its end now, whatever it was doing."""
+        _cancel(project)
+        project.status = outcome.status
+        self._settle(project, outcome)
+        self._free_slot(project)
+        if outcome.status == "complete":
+            self._tell("completed", project)
+        elif outcome.status == "error":
+            self._tell("errored", project)
+
+    def _settle(self, project: Project, outcome: Outcome) -> None:
+        """Turn the estimate into the final price: nothing for what failed."""
+        if project.settled:
+            return
+        project.settled = True
+        final = project.credits_charged
+        if outcome.status != "complete":
+            final = 0
+        elif project.kind == "video":
+            # Magic Hour adjusts a video's price to its actual frames.
+            final -= final // 10
+        project.account.credits += project.credits_charged - final
+        project.credits_charged = final
+        if outcome.status == "error":
+            project.error = {"message": outcome.message, "code": outcome.code}
+
+    def _free_slot(self, project: Project) -> None:
+        account = project.account
+        if project.holds_slot:
+            project.holds_slot = False
+            account.rendering -= 1
+        while account.waiting:
+            following = account.waiting.popleft()
+            if not following.is_over:
+                self._begin(following)
+                return
+
+    def _tell(self, event: str, project: Project) -> None:
+        for listener in self.listeners:
+            listener(event, project)
+
+    def look(self, project: Project) -> None:
+        """Count a look at a project; one with scripted statuses takes its next step."""
+        project.gets += 1
+        if project.statuses and project.enabled:
+            project.status = project.statuses.popleft() if len(project.statuses) > 1 else project.statuses[0]
+            if project.status in TERMINAL_STATUSES:
+                self._settle(project, project.outcome.model_copy(update={"status": project.status}))
+
+    def find(self, account: Account, kind: str, project_id: str) -> Project:
+        """
+        Return the account's project of that kind.
+
+        :raises RefusedError: 404 if there is none.
+        """
+        project = self.projects.get(project_id)
+        if project is None or project.kind != kind or project.account is not account:
+            raise RefusedError(404, "Not Found")
+        return project
+
+    def delete(self, project: Project) -> None:
+        """
+        Delete a project and its files.
+
+        :raises RefusedError: 404 if it is gone already, 422 if it cannot be deleted.
+        """
+        if not project.enabled:
+            raise RefusedError(404, "Not Found")
+        if project.undeletable:
+            raise RefusedError(
+                422,
+                f"{project.kind} is a template and cannot be deleted. Please reach out to our support team.",
+            )
+        _cancel(project)
+        project.enabled = False
+        self._free_slot(project)
+        for number in range(len(project.outputs)):
+            self.media.pop((project.id, number), None)
+
+    def answer(self, project: Project) -> dict[str, Any]:
+        """Return the project as Magic Hour gives it."""
+        downloads = []
+        if project.status == "complete" and project.enabled:
+            expires = time.time() + self.settings.url_lifetime
+            expires_at = iso(expires)
+            downloads = [
+                {"url": self.signer.sign("GET", project.id, name, number, expires), "expires_at": expires_at}
+                for number, name in enumerate(project.names)
+            ]
+        found: dict[str, Any] = {
+            "id": project.id,
+            "name": project.name,
+            "status": project.status,
+            "type": TOOLS[project.tool].project_type or project.tool.upper().replace("-", "_"),
+            "created_at": iso(project.created),
+            "enabled": project.enabled,
+            "credits_charged": project.credits_charged,
+            "downloads": downloads,
+            "error": project.error,
+        }
+        if project.kind != "audio":
+            found["total_frame_cost"] = project.credits_charged
+        if project.kind == "image":
+            found["image_count"] = len(project.outputs)
+        if project.kind == "video":
+            found |= project.details
+            found["download"] = downloads[0] if downloads else None
+        return found
+
+
+def _cancel(project: Project) -> None:
+    if project.timer is not None:
+        project.timer.cancel()
+        project.timer = None
+
+
+def _direct(project: Project, rule: Rule) -> None:
+    """Let a fault decide how a new project goes on."""
+    if rule.outcome is not None:
+        project.outcome = rule.outcome
+    if rule.duration is not None:
+        project.seconds = rule.duration
+    if rule.names:
+        if len(rule.names) > len(project.outputs):
+            project.outputs += [project.outputs[0]] * (len(rule.names) - len(project.outputs))
+        project.outputs = project.outputs[: len(rule.names)]
+        project.names = list(rule.names)
+    project.statuses.extend(rule.statuses)
+    project.undeletable = rule.undeletable
+
+
+def _price(tool: str, body: Mapping[str, Any]) -> int:
+    price = int(bodies()[tool].get("credits", 5))
+    if TOOLS[tool].kind == "image":
+        return price * int(body.get("image_count") or 1)
+    if tool == "ai-music-generator":
+        return int(body["duration"])
+    if TOOLS[tool].kind == "audio":
+        # Half a word per credit would be dear: what counts is that longer texts cost more.
+        return price + len(str((body.get("style") or {}).get("prompt", ""))) // 20
+    return price
