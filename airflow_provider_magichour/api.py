@@ -230,7 +230,7 @@ def result(request: Request, response: Response) -> Any:
         return None
     try:
         return json.loads(response.body)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise MagicHourApiError(
             status,
             f"not JSON, but {quoted_message(response)!r} (is the connection's host the API?)",

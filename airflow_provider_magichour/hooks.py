@@ -123,7 +123,7 @@ class MagicHourHook(BaseHook):
         """
         from airflow_provider_magichour.transport import send_all
 
-        return send_all(self.settings, calls)
+        return send_all(self.settings, calls, self._sender.throttle)
 
     def get_account(self) -> dict[str, Any]:
         """Return the account: ``credits``, ``email``, ``id``, ``subscription`` and ``tier``."""

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
 import time
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Self, TypeVar
 from urllib.parse import urlsplit
 
@@ -21,7 +23,7 @@ import requests
 import tenacity
 import yarl
 from requests.adapters import HTTPAdapter
-from requests.utils import get_environ_proxies, select_proxy
+from requests.utils import DEFAULT_CA_BUNDLE_PATH, select_proxy
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import HTTPError
@@ -224,16 +226,22 @@ class AsyncSender:
     def __init__(self, settings: Settings, throttle: Throttle | None = None) -> None:
         self.settings = settings
         self.throttle = throttle or Throttle(settings.requests_per_second)
+        # The same proxy and the same certificates as the synchronous sender's: what works in a task works
+        # deferred. aiohttp's own trust_env would read neither, and prefer a .netrc entry.
+        with requests.Session() as session:
+            environment = session.merge_environment_settings(settings.base_url, {}, None, None, None)
+        self._proxy = select_proxy(settings.base_url, environment["proxies"])
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=MAX_CONNECTIONS),
+            connector=aiohttp.TCPConnector(
+                limit=MAX_CONNECTIONS,
+                ssl=_ssl_context(environment["verify"]) if settings.base_url.startswith("https:") else True,
+            ),
             headers={"Authorization": f"Bearer {settings.api_key}"},
             timeout=aiohttp.ClientTimeout(
                 total=settings.timeout, sock_connect=min(CONNECT_TIMEOUT, settings.timeout)
             ),
             cookie_jar=aiohttp.DummyCookieJar(),
         )
-        # The same proxy as the synchronous sender's; aiohttp's own trust_env would prefer a .netrc entry.
-        self._proxy = select_proxy(settings.base_url, get_environ_proxies(settings.base_url))
 
     async def __aenter__(self) -> Self:
         return self
@@ -277,6 +285,14 @@ class AsyncSender:
             raise _connection_error(request, error) from error
 
 
+def _ssl_context(verify: bool | str | None) -> ssl.SSLContext:
+    """Trust what ``requests`` trusts: the bundle that the environment names, or its own."""
+    bundle = Path(verify if isinstance(verify, str) else DEFAULT_CA_BUNDLE_PATH)
+    return ssl.create_default_context(
+        cafile=None if bundle.is_dir() else bundle, capath=bundle if bundle.is_dir() else None
+    )
+
+
 async def _read_bounded(response: aiohttp.ClientResponse) -> bytes:
     body = bytearray()
     async for chunk in response.content.iter_chunked(64 * 1024):
@@ -286,12 +302,13 @@ async def _read_bounded(response: aiohttp.ClientResponse) -> bytes:
     return bytes(body)
 
 
-def send_all(settings: Settings, calls: Iterable[api.Request]) -> list[Any]:
+def send_all(settings: Settings, calls: Iterable[api.Request], throttle: Throttle | None = None) -> list[Any]:
     """
     Send calls side by side; return, in their order, what the API answered to each, or the error.
 
     :param settings: how to reach Magic Hour.
     :param calls: calls that may be repeated.
+    :param throttle: shared with other senders of the connection, its own if not given.
     """
 
     async def work(
@@ -306,7 +323,7 @@ def send_all(settings: Settings, calls: Iterable[api.Request]) -> list[Any]:
     async def work_side_by_side() -> list[Any]:
         done: dict[int, Any] = {}
         queue = enumerate(calls)
-        async with AsyncSender(settings) as sender:
+        async with AsyncSender(settings, throttle) as sender:
             await asyncio.gather(*(work(sender, queue, done) for _ in range(MAX_CONNECTIONS)))
         return [done[position] for position in range(len(done))]
 

@@ -98,9 +98,10 @@ class TestResult:
         with pytest.raises(errors.MagicHourApiError, match="redirect to 'https://elsewhere"):
             api.result(GET, answer(302, location="https://elsewhere.example/"))
 
-    def test_a_success_that_is_not_json_names_the_host_as_the_likely_cause(self):
+    @pytest.mark.parametrize("body", [b"<html>welcome</html>", b"\xff", b"[" * 100_000, b"9" * 10_000])
+    def test_a_success_that_is_not_json_names_the_host_as_the_likely_cause(self, body):
         with pytest.raises(errors.MagicHourApiError, match="host"):
-            api.result(GET, answer(200, b"<html>welcome</html>"))
+            api.result(GET, answer(200, body))
 
 
 class TestMoney:

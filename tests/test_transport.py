@@ -4,6 +4,8 @@ import asyncio
 import gzip
 import logging
 import socket
+import ssl
+import time
 
 import pytest
 from hypothesis import given
@@ -12,6 +14,7 @@ from hypothesis import strategies as st
 from airflow_provider_magichour import api, retry, transport
 from airflow_provider_magichour import exceptions as errors
 from airflow_provider_magichour.transport import AsyncSender, Sender, Settings, run_async, send_all
+from tests.support.certificates import self_signed
 from tests.support.scripted_server import Reply, scripted_server
 
 GET = api.get_project("image", "abc")
@@ -131,9 +134,9 @@ class TestBothSenders:
 class TestRetryAfter:
     def test_it_is_waited_for_and_holds_the_others_back(self, server, send):
         server.script(Reply(429, headers={"Retry-After": "0.3"}), Reply(body={"id": "abc"}))
-        started = asyncio.new_event_loop().time()
+        started = time.monotonic()
         assert send(settings_for(server), GET) == {"id": "abc"}
-        assert asyncio.new_event_loop().time() - started >= 0.3
+        assert time.monotonic() - started >= 0.3
 
     def test_one_that_is_too_long_fails_at_once(self, server, send):
         server.script(Reply(429, {"message": "tomorrow"}, {"Retry-After": "86400"}))
@@ -229,6 +232,40 @@ class TestMoney:
         assert server.seen == []
 
 
+class TestTls:
+    """A company's own certificates and proxies: what works in a task works deferred."""
+
+    @pytest.fixture
+    def secure(self, server, tmp_path, monkeypatch):
+        certificate = self_signed(tmp_path)
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(certificate)
+        for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE"):
+            monkeypatch.delenv(name, raising=False)
+        with scripted_server(context) as running:
+            running.certificate = certificate
+            yield running
+
+    def test_the_bundle_of_the_environment_is_trusted(self, secure, send, monkeypatch):
+        monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(secure.certificate))
+        secure.script(Reply(body={"id": "abc"}))
+        assert send(settings_for(secure), GET) == {"id": "abc"}
+
+    def test_a_stranger_is_not(self, secure, send):
+        with pytest.raises(errors.MagicHourConnectionError, match="certificate"):
+            send(settings_for(secure, max_attempts=1), GET)
+        assert secure.seen == []
+
+    def test_the_money_rule_holds_over_tls(self, secure, monkeypatch):
+        with pytest.raises(errors.MagicHourConnectionError, match="certificate"):
+            Sender(settings_for(secure, max_attempts=1)).send(CREATE)
+        monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(secure.certificate))
+        secure.script(Reply(503), Reply(drop=True))
+        with pytest.raises(errors.MagicHourUncertainSubmitError):
+            Sender(settings_for(secure)).send(CREATE)
+        assert len(secure.seen) == 2
+
+
 class TestSession:
     def test_the_key_goes_to_the_api_and_nowhere_else(self, server):
         with scripted_server() as elsewhere:
@@ -249,6 +286,7 @@ class TestSession:
                     while not writer.is_closing():
                         writer.write(b" ")
                         await asyncio.sleep(0.05)
+                    await writer.wait_closed()
 
                 async with await asyncio.start_server(serve, sock=listener):
                     settings = Settings(api_key=KEY, base_url=base_url, timeout=0.4, max_attempts=1)
@@ -281,11 +319,9 @@ class TestSendAll:
 
     def test_it_keeps_to_the_rate(self, server):
         server.script(Reply(body={}))
-        loop = asyncio.new_event_loop()
-        started = loop.time()
+        started = time.monotonic()
         send_all(settings_for(server, requests_per_second=20), [GET] * 11)
-        assert loop.time() - started >= 0.5
-        loop.close()
+        assert time.monotonic() - started >= 0.5
 
 
 def test_run_async_gives_the_result_back():

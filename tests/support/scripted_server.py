@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import ssl
 import struct
 import threading
 import time
@@ -47,8 +48,8 @@ class Seen:
 class ScriptedServer:
     """Gives its replies in turn, the last one again and again."""
 
-    def __init__(self, port: int) -> None:
-        self.url = f"http://127.0.0.1:{port}"
+    def __init__(self, url: str) -> None:
+        self.url = url
         self.seen: list[Seen] = []
         self.replies: list[Reply] = [Reply()]
         self.answer: Callable[[Seen], Reply] | None = None
@@ -65,7 +66,7 @@ class ScriptedServer:
 
 
 @contextmanager
-def scripted_server() -> Iterator[ScriptedServer]:
+def scripted_server(tls: ssl.SSLContext | None = None) -> Iterator[ScriptedServer]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
@@ -99,7 +100,10 @@ def scripted_server() -> Iterator[ScriptedServer]:
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
-    script = ScriptedServer(server.server_port)
+    server.handle_error = lambda *_: None  # clients that hang up are what the tests are about
+    if tls:
+        server.socket = tls.wrap_socket(server.socket, server_side=True)
+    script = ScriptedServer(f"{'https' if tls else 'http'}://127.0.0.1:{server.server_port}")
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
     thread.start()
     try:
