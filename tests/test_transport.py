@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gzip
 import logging
 import socket
 import ssl
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from hypothesis import given
@@ -276,24 +278,21 @@ class TestSession:
         assert "authorization" not in elsewhere.seen[0].headers
 
     def test_a_dripping_answer_ends_at_the_timeout(self):
-        with socket.create_server(("127.0.0.1", 0)) as listener:
+        def drip(listener):
+            connection, _ = listener.accept()
+            with connection, contextlib.suppress(OSError):
+                connection.recv(64 * 1024)
+                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
+                for _ in range(200):
+                    connection.sendall(b" ")
+                    time.sleep(0.05)
+
+        with socket.create_server(("127.0.0.1", 0)) as listener, ThreadPoolExecutor(1) as executor:
+            executor.submit(drip, listener)
             base_url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-
-            async def drip():
-                async def serve(reader, writer):
-                    await reader.readuntil(b"\r\n\r\n")
-                    writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
-                    while not writer.is_closing():
-                        writer.write(b" ")
-                        await asyncio.sleep(0.05)
-                    await writer.wait_closed()
-
-                async with await asyncio.start_server(serve, sock=listener):
-                    settings = Settings(api_key=KEY, base_url=base_url, timeout=0.4, max_attempts=1)
-                    return await asyncio.to_thread(Sender(settings).send, GET)
-
+            settings = Settings(api_key=KEY, base_url=base_url, timeout=0.4, max_attempts=1)
             with pytest.raises(errors.MagicHourConnectionError, match="longer than"):
-                asyncio.run(drip())
+                Sender(settings).send(GET)
 
 
 class TestSendAll:
