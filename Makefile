@@ -49,5 +49,5 @@ constraints: $(STAMP) ## Pin the newest versions in constraints.txt (needs uv).
 	$(RUN) scripts.pin
 
 clean: ## Remove all that was made here, .venv too.
-	rm -rf .venv .airflow-demo .airflow-playground .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage* dist build media
+	rm -rf .venv .airflow-demo .airflow-playground .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage* dist build
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
