@@ -81,3 +81,14 @@ def check_seconds(value: object, name: str) -> float:
     ):
         raise MagicHourArgumentError(f"{name} must be a number of seconds above 0, not {value!r}")
     return float(value)
+
+
+def check_count(value: object, name: str) -> int:
+    """
+    Return a whole number above zero.
+
+    :raises MagicHourArgumentError: if it is not one.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value <= 0:
+        raise MagicHourArgumentError(f"{name} must be a whole number above 0, not {value!r}")
+    return value

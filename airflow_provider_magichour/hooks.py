@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING, Any, cast, overload
 from airflow.providers.common.compat.sdk import BaseHook
 
 from airflow_provider_magichour import api
-from airflow_provider_magichour.arguments import check_body, check_ids, is_many
+from airflow_provider_magichour.arguments import check_body, check_count, check_ids, is_many
 from airflow_provider_magichour.connections import get_settings
 from airflow_provider_magichour.exceptions import (
     MagicHourAuthenticationError,
     MagicHourError,
     MagicHourNotFoundError,
 )
+from airflow_provider_magichour.lineage import record_outputs
+from airflow_provider_magichour.tools import check_kind
 
 if TYPE_CHECKING:
     import requests
@@ -199,6 +201,113 @@ class MagicHourHook(BaseHook):
             [_deleted(answer, missing_ok) for answer in answers],
         )
         return deleted if is_many(project_id) else deleted[0]
+
+    @overload
+    def download_project(
+        self, kind: str, project_id: str, destination: str, overwrite: bool = False, **options: Any
+    ) -> list[dict[str, Any]]: ...
+    @overload
+    def download_project(
+        self, kind: str, project_id: list[str], destination: str, overwrite: bool = False, **options: Any
+    ) -> list[list[dict[str, Any]]]: ...
+    def download_project(
+        self,
+        kind: str,
+        project_id: str | list[str],
+        destination: str,
+        overwrite: bool = False,
+        **options: Any,
+    ) -> Any:
+        """
+        Store a complete project's files as ``{destination}/{project_id}/{file name}``, verified.
+
+        Of a list of projects, all are tried before an error is raised.
+
+        :param kind: ``image``, ``video`` or ``audio``.
+        :param project_id: the project, or a list of them.
+        :param destination: a folder on local disk, or what ObjectStoragePath takes.
+        :param overwrite: whether to fetch what is there and whole already.
+        :param options: as :meth:`download_all` takes them.
+        :return: ``path``, ``bytes``, ``sha256`` and ``content_type`` of each file; of a list of projects,
+            one such list for each, in order.
+        :raises MagicHourDownloadError: if a file could not be fetched or stored whole.
+        """
+        ids = check_ids(project_id)
+        files = _all_or_error(ids, self.download_all(kind, ids, destination, overwrite, **options))
+        return files if is_many(project_id) else files[0]
+
+    def download_all(
+        self,
+        kind: str,
+        project_ids: Sequence[str],
+        destination: str,
+        overwrite: bool = False,
+        *,
+        downloaded_by: Mapping[str, Any] | None = None,
+        max_bytes: int | None = None,
+        parallel: int = 4,
+    ) -> list[list[dict[str, Any]] | MagicHourError]:
+        """
+        Store the files of projects, as :meth:`download_project` does; no failure keeps the others back.
+
+        :param downloaded_by: the Airflow task, for the receipts: ``dag_id``, ``run_id`` and so on.
+        :param max_bytes: the largest file that is taken, None for any.
+        :param parallel: files that are fetched at once.
+        :return: in order, the files of each project, or the :class:`MagicHourError`.
+        """
+        from airflow_provider_magichour.transfer.destination import open_destination
+        from airflow_provider_magichour.transfer.download import Downloads
+
+        results = Downloads(
+            storage=open_destination(destination),
+            settings=self.settings,
+            get_project=lambda project_id: self.get_project(kind, project_id),
+            kind=check_kind(kind),
+            conn_id=self.magichour_conn_id,
+            overwrite=overwrite,
+            downloaded_by=downloaded_by,
+            max_bytes=check_count(max_bytes, "max_bytes") if max_bytes is not None else None,
+            parallel=check_count(parallel, "parallel"),
+        ).run(check_ids(project_ids, "project_ids"))
+        for files in results:
+            if not isinstance(files, MagicHourError):
+                record_outputs(self, files)
+        return results
+
+    def check_result(
+        self,
+        kind: str,
+        project_id: str,
+        wait_for_completion: bool,
+        download_outputs: bool,
+        download_directory: str | None = None,
+        *,
+        timeout: float = 24 * 3600,
+    ) -> dict[str, Any]:
+        """
+        Return a project as it is, or once it is complete, and store its files.
+
+        :param kind: ``image``, ``video`` or ``audio``.
+        :param project_id: the project.
+        :param wait_for_completion: whether to wait until the project is finished.
+        :param download_outputs: whether to store the files of a complete project.
+        :param download_directory: where to, as in :meth:`download_project`; None for the working directory.
+        :param timeout: seconds to wait at most.
+        :return: the project, with the stored files' ``downloaded_paths``, None where none were stored.
+        :raises MagicHourProjectFailedError: if it failed while it was waited for.
+        :raises MagicHourTimeoutError: if the time was up.
+        """
+        if wait_for_completion:
+            project = self.wait_for_project(  # type: ignore[attr-defined,unused-ignore]
+                kind, project_id, timeout
+            )
+        else:
+            project = self.get_project(kind, project_id)
+        paths = None
+        if download_outputs and project.get("status") == "complete":
+            files = self.download_project(kind, project_id, download_directory or ".")
+            paths = [file["path"] for file in files]
+        return {**project, "downloaded_paths": paths}
 
     def detect_faces(self, body: dict[str, Any]) -> dict[str, Any]:
         """

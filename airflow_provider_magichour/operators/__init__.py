@@ -2,4 +2,7 @@
 
 from __future__ import annotations
 
-__all__: list[str] = []
+from airflow_provider_magichour.operators.delete import MagicHourDeleteProjectOperator
+from airflow_provider_magichour.operators.download import MagicHourDownloadOperator
+
+__all__ = ["MagicHourDeleteProjectOperator", "MagicHourDownloadOperator"]

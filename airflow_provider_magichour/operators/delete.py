@@ -1,0 +1,50 @@
+"""Deletes given projects at Magic Hour."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_magichour.arguments import check_ids
+from airflow_provider_magichour.operators.base import MagicHourOperator
+from airflow_provider_magichour.tools import check_kind
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context
+
+
+class MagicHourDeleteProjectOperator(MagicHourOperator):
+    """
+    Delete projects and their files at Magic Hour, for good.
+
+    Returns ``{"deleted": [ids], "missing": [ids]}``; missing are those that were gone already.
+
+    :param project_id: the project, or a list of them. (templated)
+    :param kind: ``image``, ``video`` or ``audio``. (templated)
+    :param missing_ok: whether a project that is gone already is no error.
+    :param magichour_conn_id: the connection. (templated)
+    :raises MagicHourError: naming each project that could not be deleted, when all were tried. A template
+        cannot be deleted (422).
+    """
+
+    template_fields: Sequence[str] = ("project_id", "kind", *MagicHourOperator.template_fields)
+
+    def __init__(
+        self, *, project_id: str | list[str], kind: str, missing_ok: bool = True, **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        self.project_id = project_id
+        self.kind = kind
+        self.missing_ok = missing_ok
+        if isinstance(kind, str) and "{" not in kind:
+            check_kind(kind)
+
+    def execute(self, context: Context) -> dict[str, list[str]]:
+        """Delete the projects."""
+        ids = list(dict.fromkeys(check_ids(self.project_id)))
+        was_there = self.hook.delete_project(self.kind, ids, self.missing_ok)
+        outcome: dict[str, list[str]] = {"deleted": [], "missing": []}
+        for project_id, deleted in zip(ids, was_there, strict=True):
+            outcome["deleted" if deleted else "missing"].append(project_id)
+        self.log.info("Deleted %d projects; %d were gone already", *map(len, outcome.values()))
+        return outcome

@@ -1,0 +1,93 @@
+"""Stores the files of complete projects."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_magichour.arguments import check_count
+from airflow_provider_magichour.lineage import openlineage_outputs
+from airflow_provider_magichour.operators.base import MagicHourOperator
+from airflow_provider_magichour.tools import check_kind
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context
+
+
+class MagicHourDownloadOperator(MagicHourOperator):
+    """
+    Store the files of complete projects as ``{destination}/{project_id}/{file name}``, verified.
+
+    Returns ``path``, ``bytes``, ``sha256`` and ``content_type`` of each file; for a list of projects, one
+    such list for each, in order. What is there and whole is not fetched again. Each project leaves a receipt
+    beside its files, by which :class:`MagicHourCleanupOperator` can delete it at Magic Hour later.
+
+    :param project_id: the project, or a list of them. (templated)
+    :param kind: ``image``, ``video`` or ``audio``. (templated)
+    :param destination: a folder on local disk, or what ObjectStoragePath takes, such as
+        ``s3://aws_default@bucket/media``. (templated)
+    :param overwrite: whether to fetch what is there and whole already.
+    :param max_bytes: the largest file that is taken, None for any.
+    :param parallel: files that are fetched at once.
+    :param magichour_conn_id: the connection. (templated)
+    :raises MagicHourDownloadError: if a file could not be fetched or stored whole. Of a list, all projects
+        are tried first.
+    """
+
+    template_fields: Sequence[str] = (
+        "project_id",
+        "kind",
+        "destination",
+        *MagicHourOperator.template_fields,
+    )
+
+    def __init__(
+        self,
+        *,
+        project_id: str | list[str],
+        kind: str,
+        destination: str,
+        overwrite: bool = False,
+        max_bytes: int | None = None,
+        parallel: int = 4,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.project_id = project_id
+        self.kind = kind
+        self.destination = destination
+        self.overwrite = overwrite
+        self.max_bytes = max_bytes
+        self.parallel = parallel
+        if isinstance(kind, str) and "{" not in kind:
+            check_kind(kind)
+        if max_bytes is not None:
+            check_count(max_bytes, "max_bytes")
+        check_count(parallel, "parallel")
+        self._files: list[dict[str, Any]] = []
+
+    def execute(self, context: Context) -> Any:
+        """Store the files."""
+        stored = self.hook.download_project(
+            self.kind,
+            self.project_id,
+            self.destination,
+            self.overwrite,
+            downloaded_by=run_of(context),
+            max_bytes=self.max_bytes,
+            parallel=self.parallel,
+        )
+        self._files = [file for one in stored for file in (one if isinstance(one, list) else [one])]
+        return stored
+
+    def get_openlineage_facets_on_complete(self, task_instance: Any) -> Any:
+        """Return the stored files as the task's output data sets."""
+        return openlineage_outputs(self._files)
+
+
+def run_of(context: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a receipt says of the task that wrote it."""
+    ti = context["ti"]
+    return {
+        name: getattr(ti, name, None) for name in ("dag_id", "run_id", "task_id", "map_index", "try_number")
+    }

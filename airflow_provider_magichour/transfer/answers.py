@@ -1,0 +1,147 @@
+"""What a download host's answer means: pure functions over its status, headers and first bytes."""
+
+from __future__ import annotations
+
+import mimetypes
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+#: Statuses of a URL that has expired or is not known any more; signed URLs are refused in all these ways.
+REFUSED = frozenset({400, 401, 403, 404, 410})
+
+_TEXT_TYPES = re.compile(
+    r"(text/html|application/xhtml\+xml|application/(problem\+)?json|(text|application)/xml)$"
+)
+_TEXT_NAMES = re.compile(r"(?i)\.(html?|xhtml|json|xml|svg|txt|srt|vtt|ass|csv|md|lottie)$")
+_PAGE = re.compile(
+    rb"(?is)(\xef\xbb\xbf)?\s*(<!doctype\s+html|<(html|head|body|error)\b|<\?xml\b|\{\s*(\"|\}))"
+)
+
+
+class InterruptedDownloadError(Exception):
+    """The download broke off; it may go on from where it is."""
+
+    def __init__(self, message: str, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class RefusedDownloadError(Exception):
+    """The URL is of no use any more; a fresh one may be."""
+
+
+@dataclass(frozen=True)
+class Validator:
+    """
+    What tells one version of a file from another.
+
+    :param etag: the strong ETag; a weak one does not promise the same bytes.
+    :param last_modified: the modification time, in the server's words.
+    :param length: the length in bytes.
+    """
+
+    etag: str | None = None
+    last_modified: str | None = None
+    length: int | None = None
+
+    @property
+    def condition(self) -> str | None:
+        """Return what ``If-Range`` takes; None where nothing guards against a changed file."""
+        return self.etag or self.last_modified
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: object) -> Validator:
+        """
+        Return a validator that was written as JSON.
+
+        :raises ValueError: if it is none.
+        """
+        if not isinstance(data, Mapping):
+            raise ValueError("not a JSON object")  # noqa: TRY004 - all that is wrong with it is one error
+        etag, last_modified, length = (data.get(name) for name in ("etag", "last_modified", "length"))
+        if not (isinstance(etag, str | None) and isinstance(last_modified, str | None)):
+            raise ValueError("not a validator")  # noqa: TRY004
+        if not (length is None or (type(length) is int and length >= 0)):
+            raise ValueError("not a length")
+        if any(not value.isprintable() or not value.isascii() for value in (etag, last_modified) if value):
+            raise ValueError("not a header")
+        return cls(etag, last_modified, length)
+
+
+def validator(headers: Mapping[str, str], length: int | None) -> Validator:
+    """Return the validator of an answer's file."""
+    etag = headers.get("etag", "").strip()
+    strong = re.fullmatch(r'"[\x21\x23-\x7e]*"', etag)
+    return Validator(etag if strong else None, headers.get("last-modified", "").strip() or None, length)
+
+
+def content_length(headers: Mapping[str, str]) -> int | None:
+    """
+    Return the announced length in bytes of the body, None where there is no announcement.
+
+    :raises InterruptedDownloadError: if it is not a number.
+    """
+    value = headers.get("content-length")
+    if value is None or "chunked" in headers.get("transfer-encoding", "").lower():
+        return None
+    numbers = {part.strip() for part in value.split(",")}  # a repeated header comes as a list
+    if len(numbers) != 1 or not re.fullmatch(r"[0-9]{1,18}", next(iter(numbers))):
+        raise InterruptedDownloadError(f"its length is announced as {value[:50]!r}")
+    return int(numbers.pop())
+
+
+def fits(headers: Mapping[str, str], offset: int, known: Validator) -> bool:
+    """Tell whether a 206 goes on exactly where the file stops: the same range of the same version."""
+    match = re.fullmatch(
+        r"bytes\s+([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18}|\*)", headers.get("content-range", "").strip()
+    )
+    if not match or int(match[1]) != offset or int(match[2]) < offset:
+        return False
+    end = int(match[2]) + 1
+    total = None if match[3] == "*" else int(match[3])
+    if total is not None and (end > total or known.length not in (None, total)):
+        return False
+    if known.length is not None and end > known.length:
+        return False
+    if content_length(headers) not in (None, end - offset):
+        return False
+    now = validator(headers, total)
+    return (now.etag or known.etag) == (known.etag or now.etag) and (
+        bool(known.etag) or (now.last_modified or known.last_modified) == known.last_modified
+    )
+
+
+def error_page(name: str, content_type: str, first: bytes) -> str | None:
+    """
+    Return what gives an answer away as an error page instead of the file, None for a file.
+
+    :param name: the file's name; a name such as ``captions.json`` says that text is expected.
+    :param content_type: the announced content type, without parameters.
+    :param first: the first bytes.
+    """
+    if _TEXT_NAMES.search(name):
+        return None
+    if _TEXT_TYPES.match(content_type):
+        return f"an answer of type {content_type} instead of the file"
+    if content_type != "image/svg+xml" and _PAGE.match(first[:1024]):
+        return "a web page or an error message instead of the file"
+    return None
+
+
+def media_type(headers: Mapping[str, str]) -> str:
+    """Return the announced content type without its parameters, in lower case; empty where there is none."""
+    value = headers.get("content-type", "").partition(";")[0].strip().lower()
+    return value if re.fullmatch(r"[a-z0-9!#$&^_.+-]{1,80}/[a-z0-9!#$&^_.+-]{1,80}", value) else ""
+
+
+def stored_type(announced: str, name: str) -> str:
+    """Return the content type of a stored file: as announced, else by its name."""
+    if announced and announced not in {"application/octet-stream", "binary/octet-stream"}:
+        return announced
+    return mimetypes.guess_type(name)[0] or announced or "application/octet-stream"

@@ -1,0 +1,258 @@
+"""Where a download's bytes go until they are complete and verified: a local file, or an object."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import uuid
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Protocol
+
+from airflow_provider_magichour.storage import Storage, sync_folder
+from airflow_provider_magichour.transfer.answers import Validator
+from airflow_provider_magichour.transfer.digest import Digest
+
+_MIB = 1024 * 1024
+#: What an object store takes at a time: the smallest that keeps 10,000 parts enough for 80 GB.
+_BLOCK = 8 * _MIB
+_MAX_PARTS = 9000
+
+
+class Sink(Protocol):
+    """
+    Takes a file's bytes and gives them their final name when told that they are whole.
+
+    ``offset`` is how many bytes it holds, ``validator`` which version of the file they are of.
+    """
+
+    offset: int
+    validator: Validator
+
+    def restart(self, validator: Validator) -> None:
+        """Drop what is held: what follows is the file from its start, in this version."""
+
+    def write(self, chunk: bytes) -> None:
+        """Take the next bytes."""
+
+    def publish(self) -> str:
+        """Give the file its final name and return its sha256."""
+
+    def close(self) -> None:
+        """Let go; keep what a later try can go on with. Does nothing after ``publish``."""
+
+    def discard(self) -> None:
+        """Let go and leave nothing behind."""
+
+
+def open_sink(storage: Storage, path: str, *, fresh: bool) -> Sink:
+    """
+    Return the sink for a file.
+
+    :param fresh: whether to leave out what an earlier try has left.
+    """
+    if not storage.is_local:
+        return ObjectSink(storage, path)
+    storage.make_folder(path.rpartition("/")[0])
+    sink = LocalSink(storage.local(path))
+    if fresh:
+        sink.restart(Validator())
+    return sink
+
+
+class LocalSink:
+    """
+    A partial file next to the final one, with a note beside it of which version it is of.
+
+    It is locked while it is written. A worker's death frees the lock, and the task's retry goes on with the
+    file; where another task is writing it at this moment, this one writes a partial file of its own.
+    """
+
+    def __init__(self, final: Path) -> None:
+        self._final = final
+        self._digest = Digest()
+        self._part = final.with_name(f".{final.name}.part")
+        self._file: int | None = _open_locked(self._part)
+        self._shared = self._file is not None
+        if self._file is None:
+            self._part = final.with_name(f".{final.name}.{uuid.uuid4().hex[:12]}.part")
+            self._file = os.open(self._part, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+        self._note = self._part.with_name(f"{self._part.name}.json")
+        self.offset = 0
+        self.validator = Validator()
+        self._take_up()
+
+    def _take_up(self) -> None:
+        """Go on with what an earlier try left, if it is known which version it is of."""
+        assert self._file is not None  # noqa: S101 - for the type checker
+        size = os.fstat(self._file).st_size
+        try:
+            known = Validator.from_dict(json.loads(self._note.read_bytes()[: 64 * 1024]))
+        except (OSError, ValueError, RecursionError):
+            known = Validator()
+        if not size or known.condition is None or (known.length is not None and size > known.length):
+            os.ftruncate(self._file, 0)
+            return
+        while chunk := os.read(self._file, 4 * _MIB):
+            self._digest.update(chunk)
+            self.offset += len(chunk)
+        self.validator = known
+
+    def restart(self, validator: Validator) -> None:
+        """Drop what is held: what follows is the file from its start, in this version."""
+        assert self._file is not None  # noqa: S101 - for the type checker
+        os.ftruncate(self._file, 0)
+        os.lseek(self._file, 0, os.SEEK_SET)
+        self._digest.restart()
+        self.offset, self.validator = 0, validator
+        if self._shared and validator.condition:
+            temporary = self._note.with_name(f"{self._note.name}.tmp")
+            temporary.write_text(json.dumps(validator.as_dict()))
+            temporary.replace(self._note)
+        else:
+            self._note.unlink(missing_ok=True)
+
+    def write(self, chunk: bytes) -> None:
+        """Take the next bytes."""
+        assert self._file is not None  # noqa: S101 - for the type checker
+        self._digest.update(chunk)
+        rest = memoryview(chunk)
+        while rest:
+            written = os.write(self._file, rest)
+            self.offset += written
+            rest = rest[written:]
+
+    def publish(self) -> str:
+        """Give the file its final name and return its sha256."""
+        assert self._file is not None  # noqa: S101 - for the type checker
+        sha256 = self._digest.hexdigest()
+        os.fsync(self._file)
+        self._part.replace(self._final)
+        sync_folder(self._final.parent)
+        self._note.unlink(missing_ok=True)
+        self._release()
+        return sha256
+
+    def close(self) -> None:
+        """Let go; keep the partial file if a later try can go on with it."""
+        if self._file is None:
+            return
+        if self._shared and self.offset and self.validator.condition:
+            self._release()
+        else:
+            self.discard()
+
+    def discard(self) -> None:
+        """Let go and leave nothing behind."""
+        if self._file is None:
+            return
+        self._note.unlink(missing_ok=True)
+        self._part.unlink(missing_ok=True)
+        self._release()
+
+    def _release(self) -> None:
+        assert self._file is not None  # noqa: S101 - for the type checker
+        os.close(self._file)
+        self._file = None
+        self._digest.close()
+
+
+def _open_locked(path: Path) -> int | None:
+    """Open a file that nobody else writes; None where somebody does, or the file system can't tell."""
+    while True:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.fstat(handle).st_ino == path.stat().st_ino:
+                return handle
+        except FileNotFoundError:
+            pass  # it got its final name, or was removed, between open and lock: what we hold is not it
+        except OSError as error:
+            os.close(handle)
+            if error.errno in {errno.EWOULDBLOCK, errno.EACCES, errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS}:
+                return None
+            raise
+        os.close(handle)
+
+
+class ObjectSink:
+    """
+    An object that appears only when it is whole.
+
+    On file systems that show a file while it is written, it is written under a temporary name.
+    """
+
+    def __init__(self, storage: Storage, path: str) -> None:
+        self._storage = storage
+        self._final = storage.full(path)
+        self._folder, _, name = path.rpartition("/")
+        self._target = self._final
+        if not storage.publishes_on_close:
+            self._target = storage.full(f"{self._folder}/.{name}.{uuid.uuid4().hex[:12]}.part")
+        self._file: Any = None
+        self._digest = Digest()
+        self.offset = 0
+        self.validator = Validator()
+
+    def restart(self, validator: Validator) -> None:
+        """Drop what is held: what follows is the file from its start, in this version."""
+        self._abort()
+        self._digest.restart()
+        self.offset, self.validator = 0, validator
+
+    def write(self, chunk: bytes) -> None:
+        """Take the next bytes."""
+        if self._file is None:
+            self._storage.make_folder(self._folder)
+            block = max(_BLOCK, -(-(self.validator.length or 0) // _MAX_PARTS))
+            block = -(-block // _MIB) * _MIB
+            if self.validator.length is None:
+                block *= 2
+            self._file = self._storage.fs.open(self._target, "wb", block_size=block)
+        self._digest.update(chunk)
+        self._file.write(chunk)
+        self.offset += len(chunk)
+
+    def publish(self) -> str:
+        """Give the object its final name and return its sha256."""
+        sha256 = self._digest.hexdigest()
+        try:
+            self._file.close()
+        except BaseException:
+            self._abort()
+            raise
+        self._file = None
+        if self._target != self._final:
+            self._storage.fs.mv(self._target, self._final)
+        self._digest.close()
+        return sha256
+
+    def close(self) -> None:
+        """Let go; an object cannot be gone on with by another worker."""
+        self.discard()
+
+    def discard(self) -> None:
+        """Let go and leave nothing behind."""
+        self._abort()
+        self._digest.close()
+
+    def _abort(self) -> None:
+        """Give up the upload. Plainly closing the file would publish what was written so far."""
+        file, self._file = self._file, None
+        if file is None:
+            return
+        try:
+            if hasattr(file, "discard"):
+                with suppress(Exception):  # what can't be discarded is an upload that never completes
+                    file.discard()
+        finally:
+            if self._storage.publishes_on_close:
+                with suppress(Exception):
+                    file.closed = True  # or its finalizer would publish it
+            else:
+                with suppress(Exception):
+                    file.close()
+                with suppress(Exception):
+                    self._storage.fs.rm_file(self._target)
