@@ -10,7 +10,7 @@ WORKERS ?= 2
 TESTS ?= tests
 
 .DEFAULT_GOAL := help
-.PHONY: help install test lint demo airflow constraints clean
+.PHONY: help install test lint demo airflow dist constraints clean
 
 # A virtual environment does not survive being moved or copied to another folder: make it anew there.
 ifneq ("$(CURDIR)","$(shell cat $(STAMP) 2>/dev/null)")
@@ -45,9 +45,12 @@ demo: $(STAMP) ## Make an image, a video and a voice in a real Airflow: locally,
 airflow: $(STAMP) ## Open Airflow with the examples, and a local Magic Hour, for clicking around.
 	@$(RUN) scripts.playground
 
+dist: $(STAMP) ## Build the sdist and the wheel into dist/, and check them.
+	@$(RUN) scripts.dist
+
 constraints: $(STAMP) ## Pin the newest versions in constraints.txt (needs uv).
 	$(RUN) scripts.pin
 
 clean: ## Remove all that was made here, .venv too.
-	rm -rf .venv .airflow-demo .airflow-playground .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage* dist build media
+	rm -rf .venv .airflow-demo .airflow-playground .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage* dist build
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

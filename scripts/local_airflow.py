@@ -105,6 +105,11 @@ class LocalAirflow:
         if self.processes.exit_code("migrate") != 0:
             raise ProcessError(f"airflow db migrate failed:\n{self.tail('migrate')}")
 
+    def connect(self, conn_id: str, connection: str) -> None:
+        """Give the processes that are started from now on a connection, as URI or JSON."""
+        self.env[f"AIRFLOW_CONN_{conn_id.upper()}"] = connection
+        self.processes.env[f"AIRFLOW_CONN_{conn_id.upper()}"] = connection
+
     def start(self, name: str | None = None) -> None:
         """Start one process, or all that are not running."""
         for each in [name] if name else self.components:
@@ -129,7 +134,7 @@ class LocalAirflow:
         """
         done = subprocess.run(  # noqa: S603  # our own arguments
             self._command(arguments),
-            env=self.env,
+            env=self.processes.env,
             capture_output=True,
             text=True,
             timeout=timeout,
@@ -143,6 +148,16 @@ class LocalAirflow:
         """Return the last lines that a process printed."""
         return "\n".join(self.processes.log_text(name).splitlines()[-lines:])
 
+    def check_running(self) -> None:
+        """
+        Look whether all processes run.
+
+        :raises ProcessError: naming the one that has ended, with what it printed last.
+        """
+        for name in self.components:
+            if not self.processes.is_running(name):
+                raise ProcessError(f"{name} has ended:\n{self.tail(name)}")
+
     def wait_until_healthy(self, timeout: float = 180) -> None:
         """
         Wait until every process answers or has sent a heartbeat.
@@ -153,9 +168,7 @@ class LocalAirflow:
         parts += ["triggerer"] if "triggerer" in self.components else []
 
         def healthy() -> bool:
-            for name in self.components:
-                if not self.processes.is_running(name):
-                    raise ProcessError(f"{name} ended while Airflow was starting:\n{self.tail(name)}")
+            self.check_running()
             with contextlib.suppress(requests.RequestException):
                 answer = self._session.get(f"{self.url}/api/v2/monitor/health", timeout=30)
                 health = answer.json() if answer.ok else {}
@@ -204,10 +217,14 @@ class LocalAirflow:
         found = self.api("GET", "/importErrors")["import_errors"]
         return [f"{each['filename']}: {each['stack_trace']}" for each in found]
 
-    def trigger(self, dag_id: str, conf: Mapping[str, Any] | None = None, run_id: str | None = None) -> str:
-        """Start a run of a DAG, waiting for the DAG to be known, and return the run's id."""
+    def unpause(self, dag_id: str) -> None:
+        """Let a DAG run, by its schedule too, once it is known."""
         self.wait_for_dag(dag_id)
         self.api("PATCH", f"/dags/{quote(dag_id)}", json={"is_paused": False})
+
+    def trigger(self, dag_id: str, conf: Mapping[str, Any] | None = None, run_id: str | None = None) -> str:
+        """Start a run of a DAG, waiting for the DAG to be known, and return the run's id."""
+        self.unpause(dag_id)
         body: dict[str, Any] = {"logical_date": None, "conf": dict(conf or {})}
         if run_id:
             body["dag_run_id"] = run_id
@@ -399,7 +416,7 @@ class LocalAirflow:
             "core.executor": "LocalExecutor",
             "core.parallelism": str(parallelism),
             "core.dags_folder": str(self.dag_folders[0] if self.dag_folders else self.home / "dags"),
-            "core.dags_are_paused_at_creation": "False",
+            "core.dags_are_paused_at_creation": "True",
             "core.simple_auth_manager_all_admins": "True",
             "core.execution_api_server_url": f"{self.url}/execution/",
             "core.hostname_callable": "socket.gethostname",

@@ -1,0 +1,95 @@
+"""
+Make an image, a video and a voice at Magic Hour, save them, and delete them there.
+
+| step | operator | holds a worker? |
+|---|---|---|
+| `make` | `MagicHourCreateProjectOperator` starts the project | a moment |
+| `wait` | `MagicHourProjectSensor` waits in the triggerer | no |
+| `download` | `MagicHourDownloadOperator` saves and verifies the files | while it downloads |
+| `delete` | `MagicHourDeleteProjectOperator` leaves nothing behind | a moment |
+
+**What you need:** a connection `magichour_default` of type *Magic Hour*, with your API key as its password.
+
+**What it costs:** the image about 5 credits, the video some hundred (it depends on the model), the voice a
+few. What was charged stands in the log of `make`. A project that fails is refunded.
+"""
+
+from __future__ import annotations
+
+from airflow.sdk import Param, TaskGroup, dag
+
+from airflow_provider_magichour.operators import (
+    MagicHourCreateProjectOperator,
+    MagicHourDeleteProjectOperator,
+    MagicHourDownloadOperator,
+)
+from airflow_provider_magichour.sensors import MagicHourProjectSensor
+
+# What to make: for each kind of media, the tool that makes it and what to tell the tool. Names in {{ }} are
+# filled in when the DAG runs, from the parameters below.
+MEDIA = {
+    "image": (
+        "ai-image-generator",
+        {"image_count": 1, "model": "flux-schnell", "style": {"prompt": "{{ params.prompt }}"}},
+    ),
+    "video": (
+        "text-to-video",
+        {
+            "end_seconds": 3,
+            "model": "ltx-2.3",
+            "resolution": "480p",
+            "style": {"prompt": "{{ params.prompt }}"},
+        },
+    ),
+    "audio": (
+        "ai-voice-generator",
+        {"style": {"prompt": "{{ params.speech }}", "voice_name": "David Attenborough"}},
+    ),
+}
+
+
+@dag(
+    schedule=None,  # it runs when somebody starts it
+    doc_md=__doc__,
+    tags=["magichour", "example"],
+    params={
+        "prompt": Param("a lighthouse at dawn, calm sea", type="string", title="What to show"),
+        "speech": Param("The light has been burning all night.", type="string", title="What to say"),
+        "destination": Param(
+            "file:///tmp/magichour",
+            type="string",
+            title="Where the files go",
+            description="A folder, or s3://bucket/path, gs://bucket/path...",
+        ),
+    },
+)
+def magichour_media_pipeline() -> None:
+    """Make an image, a video and a voice, download them, and delete them at Magic Hour."""
+    # The three kinds run side by side, each in its own group of tasks.
+    for kind, (tool, body) in MEDIA.items():
+        with TaskGroup(group_id=kind):
+            make = MagicHourCreateProjectOperator(task_id="make", tool=tool, body=body)
+
+            # `output` is what a task returned; it also tells Airflow that this task comes after that one.
+            project_id = make.output["id"]
+
+            wait = MagicHourProjectSensor(
+                task_id="wait",
+                kind=kind,
+                project_id=project_id,
+                deferrable=True,  # wait in the triggerer, so that no worker is held
+                timeout=60 * 60,
+            )
+            download = MagicHourDownloadOperator(
+                task_id="download",
+                kind=kind,
+                project_id=project_id,
+                destination="{{ params.destination }}",
+            )
+            delete = MagicHourDeleteProjectOperator(task_id="delete", kind=kind, project_id=project_id)
+
+            # Deleted only after the files are saved and verified.
+            wait >> download >> delete
+
+
+magichour_media_pipeline()

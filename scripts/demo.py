@@ -1,0 +1,189 @@
+"""
+``make demo``: an image, a video and a voice out of a real Airflow.
+
+Without ``MAGIC_HOUR_API_KEY`` they are made by a local Magic Hour (the simulator). With it they are made by
+Magic Hour itself, which costs credits: it says so and asks first, unless ``CONFIRM=yes``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from scripts.local_airflow import FINISHED, LocalAirflow
+from scripts.local_simulator import start_simulator
+from scripts.media import NotMediaError, describe
+from scripts.processes import ProcessError
+
+ROOT = Path(__file__).resolve().parents[1]
+HOME = ROOT / ".airflow-demo"
+MEDIA = ROOT / "media"
+DAG = "magichour_media_pipeline"
+KINDS = ("image", "video", "audio")
+LONGEST_RUN = 60 * 60
+
+_started = time.monotonic()
+
+
+def main() -> int:
+    """Run the demo and return its exit code."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _end)
+    try:
+        with _alone():
+            return _demo()
+    except KeyboardInterrupt:
+        print("\nStopped.", file=sys.stderr)
+        return 130
+    except (ProcessError, NotMediaError, OSError) as error:
+        print(f"\nThe demo failed: {error}", file=sys.stderr)
+        return 1
+
+
+def _end(number: int, frame: object) -> NoReturn:
+    raise SystemExit(128 + number)
+
+
+@contextlib.contextmanager
+def _alone() -> Iterator[None]:
+    """Keep a second demo of this checkout from sharing the first one's Airflow."""
+    with (ROOT / ".airflow-demo.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ProcessError("another demo is running in this checkout") from None
+        yield
+
+
+def _demo() -> int:
+    connection = _real_connection()
+    shutil.rmtree(HOME, ignore_errors=True)
+    airflow = LocalAirflow(HOME, [ROOT / "example_dags"], parallelism=3, grace=4)
+    with contextlib.ExitStack() as ending:
+        ending.callback(airflow.stop)
+        if connection is None:
+            _say("starting a local Magic Hour (no MAGIC_HOUR_API_KEY is set, so this costs nothing)")
+            connection = start_simulator(airflow.processes, speed_up=10)
+        airflow.connect("magichour_default", connection)
+        _say("making Airflow's database")
+        airflow.migrate()
+        _say("starting Airflow: API server, scheduler, DAG processor, triggerer")
+        airflow.start()
+        airflow.wait_until_healthy()
+        _say(f"Airflow runs at {airflow.url}; starting the DAG {DAG}")
+        run = airflow.trigger(DAG, {"destination": str(MEDIA)})
+        state = _watch(airflow, run)
+        if state != "success":
+            print(f"\nThe DAG run ended as {state}.\n{airflow.failed_task_logs(DAG, run)}", file=sys.stderr)
+            return 1
+        files = [(kind, file) for kind in KINDS for file in _xcom(airflow, run, kind, "download")]
+        deleted = [(kind, one) for kind in KINDS for one in _xcom(airflow, run, kind, "delete")["deleted"]]
+    _say("Airflow has stopped")
+    _print_files(files)
+    _print_deleted(deleted)
+    return 0
+
+
+def _say(what: str) -> None:
+    print(f"[{time.monotonic() - _started:4.0f} s] {what}", flush=True)
+
+
+def _xcom(airflow: LocalAirflow, run: str, kind: str, task: str) -> Any:
+    found = airflow.xcom(DAG, run, f"{kind}.{task}")
+    if not found:
+        raise ProcessError(f"task {kind}.{task} returned nothing")
+    return found
+
+
+def _watch(airflow: LocalAirflow, run: str) -> str:
+    """Tell each change of a task, until the run ends, and return its state."""
+    seen: dict[str, str] = {}
+    deadline = time.monotonic() + LONGEST_RUN
+    while time.monotonic() < deadline:
+        state = str(airflow.run(DAG, run)["state"])
+        for task in airflow.task_instances(DAG, run):
+            name, now = task["task_id"], task["state"] or "waiting for its turn"
+            if seen.get(name, "waiting for its turn") != now and now not in {"scheduled", "queued"}:
+                word = "deferred: waits in the triggerer" if now == "deferred" else now
+                _say(f"  {name:16} {word}")
+            seen[name] = now
+        if state in FINISHED:
+            return state
+        time.sleep(1)
+    raise ProcessError(f"the DAG run did not end within {LONGEST_RUN} s")
+
+
+# ------------------------------------------------------------------------------------- Magic Hour itself
+
+
+def _real_connection() -> str | None:
+    """Return a connection to Magic Hour itself, once that is confirmed; None where no key is set."""
+    key = os.environ.get("MAGIC_HOUR_API_KEY", "").strip()
+    if not key:
+        return None
+    from airflow_provider_magichour import api
+    from airflow_provider_magichour.exceptions import MagicHourError
+    from airflow_provider_magichour.transport import Sender, Settings
+
+    host = os.environ.get("MAGIC_HOUR_BASE_URL", api.DEFAULT_BASE_URL)
+    try:
+        account = Sender(Settings(api_key=key, base_url=host)).send(api.get_account())
+    except MagicHourError as error:
+        raise ProcessError(str(error)) from None
+    print(
+        f"MAGIC_HOUR_API_KEY is set, so this runs at {host} and costs credits of {account.get('email')}:\n"
+        "  the image about 5, the video some hundred, the voice a few.\n"
+        f"  The account has {account.get('credits')} credits. "
+        "The projects are deleted there once their files are here.\n"
+        "  (Unset MAGIC_HOUR_API_KEY to run against a local Magic Hour for nothing.)"
+    )
+    if os.environ.get("CONFIRM", "").lower() != "yes":
+        if not sys.stdin.isatty():
+            raise ProcessError("set CONFIRM=yes to go on without being asked")
+        if input("Go on? [yes/no] ").strip().lower() not in {"yes", "y"}:
+            raise ProcessError("not confirmed; nothing was sent")
+    return json.dumps({"conn_type": "magichour", "host": host, "password": key})
+
+
+# ------------------------------------------------------------------------------------------- the results
+
+
+def _print_files(files: list[tuple[str, dict[str, Any]]]) -> None:
+    rows = [("kind", "path", "bytes", "sha256", "dimensions or duration")]
+    for kind, file in files:
+        path = Path(str(file["path"]).removeprefix("file://"))
+        content = path.read_bytes()
+        digest = hashlib.sha256(content).hexdigest()
+        if digest != file["sha256"]:
+            raise ProcessError(f"{path} is not what was downloaded: its sha256 is {digest}")
+        shown = path.relative_to(ROOT) if path.is_relative_to(ROOT) else path
+        rows.append((kind, str(shown), str(len(content)), digest, describe(path)))
+    print(f"\nFiles under {ROOT}:")
+    _print_table(rows)
+
+
+def _print_deleted(deleted: list[tuple[str, str]]) -> None:
+    print("\nDeleted at Magic Hour:")
+    _print_table([("kind", "project"), *deleted])
+
+
+def _print_table(rows: Sequence[tuple[str, ...]]) -> None:
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    for number, row in enumerate(rows):
+        print("  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+        if number == 0:
+            print("  " + "  ".join("-" * width for width in widths))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,62 @@
+"""``make airflow``: Airflow's UI with the examples and a local Magic Hour, for clicking around."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import socket
+import sys
+import time
+from pathlib import Path
+
+from scripts.local_airflow import LocalAirflow
+from scripts.local_simulator import start_simulator
+from scripts.processes import ProcessError
+
+ROOT = Path(__file__).resolve().parents[1]
+HOME = ROOT / ".airflow-playground"
+
+
+def main() -> int:
+    """Run until Ctrl-C."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.default_int_handler)
+    airflow = LocalAirflow(HOME, [ROOT / "example_dags"], port=_usual_port(), grace=4)
+    try:
+        connection = start_simulator(airflow.processes, speed_up=5)
+        airflow.connect("magichour_default", connection)
+        print("Starting Airflow, which takes about half a minute...", flush=True)
+        airflow.migrate()
+        airflow.start()
+        airflow.wait_until_healthy()
+        print(
+            f"\n  Airflow:     {airflow.url}   (no password; what you do here stays in {HOME.name})\n"
+            "  Magic Hour:  a local one, the connection 'magichour_default'; nothing costs credits\n"
+            "  Try:         open the DAG magichour_media_pipeline and press Trigger\n\n"
+            "Ctrl-C stops it.",
+            flush=True,
+        )
+        while True:
+            airflow.check_running()
+            time.sleep(2)
+    except KeyboardInterrupt:
+        print("\nStopping...", flush=True)
+        return 0
+    except ProcessError as error:
+        print(error, file=sys.stderr)
+        return 1
+    finally:
+        airflow.stop()
+
+
+def _usual_port() -> int | None:
+    """Return Airflow's usual port where it is free, so that a bookmark works."""
+    with contextlib.suppress(OSError), socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind(("127.0.0.1", 8080))
+        return 8080
+    return None
+
+
+if __name__ == "__main__":
+    sys.exit(main())
