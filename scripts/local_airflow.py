@@ -79,8 +79,9 @@ class LocalAirflow:
         }
         for number in range(1, triggerers + 1):
             self.components["triggerer" if number == 1 else f"triggerer-{number}"] = ["triggerer"]
-        self._session = requests.Session()
-        self._session.trust_env = False  # a proxy of the environment does not know this machine's ports
+        #: Signed in once the REST API was called.
+        self.session = requests.Session()
+        self.session.trust_env = False  # a proxy of the environment does not know this machine's ports
 
     # ------------------------------------------------------------------------------------- processes
 
@@ -123,7 +124,7 @@ class LocalAirflow:
 
     def stop(self) -> None:
         """End all processes. Nothing that was started here is left behind."""
-        self._session.close()  # first, because the API server waits for its clients
+        self.session.close()  # first, because the API server waits for its clients
         self.processes.stop_all(self.grace)
 
     def run_cli(self, *arguments: str, timeout: float = 120) -> str:
@@ -170,7 +171,7 @@ class LocalAirflow:
         def healthy() -> bool:
             self.check_running()
             with contextlib.suppress(requests.RequestException):
-                answer = self._session.get(f"{self.url}/api/v2/monitor/health", timeout=30)
+                answer = self.session.get(f"{self.url}/api/v2/monitor/health", timeout=30)
                 health = answer.json() if answer.ok else {}
                 return all(health.get(part, {}).get("status") == "healthy" for part in parts)
             return False
@@ -186,11 +187,11 @@ class LocalAirflow:
         :param missing_ok: return None for a 404 instead of raising.
         :raises requests.HTTPError: for any other error, with the API's own words.
         """
-        if "Authorization" not in self._session.headers:
-            answer = self._session.get(f"{self.url}/auth/token", timeout=60)
+        if "Authorization" not in self.session.headers:
+            answer = self.session.get(f"{self.url}/auth/token", timeout=60)
             answer.raise_for_status()
-            self._session.headers["Authorization"] = f"Bearer {answer.json()['access_token']}"
-        answer = self._session.request(method, f"{self.url}/api/v2{path}", timeout=60, **options)
+            self.session.headers["Authorization"] = f"Bearer {answer.json()['access_token']}"
+        answer = self.session.request(method, f"{self.url}/api/v2{path}", timeout=60, **options)
         if missing_ok and answer.status_code == 404:
             return None
         if not answer.ok:

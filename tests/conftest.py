@@ -17,6 +17,7 @@ from typing import Any
 
 AIRFLOW_HOME = Path(tempfile.mkdtemp(prefix="magichour-tests-"))
 CREATOR = os.getpid()
+ROOT = Path(__file__).resolve().parents[1]
 
 
 def _make_home() -> None:
@@ -47,6 +48,8 @@ atexit.register(_remove_home)
 import hypothesis  # noqa: E402
 import pytest  # noqa: E402
 
+from scripts.local_airflow import LocalAirflow  # noqa: E402
+from scripts.local_simulator import start_simulator  # noqa: E402
 from tests.support import airflow as airflow_support  # noqa: E402
 from tests.support.loopback import only_loopback  # noqa: E402
 
@@ -106,3 +109,31 @@ def connect(monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
         return conn_id
 
     return make
+
+
+@pytest.fixture(scope="session")
+def real_airflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalAirflow]:
+    """
+    A real Airflow with its processes, one for all tests, with the examples and the DAGs of ``tests/dags``.
+
+    The connection ``magichour_default`` leads to a simulator of its own.
+    """
+    if not airflow_support.IS_AIRFLOW_3:
+        pytest.skip("the tests with a whole Airflow are written for Airflow 3")
+    # A name with a space, because people have such folders.
+    home = tmp_path_factory.mktemp("real airflow") / "home"
+    airflow = LocalAirflow(home, [ROOT / "example_dags", ROOT / "tests" / "dags"])
+    try:
+        airflow.connect("magichour_default", start_simulator(airflow.processes, duration=2))
+        with airflow:
+            yield airflow
+    finally:
+        airflow.stop()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep the tests of the shared Airflow in one process, and give the slow ones a mark."""
+    for item in items:
+        if "real_airflow" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.xdist_group("real_airflow"))
+            item.add_marker(pytest.mark.real_airflow)

@@ -1,0 +1,56 @@
+"""The real Airflow that demos and tests run in: what one can do to it, and that it finds this provider."""
+
+from __future__ import annotations
+
+import pytest
+
+from airflow_provider_magichour import get_provider_info
+from scripts.local_airflow import LocalAirflow
+
+
+def test_a_run_and_what_it_left(real_airflow: LocalAirflow) -> None:
+    run = real_airflow.trigger("plain", {"a": [1]})
+    assert real_airflow.wait_for_run("plain", run) == "success"
+    assert real_airflow.xcom("plain", run, "work") == {"try": 1, "conf": {"a": [1]}}
+    assert real_airflow.xcom("plain", run, "work", key="none") is None
+    assert "try 1" in real_airflow.task_log("plain", run, "work")
+    assert real_airflow.import_errors() == []
+
+
+def test_a_killed_worker_is_noticed_and_the_task_retried(real_airflow: LocalAirflow) -> None:
+    run = real_airflow.trigger("plain", {"sleep": 300})
+    supervisor, task = real_airflow.wait_for_task_pids("plain", run, "work")
+    assert real_airflow.kill_task("plain", run, "work") == [supervisor, task]
+    assert real_airflow.task_pids("plain", run, "work") == []
+    assert real_airflow.wait_for_run("plain", run, timeout=120) == "success"
+    assert real_airflow.xcom("plain", run, "work")["try"] == 2
+
+
+def test_a_cleared_task_runs_again(real_airflow: LocalAirflow) -> None:
+    run = real_airflow.trigger("plain")
+    real_airflow.wait_for_run("plain", run)
+    real_airflow.clear("plain", run, ["work"])
+    assert real_airflow.wait_for_run("plain", run) == "success"
+    assert real_airflow.task_instance("plain", run, "work")["try_number"] == 2
+
+
+def test_a_killed_triggerer_can_be_started_again(real_airflow: LocalAirflow) -> None:
+    before = real_airflow.processes.pid("triggerer")
+    real_airflow.kill("triggerer")
+    assert not real_airflow.processes.is_running("triggerer")
+    real_airflow.start("triggerer")
+    real_airflow.wait_until_healthy()
+    assert real_airflow.processes.pid("triggerer") != before
+
+
+def test_the_connection_form_of_the_browser(real_airflow: LocalAirflow) -> None:
+    forms = real_airflow.session.get(f"{real_airflow.url}/ui/connections/hook_meta", timeout=60).json()
+    form = next((form for form in forms if form["connection_type"] == "magichour"), None)
+    if form is None:
+        pytest.skip("the package runs from its folder, it is not installed")
+    described = get_provider_info()["connection-types"][0]
+    assert form["hook_name"] == "Magic Hour"
+    assert set(form["extra_fields"]) == set(described["conn-fields"])
+    assert form["extra_fields"]["webhook_secret"]["schema"]["format"] == "password"
+    assert form["standard_fields"]["password"]["title"] == "API key"
+    assert form["standard_fields"]["url_schema"]["hidden"]
