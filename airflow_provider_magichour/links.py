@@ -23,12 +23,15 @@ def project_url(kind: str, project_id: str) -> str:
 class MagicHourProjectLink(BaseOperatorLink):
     """Opens the task's project in the Magic Hour library; of a list, the first one's."""
 
-    name = "Magic Hour"
-    xcom_key = "_link_MagicHourProjectLink"  # Airflow 3 derives the same key, 2.11 none
+    # Airflow declares both as properties, and reads them like any attribute. The key is the one that
+    # Airflow 3 derives; 2.11 has none.
+    name = "Magic Hour"  # pyright: ignore[reportIncompatibleMethodOverride, reportAssignmentType]
+    xcom_key = "_link_MagicHourProjectLink"  # pyright: ignore[reportIncompatibleMethodOverride, reportAssignmentType]
 
     def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:
         """Return the address that the task left, empty where it left none."""
-        return str(XCom.get_value(key=self.xcom_key, ti_key=ti_key) or "")
+        key: Any = ti_key  # Airflow's two descriptions of the same key do not fit each other
+        return str(XCom.get_value(key=self.xcom_key, ti_key=key) or "")
 
     @classmethod
     def push(cls, context: Mapping[str, Any], kind: str, project_id: str) -> None:

@@ -11,6 +11,45 @@ from airflow_provider_magichour.exceptions import MagicHourArgumentError
 Kind: TypeAlias = Literal["image", "video", "audio"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
+#: The tools of :data:`TOOLS`, for editors; a test keeps the two alike.
+KnownTool: TypeAlias = Literal[
+    "ai-clothes-changer",
+    "ai-face-editor",
+    "ai-gif-generator",
+    "ai-headshot-generator",
+    "ai-image-editor",
+    "ai-image-generator",
+    "ai-image-upscaler",
+    "ai-meme-generator",
+    "ai-qr-code-generator",
+    "body-swap",
+    "face-swap-photo",
+    "head-swap",
+    "image-background-remover",
+    "photo-colorizer",
+    "ai-talking-photo",
+    "ai-ugc-ad",
+    "ai-video-editor",
+    "ai-video-translator",
+    "ai-video-upscaler",
+    "animation",
+    "audio-to-video",
+    "auto-subtitle-generator",
+    "character-replace",
+    "face-swap",
+    "image-to-video",
+    "lip-sync",
+    "text-to-video",
+    "video-to-video",
+    "ai-music-generator",
+    "ai-voice-cloner",
+    "ai-voice-generator",
+]
+
+#: What an argument takes: editors complete the known values, and any other text passes the type checker.
+KindName: TypeAlias = Kind | str
+ToolName: TypeAlias = KnownTool | str
+
 
 class Tool(NamedTuple):
     """

@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 
 import aiohttp
 import requests
+import requests.auth
 import tenacity
 import yarl
 from requests.adapters import HTTPAdapter
@@ -122,10 +123,10 @@ class _OneCallAdapter(HTTPAdapter):
             pass
 
         class Pool(HTTPConnectionPool):
-            ConnectionCls = MarkingConnection
+            ConnectionCls = MarkingConnection  # pyright: ignore[reportAssignmentType]  # as urllib3 documents it
 
         class HTTPSPool(HTTPSConnectionPool):
-            ConnectionCls = MarkingHTTPSConnection
+            ConnectionCls = MarkingHTTPSConnection  # pyright: ignore[reportAssignmentType]
 
         self._pools = {"http": Pool, "https": HTTPSPool}
         self.poolmanager.pool_classes_by_scheme = self._pools

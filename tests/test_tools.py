@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+from typing import get_args
+
 import pytest
 
 from airflow_provider_magichour.exceptions import MagicHourArgumentError
-from airflow_provider_magichour.tools import KINDS, TOOLS, check_kind, tool_kind, usual_seconds
+from airflow_provider_magichour.tools import KINDS, TOOLS, KnownTool, check_kind, tool_kind, usual_seconds
 
 
 def test_every_tool_has_a_kind_and_a_type_of_its_own():
@@ -44,3 +46,7 @@ def test_the_usual_duration_follows_from_kind_and_type():
     assert usual_seconds("image", "FACE_SWAP") == 4
     assert usual_seconds("image", "AI_GIF") is None
     assert usual_seconds("image", None) is None
+
+
+def test_editors_complete_every_tool():
+    assert get_args(KnownTool) == tuple(TOOLS)

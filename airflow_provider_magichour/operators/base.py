@@ -19,7 +19,7 @@ class MagicHourOperator(BaseOperator):
     :param magichour_conn_id: the connection. (templated)
     """
 
-    template_fields: Sequence[str] = ("magichour_conn_id",)
+    template_fields: Sequence[str] = ("magichour_conn_id",)  # pyright: ignore[reportIncompatibleVariableOverride]
     operator_extra_links = (MagicHourProjectLink(),)
     ui_color = "#efe6ff"
 

@@ -24,7 +24,7 @@ _TYPES: Mapping[str, tuple[str, tuple[type, ...]]] = {
 def bodies() -> Mapping[str, Mapping[str, Any]]:
     """Return, for each create call's path below ``/v1``, the schema of its body and its example price."""
     found: Mapping[str, Mapping[str, Any]] = json.loads(
-        files(__package__).joinpath("bodies.json").read_text("utf-8")
+        files("airflow_provider_magichour.simulator").joinpath("bodies.json").read_text("utf-8")
     )
     return found
 

@@ -272,8 +272,8 @@ def _protocol(recorder: Recorder) -> type[asyncio.Protocol]:
 
             self.app = with_transport
 
-        def connection_lost(self, error: Exception | None) -> None:
+        def connection_lost(self, exc: Exception | None) -> None:
             recorder.disconnected()
-            super().connection_lost(error)
+            super().connection_lost(exc)
 
     return Protocol

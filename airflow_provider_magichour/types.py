@@ -1,0 +1,99 @@
+"""
+The types of what goes in and what comes out, for editors and type checkers.
+
+``Project`` is the API's own JSON object; the others are what the operators return.
+"""
+
+from __future__ import annotations
+
+from typing import TypeAlias, TypedDict, TypeVar
+
+from airflow.providers.common.compat.sdk import XComArg
+
+from airflow_provider_magichour.api import Download, Project, ProjectError
+from airflow_provider_magichour.tools import Kind, KindName, KnownTool, ToolName
+
+__all__ = [
+    "CleanupReport",
+    "CreatedProject",
+    "DeletedProjects",
+    "DetectedFaces",
+    "Download",
+    "GeneratedMedia",
+    "KeptProject",
+    "Kind",
+    "KindName",
+    "KnownTool",
+    "Project",
+    "ProjectError",
+    "ProjectStatus",
+    "SavedFile",
+    "Templated",
+    "ToolName",
+]
+
+T = TypeVar("T")
+
+#: An argument that is a value, or what another task returns, such as ``create.output["id"]``.
+Templated: TypeAlias = T | XComArg
+
+
+class CreatedProject(TypedDict):
+    """A project that was submitted: what the create operator returns."""
+
+    id: str
+    kind: Kind
+    tool: str
+    credits_charged: int
+
+
+class ProjectStatus(TypedDict):
+    """A project that was waited for: what the sensor returns with ``return_projects=False``."""
+
+    id: str
+    status: str
+
+
+class SavedFile(TypedDict):
+    """A file that was downloaded and verified."""
+
+    path: str
+    bytes: int
+    sha256: str
+    content_type: str
+
+
+class GeneratedMedia(TypedDict):
+    """A project that was made and downloaded: what the generate operator returns."""
+
+    project: Project
+    files: list[SavedFile]
+
+
+class DeletedProjects(TypedDict):
+    """Ids of projects that were deleted, and of those that were gone already."""
+
+    deleted: list[str]
+    missing: list[str]
+
+
+class KeptProject(TypedDict):
+    """A project that was due for clean-up and yet kept."""
+
+    id: str
+    reason: str
+
+
+class CleanupReport(DeletedProjects):
+    """What a clean-up did."""
+
+    kept: list[KeptProject]
+
+
+class DetectedFaces(TypedDict, total=False):
+    """A face detection as the API gives it."""
+
+    id: str
+    status: str
+    credits_charged: int
+    faces: list[dict[str, str]]
