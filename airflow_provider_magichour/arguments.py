@@ -45,6 +45,21 @@ def check_ids(value: object, name: str = "project_id") -> list[str]:
     return [check_id(item, f"{name}[{position}]") for position, item in enumerate(value)]
 
 
+def check_some_ids(value: object, name: str = "project_id") -> list[str]:
+    """
+    Return one id or a list of ids as a list, as :func:`check_ids` does.
+
+    :raises MagicHourArgumentError: if one of them is not an id, or there is none.
+    """
+    ids = check_ids(value, name)
+    if not ids:
+        raise MagicHourArgumentError(
+            f"{name} is an empty list: there is nothing to wait for; "
+            "where it comes from XCom, check that the task before it returned projects"
+        )
+    return ids
+
+
 def is_many(value: object) -> bool:
     """Tell whether an argument that takes one thing or a list of them was given a list."""
     return isinstance(value, Iterable) and not isinstance(value, str | bytes | Mapping)

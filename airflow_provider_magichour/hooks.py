@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast, overload
@@ -10,8 +12,15 @@ from typing import TYPE_CHECKING, Any, cast, overload
 from airflow.providers.common.compat.sdk import BaseHook
 
 from airflow_provider_magichour import api
-from airflow_provider_magichour.arguments import check_body, check_count, check_ids, is_many
-from airflow_provider_magichour.connections import get_settings
+from airflow_provider_magichour.arguments import (
+    check_body,
+    check_count,
+    check_ids,
+    check_seconds,
+    check_some_ids,
+    is_many,
+)
+from airflow_provider_magichour.connections import get_settings, get_settings_async
 from airflow_provider_magichour.exceptions import (
     MagicHourAuthenticationError,
     MagicHourError,
@@ -182,6 +191,50 @@ class MagicHourHook(BaseHook):
         return _all_or_error(ids, self.send_all([api.get_project(kind, one) for one in ids]))
 
     @overload
+    def wait_for_project(
+        self, kind: str, project_id: str, timeout: float, poll_interval: float | None = None
+    ) -> api.Project: ...
+    @overload
+    def wait_for_project(
+        self, kind: str, project_id: list[str], timeout: float, poll_interval: float | None = None
+    ) -> list[api.Project]: ...
+    def wait_for_project(
+        self,
+        kind: str,
+        project_id: str | list[str],
+        timeout: float,
+        poll_interval: float | None = None,
+    ) -> Any:
+        """
+        Wait on this thread until a project is complete, and return it.
+
+        Failed looks (no connection, 5xx, 429) are ridden out until the timeout.
+
+        :param kind: ``image``, ``video`` or ``audio``.
+        :param project_id: the project, or a list of them: the error of one is raised when all are finished.
+        :param timeout: seconds to wait at most.
+        :param poll_interval: seconds between looks; adaptive if None.
+        :raises MagicHourProjectFailedError: if the project failed.
+        :raises MagicHourProjectCanceledError: if a person canceled it.
+        :raises MagicHourNotFoundError: if there is no such project of this kind, or it was deleted.
+        :raises MagicHourTimeoutError: if it was not finished in time.
+        """
+        from airflow_provider_magichour.waiting import wait_for_finished
+
+        ids = check_some_ids(project_id)
+        _, projects = wait_for_finished(
+            check_kind(kind),
+            ids,
+            self.magichour_conn_id,
+            functools.partial(get_settings_async, self.magichour_conn_id),
+            time.time() + check_seconds(timeout, "timeout"),
+            poll_interval=None if poll_interval is None else check_seconds(poll_interval, "poll_interval"),
+            logger=self.log,
+        )
+        raise_project_errors([projects[one] for one in ids])
+        return [projects[one] for one in ids] if is_many(project_id) else projects[ids[0]]
+
+    @overload
     def delete_project(self, kind: str, project_id: str, missing_ok: bool = True) -> bool: ...
     @overload
     def delete_project(self, kind: str, project_id: list[str], missing_ok: bool = True) -> list[bool]: ...
@@ -345,3 +398,24 @@ def _all_or_error(ids: Sequence[str], answers: list[Any]) -> list[Any]:
         raise failed[0][1]
     details = "; ".join(f"{one}: {error}" for one, error in failed)
     raise MagicHourError(f"{len(failed)} of {len(ids)} projects failed: {details}") from failed[0][1]
+
+
+def raise_project_errors(projects: Iterable[Mapping[str, Any]]) -> None:
+    """
+    Raise the error of the first finished project that is not complete; its notes tell of the others.
+
+    :param projects: finished projects.
+    """
+    failed = {
+        str(project.get("id")): error
+        for project in projects
+        if (error := api.project_error(project)) is not None
+    }
+    if not failed:
+        return
+    first, *others = failed.values()
+    for error in others[:10]:
+        first.add_note(f"Also: {error}")
+    if len(others) > 10:
+        first.add_note(f"and {len(others) - 10} more")
+    raise first

@@ -1,0 +1,466 @@
+"""
+Looks at projects until they are finished: what an answer means, and the poller that all waits share.
+
+All waits of one event loop on one connection share a :class:`Poller`: one HTTP session, one schedule, one
+rate limit, one pause when a 429 asks for it. Two waits for one project cost one request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import heapq
+import itertools
+import logging
+import random
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, ClassVar
+from weakref import WeakKeyDictionary
+
+from airflow_provider_magichour import api
+from airflow_provider_magichour.exceptions import (
+    MagicHourApiError,
+    MagicHourAuthenticationError,
+    MagicHourConnectionError,
+    MagicHourError,
+    MagicHourNotFoundError,
+    MagicHourPermissionError,
+)
+from airflow_provider_magichour.schedule import backoff, before_deadline, created_at, next_delay
+from airflow_provider_magichour.tools import usual_seconds
+
+if TYPE_CHECKING:
+    from airflow_provider_magichour.transport import AsyncSender, Settings
+
+    ReadSettings = Callable[[], Awaitable[Settings]]
+
+__all__ = ["Look", "Poller", "Wait", "judge", "next_delay"]
+
+log = logging.getLogger(__name__)
+
+#: Looks under way at once, over as many kept connections at most.
+MAX_LOOKS = 16
+#: The longest pause that a 429 is granted for all waits of a connection, in seconds.
+MAX_PAUSE = 3600.0
+#: Answers that no further look will change.
+FINAL_ERRORS = (MagicHourAuthenticationError, MagicHourPermissionError, MagicHourNotFoundError)
+
+
+# -------------------------------------------------------------------------------- what an answer means
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """
+    What one look at a project found; none of it set means that the project is not finished yet.
+
+    :param outcome: how the project ended: ``complete``, ``error``, ``canceled`` or ``deleted``.
+    :param project: the project, where the answer was one.
+    :param error: what ends the wait: the key, the plan or the id is wrong.
+    :param blip: what went wrong with this look alone; the next one may find more.
+    :param retry_after: seconds that the answer asked to wait.
+    """
+
+    outcome: str | None = None
+    project: Mapping[str, Any] | None = None
+    error: MagicHourApiError | None = None
+    blip: MagicHourError | None = None
+    retry_after: float | None = None
+
+
+def judge(request: api.Request, project_id: str, answer: api.Response | MagicHourConnectionError) -> Look:
+    """
+    Tell what an answer to :func:`api.get_project` means for a wait: the one judgement of every mode.
+
+    :param request: the call.
+    :param project_id: the project that was asked for.
+    :param answer: what came of it, one try without a retry.
+    """
+    if isinstance(answer, MagicHourConnectionError):
+        return Look(blip=answer)
+    try:
+        project = api.result(request, answer)
+    except FINAL_ERRORS as error:
+        return Look(error=error)
+    except MagicHourError as error:
+        return Look(blip=error, retry_after=api.retry_after_seconds(answer, datetime.now(UTC)))
+    except RecursionError:
+        project = None
+    if (
+        not isinstance(project, Mapping)
+        or not isinstance(project.get("status"), str)
+        or project.get("id", project_id) != project_id
+    ):
+        said = f"not as project {project_id}, but {api.quoted_message(answer)!r}"
+        return Look(blip=MagicHourApiError(answer.status, said, str(request)))
+    outcome = project["status"] if api.is_finished(project) else None
+    return Look("deleted" if project.get("enabled") is False else outcome, project)
+
+
+# ------------------------------------------------------------------------------------------ one wait
+
+
+class Wait:
+    """
+    One task's wait for one or many projects; what was found comes out of :meth:`news`.
+
+    :param kind: the kind of all its projects.
+    :param project_ids: the projects.
+    :param deadline: when to stop looking, in unix seconds.
+    :param poll_interval: seconds between looks, adaptive if None.
+    :param usual: the median duration of the projects, where the tool is known.
+    :param submitted_at: when they were made, in unix seconds, where that was just now: no look at once.
+    """
+
+    __slots__ = ("_arrived", "_found", "deadline", "ids", "kind", "poll_interval", "submitted_at", "usual")
+
+    def __init__(
+        self,
+        kind: str,
+        project_ids: Iterable[str],
+        deadline: float,
+        poll_interval: float | None = None,
+        *,
+        usual: float | None = None,
+        submitted_at: float | None = None,
+    ) -> None:
+        self.kind = kind
+        self.ids = list(dict.fromkeys(project_ids))
+        self.deadline = deadline
+        self.poll_interval = poll_interval
+        self.usual = usual
+        self.submitted_at = submitted_at
+        self._found: list[tuple[str, Look]] = []
+        self._arrived = asyncio.Event()
+
+    def tell(self, project_id: str, look: Look) -> None:
+        """Put a look among the news."""
+        self._found.append((project_id, look))
+        self._arrived.set()
+
+    async def news(self, seconds: float) -> list[tuple[str, Look]]:
+        """Return what was found since the last call; wait for something this long at most."""
+        if not self._found:
+            self._arrived.clear()
+            try:
+                async with asyncio.timeout(seconds):
+                    await self._arrived.wait()
+            except TimeoutError:
+                return []
+        found, self._found = self._found, []
+        return found
+
+
+class _Watch:
+    """One project that is looked at, for one wait or several."""
+
+    __slots__ = ("created", "due", "failures", "kind", "project_id", "refused", "usual", "waits")
+
+    def __init__(self, kind: str, project_id: str, created: float, usual: float | None) -> None:
+        self.kind = kind
+        self.project_id = project_id
+        self.created = created
+        self.usual = usual
+        self.waits: tuple[Wait, ...] = ()
+        #: When to look next, on the loop's clock; None while a look is under way.
+        self.due: float | None = None
+        self.failures = 0
+        #: Whether the last answer was a 401.
+        self.refused = False
+
+    def learn(self, project: Mapping[str, Any], now: float) -> None:
+        """Take the age and the usual duration from the project itself."""
+        self.failures = 0
+        self.refused = False
+        created = created_at(project)
+        if created is not None and created <= now:
+            self.created = created
+        if self.usual is None:
+            self.usual = usual_seconds(self.kind, project.get("type"))
+
+    def delay(self, look: Look, now: float) -> float:
+        """Return the seconds until the next look: the soonest that one of the waits wants."""
+        return min(self._delay_for(wait, look, now) for wait in self.waits)
+
+    def _delay_for(self, wait: Wait, look: Look, now: float) -> float:
+        left = wait.deadline - now
+        delay = next_delay(
+            self.kind, self.usual, now - self.created, left, random.random(), poll_interval=wait.poll_interval
+        )
+        if look.blip is None:
+            return delay
+        return before_deadline(backoff(delay, self.failures, look.retry_after), left)
+
+
+# ------------------------------------------------------------------------------------------ the poller
+
+
+class Poller:
+    """
+    Looks at the projects of all waits of one event loop on one connection.
+
+    It lives from its first wait to its last. Get one with :meth:`shared`.
+
+    :param read_settings: reads the connection; called again by each new wait, and once after a 401.
+    """
+
+    _shared: ClassVar[WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, Poller]]] = WeakKeyDictionary()
+
+    def __init__(self, read_settings: ReadSettings) -> None:
+        self._read_settings = read_settings
+        self._loop = asyncio.get_running_loop()
+        self._watches: dict[tuple[str, str], _Watch] = {}
+        self._heap: list[tuple[float, int, _Watch]] = []
+        self._order = itertools.count()
+        self._users = 0
+        self._sooner = asyncio.Event()
+        self._next_in_line = asyncio.Lock()
+        self._workers: list[asyncio.Task[None]] = []
+        self._reading = asyncio.Lock()
+        self._read_at = -1.0
+        self._sender: AsyncSender | None = None
+        self._retired: list[AsyncSender] = []
+        self._refused_sender: AsyncSender | None = None
+
+    @classmethod
+    @asynccontextmanager
+    async def shared(
+        cls, name: str, read_settings: Callable[[], Awaitable[Settings]]
+    ) -> AsyncIterator[Poller]:
+        """
+        Give the poller that this event loop's waits on a connection share, its connection just read.
+
+        :param name: the connection id.
+        :param read_settings: reads the connection.
+        """
+        pollers = cls._shared.setdefault(asyncio.get_running_loop(), {})
+        poller = pollers.get(name)
+        if poller is None:
+            poller = pollers[name] = cls(read_settings)
+        poller._users += 1
+        try:
+            await poller._refresh()
+            yield poller
+        finally:
+            poller._users -= 1
+            if not poller._users:
+                if pollers.get(name) is poller:
+                    del pollers[name]
+                await poller._close()
+
+    @asynccontextmanager
+    async def watching(self, wait: Wait) -> AsyncIterator[None]:
+        """Look at a wait's projects as long as the context lasts."""
+        now = time.time()
+        for project_id in wait.ids:
+            self._add(wait, project_id, now)
+        while len(self._workers) < min(MAX_LOOKS, len(self._watches)):
+            # A context of its own: what a worker logs belongs to no single task.
+            context = contextvars.Context()
+            self._workers.append(self._loop.create_task(self._work(), context=context))
+        try:
+            yield
+        finally:
+            for project_id in wait.ids:
+                self._remove(wait, project_id)
+
+    # ------------------------------------------------------------------------------------- schedule
+
+    def _add(self, wait: Wait, project_id: str, now: float) -> None:
+        key = (wait.kind, project_id)
+        watch = self._watches.get(key)
+        if watch is None:
+            created = now if wait.submitted_at is None else min(wait.submitted_at, now)
+            watch = self._watches[key] = _Watch(wait.kind, project_id, created, wait.usual)
+            watch.waits = (wait,)
+            first = 0.0 if wait.submitted_at is None else watch.delay(Look(), now)
+            self._plan(watch, first)
+            return
+        watch.waits += (wait,)
+        if watch.due is not None:
+            self._plan(watch, 0.0)
+
+    def _remove(self, wait: Wait, project_id: str) -> None:
+        watch = self._watches.get((wait.kind, project_id))
+        if watch is None:
+            return
+        watch.waits = tuple(other for other in watch.waits if other is not wait)
+        if not watch.waits:
+            self._forget(watch)
+
+    def _forget(self, watch: _Watch) -> None:
+        watch.waits = ()
+        if self._watches.get((watch.kind, watch.project_id)) is watch:
+            del self._watches[watch.kind, watch.project_id]
+
+    def _plan(self, watch: _Watch, delay: float) -> None:
+        """Plan a look; the heap's older entry for it, if any, is void from now on."""
+        watch.due = self._loop.time() + delay
+        heapq.heappush(self._heap, (watch.due, next(self._order), watch))
+        if self._heap[0][2] is watch:
+            self._sooner.set()
+
+    async def _next_due(self) -> _Watch:
+        """Wait until a look is due and take it; one worker at a time waits here."""
+        async with self._next_in_line:
+            while True:
+                while self._heap and (not self._heap[0][2].waits or self._heap[0][0] != self._heap[0][2].due):
+                    heapq.heappop(self._heap)
+                seconds = self._heap[0][0] - self._loop.time() if self._heap else None
+                if seconds is not None and seconds <= 0:
+                    watch = heapq.heappop(self._heap)[2]
+                    watch.due = None
+                    return watch
+                self._sooner.clear()
+                try:
+                    async with asyncio.timeout(seconds):
+                        await self._sooner.wait()
+                except TimeoutError:
+                    continue
+
+    # ---------------------------------------------------------------------------------------- looks
+
+    async def _work(self) -> None:
+        while True:
+            watch = await self._next_due()
+            try:
+                look = await self._look(watch)
+            except Exception as error:
+                log.exception("A look at project %s failed in an unforeseen way", watch.project_id)
+                look = Look(blip=MagicHourError(f"unforeseen: {type(error).__name__}"))
+            if watch.waits:
+                self._take(watch, look)
+
+    async def _look(self, watch: _Watch) -> Look:
+        request = api.get_project(watch.kind, watch.project_id)
+        while True:
+            sender, asked_at = self._sender, self._loop.time()
+            if sender is None:
+                return Look(blip=MagicHourError("the poller is closed"))
+            answer: api.Response | MagicHourConnectionError
+            try:
+                answer = await sender.attempt(request)
+            except MagicHourConnectionError as error:
+                answer = error
+            look = judge(request, watch.project_id, answer)
+            if not isinstance(answer, api.Response):
+                return look
+            if answer.status == 429 and look.retry_after:
+                sender.throttle.pause(min(look.retry_after, MAX_PAUSE))
+            if answer.status != 401:
+                if self._refused_sender is sender:
+                    self._refused_sender = None
+                return look
+            if watch.refused or sender is self._refused_sender or not watch.waits:
+                self._refused_sender = sender
+                return look
+            watch.refused = True
+            if not await self._reread_after(sender, asked_at):
+                return look
+
+    def _take(self, watch: _Watch, look: Look) -> None:
+        """Tell the waits, and plan the next look or forget the project."""
+        now = time.time()
+        if look.project is not None:
+            watch.learn(look.project, now)
+        elif look.blip is not None:
+            watch.failures += 1
+        for wait in watch.waits:
+            wait.tell(watch.project_id, look)
+        if look.outcome is not None or look.error is not None:
+            self._forget(watch)
+        else:
+            self._plan(watch, watch.delay(look, now))
+
+    # ----------------------------------------------------------------------------------- connection
+
+    async def _refresh(self) -> None:
+        """Read the connection; callers that ask before a reading began share it."""
+        asked_at = self._loop.time()
+        async with self._reading:
+            if self._sender is not None and self._read_at > asked_at:
+                return
+            started_at = self._loop.time()
+            settings = await self._read_settings()
+            self._use(settings)
+            self._read_at = started_at
+
+    async def _reread_after(self, sender: AsyncSender, asked_at: float) -> bool:
+        """Read the connection after a 401, unless that was done since; False where it can't be read."""
+        if sender is not self._sender or self._read_at > asked_at:
+            return True
+        log.warning("Magic Hour does not know the API key (401): reading the connection again")
+        try:
+            await self._refresh()
+        except Exception:
+            log.exception("The connection could not be read again")
+            return False
+        return True
+
+    def _use(self, settings: Settings) -> None:
+        from airflow_provider_magichour.transport import AsyncSender
+
+        old = self._sender
+        if old is not None and old.settings == settings:
+            return
+        throttle = None
+        if old is not None:
+            self._retired.append(old)  # looks may be under way on it
+            if old.settings.requests_per_second == settings.requests_per_second:
+                throttle = old.throttle
+        self._sender = AsyncSender(settings, throttle)
+
+    async def _close(self) -> None:
+        workers, self._workers = self._workers, []
+        for worker in workers:
+            worker.cancel()
+        senders, self._retired, self._sender = [*self._retired, self._sender], [], None
+        await asyncio.gather(*workers, return_exceptions=True)
+        for sender in senders:
+            if sender is not None:
+                await sender.close()
+
+
+# ------------------------------------------------------------------------------------- a single round
+
+
+async def look_at_all(settings: Settings, kind: str, project_ids: Iterable[str]) -> dict[str, Look]:
+    """
+    Look once at each project, side by side.
+
+    :param settings: how to reach Magic Hour.
+    :param kind: the kind of all of them.
+    :param project_ids: the projects.
+    """
+    from airflow_provider_magichour.transport import AsyncSender
+
+    looks: dict[str, Look] = {}
+    queue = iter(project_ids)
+
+    async def work(sender: AsyncSender) -> None:
+        for project_id in queue:
+            request = api.get_project(kind, project_id)
+            try:
+                looks[project_id] = judge(request, project_id, await sender.attempt(request))
+            except MagicHourConnectionError as error:
+                looks[project_id] = Look(blip=error)
+
+    async with AsyncSender(settings) as sender:
+        await asyncio.gather(*(work(sender) for _ in range(MAX_LOOKS)))
+    return looks
+
+
+def delay_after(wait: Wait, project_id: str, look: Look) -> float:
+    """Return the seconds until the next look at a project that one look found unfinished."""
+    now = time.time()
+    watch = _Watch(wait.kind, project_id, now, wait.usual)
+    watch.waits = (wait,)
+    if look.project is not None:
+        watch.learn(look.project, now)
+    elif look.blip is not None:
+        watch.failures = 1
+    return watch.delay(look, now)

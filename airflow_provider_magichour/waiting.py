@@ -1,0 +1,254 @@
+"""
+Waits for projects: the same for a trigger, a task that stays on its worker, and the hook.
+
+What they share is the judgement of answers, the schedule, the errors and their words.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from airflow_provider_magichour.exceptions import (
+    MagicHourError,
+    MagicHourNotFoundError,
+    MagicHourTimeoutError,
+)
+from airflow_provider_magichour.polling import Look, Poller, Wait, delay_after, look_at_all
+
+if TYPE_CHECKING:
+    from airflow_provider_magichour.polling import ReadSettings
+    from airflow_provider_magichour.transport import Settings
+
+#: At most this often, in seconds, a wait logs how far it is, and failed looks.
+LOG_INTERVAL = 30.0
+#: How many projects a message names.
+MAX_NAMED = 10
+#: The outcome of a project that Magic Hour does not know (404), where a wait goes on without it.
+MISSING = "missing"
+#: How a project may end, in a wait's outcomes.
+OUTCOMES = frozenset({"complete", "error", "canceled", "deleted", MISSING})
+
+
+class _Course:
+    """What one wait has seen so far, and what it logs of it."""
+
+    def __init__(self, wait: Wait, missing_ok: bool, logger: Any) -> None:
+        self.pending: dict[str, str | None] = dict.fromkeys(wait.ids)
+        self.outcomes: dict[str, str] = {}
+        self.projects: dict[str, Mapping[str, Any]] = {}
+        self.last_blip: MagicHourError | None = None
+        self._total = len(wait.ids)
+        self._missing_ok = missing_ok
+        self._log = logger
+        self._unknown: set[str] = set()
+        self._blips = 0
+        self._blips_logged_at = self._progress_logged_at = -LOG_INTERVAL
+        self._logged_done = 0
+
+    def take(self, project_id: str, look: Look, keep_projects: bool) -> None:
+        """
+        Take one look into account.
+
+        :raises MagicHourApiError: if it ends the wait.
+        """
+        if project_id not in self.pending:
+            return
+        if look.error is not None:
+            if not (self._missing_ok and isinstance(look.error, MagicHourNotFoundError)):
+                raise look.error
+            self._log.warning("Project %s is gone: %s", project_id, look.error)
+            self._finish(project_id, MISSING)
+        elif look.outcome is not None:
+            if keep_projects and look.project is not None:
+                self.projects[project_id] = look.project
+            self._finish(project_id, look.outcome)
+        elif look.blip is not None:
+            self._blips += 1
+            self.last_blip = look.blip
+        elif look.project is not None:
+            status = str(look.project["status"])
+            self.pending[project_id] = status
+            self.last_blip = None
+            self._warn_if_unknown(project_id, status)
+
+    def _finish(self, project_id: str, outcome: str) -> None:
+        del self.pending[project_id]
+        self.outcomes[project_id] = outcome
+        if self._total <= MAX_NAMED:
+            self._log.info("Project %s: %s", project_id, outcome)
+
+    def _warn_if_unknown(self, project_id: str, status: str) -> None:
+        from airflow_provider_magichour.api import STATUSES
+
+        if status not in STATUSES and status not in self._unknown:
+            self._unknown.add(status[:100])
+            self._log.warning(
+                "Project %s has the status %r, which this version does not know: waiting on",
+                project_id,
+                status[:100],
+            )
+
+    def say(self) -> None:
+        """Log how far the wait is and what failed, at most every half minute each."""
+        now = time.monotonic()
+        if self._blips and now - self._blips_logged_at >= LOG_INTERVAL:
+            self._log.warning(
+                "%d failed look(s), waiting on all the same; the last: %s", self._blips, self.last_blip
+            )
+            self._blips, self._blips_logged_at = 0, now
+        done = len(self.outcomes)
+        if (
+            self._total > 1
+            and now - self._progress_logged_at >= LOG_INTERVAL
+            and (done != self._logged_done or self._progress_logged_at < 0)
+        ):
+            self._log.info("%d of %d projects finished", done, self._total)
+            self._logged_done, self._progress_logged_at = done, now
+
+    def timeout(self, deadline: float) -> MagicHourTimeoutError:
+        """Return the error of a wait that reached its deadline."""
+        return timeout_error(self.pending, self._total, deadline, self.last_blip)
+
+
+def timeout_error(
+    pending: Mapping[str, str | None], total: int, deadline: float, last_blip: MagicHourError | None = None
+) -> MagicHourTimeoutError:
+    """
+    Build the error of a wait that reached its deadline.
+
+    :param pending: the projects that are not finished, with the status last seen, None for none.
+    :param total: how many projects were waited for.
+    :param deadline: in unix seconds.
+    :param last_blip: what went wrong with the last look, if it did.
+    """
+    named = [f"{project_id} ({status or 'not seen'})" for project_id, status in pending.items()][:MAX_NAMED]
+    more = f" and {len(pending) - len(named)} more" if len(pending) > len(named) else ""
+    if total == 1:
+        what = f"Project {named[0] if named else '?'} was not finished"
+    else:
+        what = f"{len(pending)} of {total} projects were not finished: {', '.join(named)}{more}"
+    when = datetime.fromtimestamp(deadline, UTC).isoformat(timespec="seconds")
+    trouble = f"; the last look failed: {last_blip}" if last_blip is not None else ""
+    return MagicHourTimeoutError(
+        f"{what} by the deadline, {when}{trouble}. Magic Hour goes on with it: "
+        "clear the task to wait again, and raise its timeout if it needs longer",
+        next(iter(pending)) if len(pending) == 1 else None,
+    )
+
+
+async def wait_for_outcomes(
+    wait: Wait,
+    name: str,
+    read_settings: ReadSettings,
+    *,
+    missing_ok: bool = False,
+    logger: Any = None,
+    projects: dict[str, Mapping[str, Any]] | None = None,
+) -> dict[str, str]:
+    """
+    Wait until all projects are finished, however they end.
+
+    :param wait: what is waited for, and until when.
+    :param name: the connection id; waits of one name in one event loop share a poller.
+    :param read_settings: reads the connection.
+    :param missing_ok: whether a project that Magic Hour does not know (404) is the outcome ``missing``
+        instead of an error that ends the wait.
+    :param logger: what the progress is logged to.
+    :param projects: filled with the finished projects, if given.
+    :return: how each project ended: ``complete``, ``error``, ``canceled``, ``deleted`` or ``missing``.
+    :raises MagicHourApiError: 401, 403 and 404.
+    :raises MagicHourTimeoutError: at the deadline.
+    """
+    course = _Course(wait, missing_ok, logger or logging.getLogger(__name__))
+    if wait.deadline <= time.time():
+        raise course.timeout(wait.deadline)
+    async with Poller.shared(name, read_settings) as poller, poller.watching(wait):
+        while course.pending:
+            left = wait.deadline - time.time()
+            if left <= 0:
+                raise course.timeout(wait.deadline)
+            for project_id, look in await wait.news(min(left, LOG_INTERVAL)):
+                course.take(project_id, look, projects is not None)
+            course.say()
+    if projects is not None:
+        projects.update(course.projects)
+    return {project_id: course.outcomes[project_id] for project_id in wait.ids}
+
+
+def wait_for_finished(
+    kind: str,
+    project_ids: Iterable[str],
+    name: str,
+    read_settings: ReadSettings,
+    deadline: float,
+    *,
+    poll_interval: float | None = None,
+    usual: float | None = None,
+    submitted_at: float | None = None,
+    missing_ok: bool = False,
+    logger: Any = None,
+) -> tuple[dict[str, str], dict[str, Mapping[str, Any]]]:
+    """
+    Wait on this thread until all projects are finished, however they end; see :func:`wait_for_outcomes`.
+
+    :return: how each project ended, and the finished projects by id.
+    """
+    from airflow_provider_magichour.transport import run_async
+
+    projects: dict[str, Mapping[str, Any]] = {}
+
+    async def wait() -> dict[str, str]:
+        what = Wait(kind, project_ids, deadline, poll_interval, usual=usual, submitted_at=submitted_at)
+        return await wait_for_outcomes(
+            what, name, read_settings, missing_ok=missing_ok, logger=logger, projects=projects
+        )
+
+    return run_async(wait), projects
+
+
+class LookedOnce(NamedTuple):
+    """
+    What a look at each project found.
+
+    :param outcomes: how the finished projects ended.
+    :param projects: the finished projects.
+    :param pending: the others, with their status, None where the look failed.
+    :param last_blip: what went wrong with the last look, if it did.
+    :param delay: seconds until the next look at the others.
+    """
+
+    outcomes: dict[str, str]
+    projects: dict[str, Mapping[str, Any]]
+    pending: dict[str, str | None]
+    last_blip: MagicHourError | None
+    delay: float
+
+    def timeout(self) -> MagicHourTimeoutError:
+        """Return the error of a wait whose deadline is now."""
+        return timeout_error(
+            self.pending, len(self.pending) + len(self.outcomes), time.time(), self.last_blip
+        )
+
+
+def look_once(wait: Wait, settings: Settings, logger: Any = None) -> LookedOnce:
+    """
+    Look once at each project, on this thread; what a sensor's poke does.
+
+    :param wait: what is waited for, and until when.
+    :param settings: how to reach Magic Hour.
+    :param logger: what is logged to.
+    :raises MagicHourApiError: 401, 403 and 404.
+    """
+    from airflow_provider_magichour.transport import run_async
+
+    looks = run_async(lambda: look_at_all(settings, wait.kind, wait.ids))
+    course = _Course(wait, missing_ok=False, logger=logger or logging.getLogger(__name__))
+    for project_id, look in looks.items():
+        course.take(project_id, look, keep_projects=True)
+    course.say()
+    delay = min((delay_after(wait, one, looks[one]) for one in course.pending), default=0.0)
+    return LookedOnce(course.outcomes, course.projects, course.pending, course.last_blip, delay)

@@ -1,0 +1,309 @@
+"""The sensor in its three modes: they look alike, judge alike and raise the same."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import (
+    AirflowException,
+    AirflowFailException,
+    AirflowSensorTimeout,
+    AirflowSkipException,
+    TaskDeferred,
+)
+
+try:
+    from airflow.sdk.exceptions import AirflowRescheduleException
+except ImportError:
+    from airflow.exceptions import AirflowRescheduleException
+
+from airflow_provider_magichour import exceptions as errors
+from airflow_provider_magichour.sensors import MagicHourProjectSensor
+from tests.support.projects import KEY, Projects, project
+from tests.support.scripted_server import Reply, scripted_server
+from tests.support.tasks import rebuilt, run_task, stored, task_context
+
+MODES = ("poke", "reschedule", "deferrable")
+
+
+@pytest.fixture
+def projects(connect: Any) -> Iterator[Projects]:
+    with scripted_server() as server:
+        connect(server.url, KEY, timeout=5)
+        yield Projects(server)
+
+
+@pytest.fixture(params=MODES)
+def mode(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+def sensor(mode: str, project_id: Any, **arguments: Any) -> MagicHourProjectSensor:
+    how: dict[str, Any] = (
+        {"deferrable": True} if mode == "deferrable" else {"mode": mode, "deferrable": False}
+    )
+    arguments = {"kind": "image", "poll_interval": 0.05, "timeout": 20, **how, **arguments}
+    return MagicHourProjectSensor(task_id="wait", project_id=project_id, **arguments)
+
+
+def run(task: MagicHourProjectSensor, **context: Any) -> Any:
+    """Run the sensor to its end, as Airflow does in its mode."""
+    around = task_context("wait", **context)
+    first = around["ti"].start_date
+    while True:
+        try:
+            return run_task(task, around)
+        except AirflowRescheduleException as again:
+            around["ti"].get_first_reschedule_date = lambda context: first
+            time.sleep(max((again.reschedule_date - datetime.now(UTC)).total_seconds(), 0))
+
+
+def test_gives_the_finished_project(mode: str, projects: Projects) -> None:
+    projects.script("p1", "queued", "rendering", "complete")
+    assert run(sensor(mode, "p1")) == project("p1")
+
+
+def test_gives_a_list_in_its_order_with_its_duplicates(mode: str, projects: Projects) -> None:
+    projects.script("p1", "rendering", "complete")
+    found = run(sensor(mode, ["p2", "p1", "p2"]))
+    assert [one["id"] for one in found] == ["p2", "p1", "p2"]
+
+
+def test_asks_once_for_an_id_given_twice(mode: str, projects: Projects) -> None:
+    assert run(sensor(mode, ["p1", "p1"], return_projects=False)) == [{"id": "p1", "status": "complete"}] * 2
+    assert projects.asked["p1"] == 1
+
+
+@pytest.mark.parametrize(
+    ("last", "error", "words"),
+    [
+        (
+            project("p1", "error", error={"code": "no_source_face", "message": "no face"}),
+            errors.MagicHourProjectFailedError,
+            "Project p1 failed (no_source_face): no face",
+        ),
+        ("canceled", errors.MagicHourProjectCanceledError, "Project p1 was canceled"),
+        (project("p1", enabled=False), errors.MagicHourNotFoundError, "p1 was deleted"),
+        (Reply(404, {"message": "none such"}), errors.MagicHourNotFoundError, "none such"),
+        (Reply(403, {"message": "not for you"}), errors.MagicHourPermissionError, "not for you"),
+        (Reply(401, {"message": "bad key"}), errors.MagicHourAuthenticationError, "bad key"),
+    ],
+)
+def test_raises_what_went_wrong(
+    mode: str, projects: Projects, last: Any, error: type[Exception], words: str
+) -> None:
+    projects.script("p1", "rendering", last)
+    with pytest.raises(error) as caught:
+        run(sensor(mode, "p1"))
+    assert words in str(caught.value)
+    assert isinstance(caught.value, AirflowFailException)
+
+
+def test_tells_instead_of_failing_where_asked(mode: str, projects: Projects) -> None:
+    projects.script("p1", "canceled")
+    projects.script("p2", project("p2", enabled=False))
+    found = run(sensor(mode, ["p1", "p2", "p3"], fail_on_error=False))
+    assert [(one["status"], one["enabled"]) for one in found] == [
+        ("canceled", True),
+        ("complete", False),
+        ("complete", True),
+    ]
+    statuses = run(sensor(mode, ["p1", "p2"], fail_on_error=False, return_projects=False))
+    assert statuses == [{"id": "p1", "status": "canceled"}, {"id": "p2", "status": "deleted"}]
+
+
+def test_fails_for_one_of_a_list_when_all_are_finished(mode: str, projects: Projects) -> None:
+    projects.script("p2", "canceled")
+    projects.script("p1", "rendering", "rendering", "rendering", "complete")
+    with pytest.raises(errors.MagicHourProjectCanceledError):
+        run(sensor(mode, ["p1", "p2"], return_projects=False))
+    assert projects.asked["p1"] == 4
+
+
+@pytest.mark.parametrize("blip", [Reply(500), Reply(429), Reply(drop=True), Reply(200, b"<html>oops")])
+def test_rides_out_a_failed_look(mode: str, projects: Projects, blip: Reply) -> None:
+    projects.script("p1", blip, "rendering", blip, "complete")
+    assert run(sensor(mode, "p1"))["status"] == "complete"
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {},
+        {"status": None},
+        {"status": 7},
+        {"id": "p2", "status": "complete"},
+        Reply(200, ["complete"]),
+        Reply(200, b""),
+        Reply(200, b"[" * 100_000),
+        Reply(200, b"\xff\xfe"),
+        Reply(302, headers={"Location": "http://127.0.0.1:9/"}),
+    ],
+)
+def test_does_not_believe_an_answer_that_is_no_such_project(mode: str, projects: Projects, odd: Any) -> None:
+    projects.script("p1", odd, "canceled")
+    with pytest.raises(errors.MagicHourProjectCanceledError):
+        run(sensor(mode, "p1"))
+
+
+def test_waits_on_an_unknown_status_and_warns_once(
+    mode: str, projects: Projects, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    projects.script("p1", "post-processing", "post-processing", "complete")
+    assert run(sensor(mode, "p1", return_projects=True))["status"] == "complete"
+    said = "".join(capfd.readouterr()) + caplog.text
+    assert said.count("status 'post-processing'") == (
+        2 if mode == "reschedule" else 1
+    )  # rescheduled, each look is a process
+
+
+def test_times_out_alike(mode: str, projects: Projects) -> None:
+    projects.script("p1", "rendering")
+    with pytest.raises(errors.MagicHourSensorTimeoutError) as caught:
+        run(sensor(mode, ["p1", "p2"], timeout=1))
+    assert isinstance(caught.value, errors.MagicHourTimeoutError)
+    assert isinstance(caught.value, AirflowSensorTimeout)
+    assert str(caught.value).startswith("1 of 2 projects were not finished: p1 (rendering) by the deadline, ")
+    assert caught.value.project_id == "p1"
+
+
+def test_times_out_alike_under_a_server_that_is_down(mode: str, projects: Projects) -> None:
+    projects.script("p1", Reply(503, {"message": "overloaded"}))
+    with pytest.raises(errors.MagicHourSensorTimeoutError, match="overloaded"):
+        run(sensor(mode, "p1", timeout=1))
+
+
+@pytest.mark.parametrize("lenient", ["soft_fail", "never_fail"])
+@pytest.mark.parametrize("last", ["canceled", "rendering", Reply(404)])
+def test_skips_instead_of_failing(mode: str, projects: Projects, last: Any, lenient: str) -> None:
+    projects.script("p1", last)
+    with pytest.raises(AirflowSkipException):
+        run(sensor(mode, "p1", timeout=1, **{lenient: True}))
+
+
+@pytest.mark.parametrize("lenient", ["soft_fail", "never_fail"])
+def test_skips_when_resumed_by_airflow(projects: Projects, lenient: str) -> None:
+    task = sensor("deferrable", "p1", **{lenient: True})
+    event = {"kind": "image", "outcomes": {"p1": "canceled"}}
+    projects.script("p1", "canceled")
+    with pytest.raises(AirflowSkipException):
+        task.resume_execution("execute_complete", {"event": event}, task_context("wait"))
+
+
+def test_airflows_own_timeout_of_a_deferral_is_told_alike(projects: Projects) -> None:
+    task = sensor("deferrable", "p1")
+    with pytest.raises(errors.MagicHourSensorTimeoutError, match="p1"):
+        task.resume_execution("__fail__", {"error": "Trigger timeout"}, task_context("wait"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ({"project_id": None}, "project_id"),
+        ({"project_id": ""}, "project_id"),
+        ({"project_id": "  "}, "project_id"),
+        ({"project_id": []}, "project_id"),
+        ({"kind": "sculpture"}, "kind"),
+        ({"kind": None}, "kind"),
+        ({"poll_interval": 0}, "poll_interval"),
+        ({"poll_interval": -1}, "poll_interval"),
+        ({"poll_interval": float("nan")}, "poll_interval"),
+        ({"poll_interval": "5"}, "poll_interval"),
+        ({"timeout": -1}, "timeout"),
+        ({"poke_interval": -1}, "poke_interval"),
+    ],
+)
+def test_refuses_bad_arguments_at_construction(arguments: dict[str, Any], named: str) -> None:
+    with pytest.raises((ValueError, AirflowException), match=named):
+        sensor("poke", **{"project_id": "p1", **arguments})
+
+
+@pytest.mark.parametrize("value", [None, "", [], ["p1", None], "../p1", {"id": "p1"}, 7])
+def test_refuses_a_rendered_value_that_is_no_id(mode: str, projects: Projects, value: Any) -> None:
+    task = sensor(mode, "p1")
+    task.project_id = value
+    with pytest.raises(errors.MagicHourArgumentError, match="project_id"):
+        run(task)
+    assert not projects.asked
+
+
+def deferred(task: MagicHourProjectSensor, context: Any) -> TaskDeferred:
+    with pytest.raises(TaskDeferred) as caught:
+        task.execute(context)
+    return caught.value
+
+
+def test_defers_once_without_a_secret(projects: Projects) -> None:
+    context = task_context("wait")
+    ended = deferred(sensor("deferrable", [f"p{n}" for n in range(1000)]), context)
+    assert KEY not in json.dumps(stored(ended.trigger.serialize()[1]))
+    assert len(rebuilt(ended.trigger).project_ids) == 1000
+    assert context["ti"].xcoms.pull("wait", "_link_MagicHourProjectLink").endswith("?imageId=p0")
+
+
+def test_counts_the_deadline_from_the_start_of_the_try(projects: Projects) -> None:
+    start = datetime.now(UTC) - timedelta(seconds=100)
+    context = task_context("wait", start_date=start)
+    ended = deferred(sensor("deferrable", "p1", timeout=3600), context)
+    assert ended.trigger.deadline == start.timestamp() + 3600
+    assert ended.timeout is not None
+    assert ended.timeout.total_seconds() > 3500 + 60
+    shorter = sensor("deferrable", "p1", timeout=3600, execution_timeout=timedelta(minutes=10))
+    assert deferred(shorter, context).trigger.deadline == start.timestamp() + 600
+
+
+def test_takes_an_explicit_poke_interval_for_its_own(projects: Projects) -> None:
+    plain = {"poll_interval": None}
+    assert deferred(sensor("deferrable", "p1", **plain), task_context()).trigger.poll_interval is None
+    explicit = sensor("deferrable", "p1", poke_interval=7, **plain)
+    assert deferred(explicit, task_context()).trigger.poll_interval == 7
+    both = sensor("deferrable", "p1", poke_interval=timedelta(seconds=7), poll_interval=3)
+    assert deferred(both, task_context()).trigger.poll_interval == 3
+
+
+def test_reschedules_after_the_adaptive_interval(projects: Projects) -> None:
+    created = datetime.now(UTC).isoformat()
+    projects.script("p1", project("p1", "rendering", type="NEW_TYPE", created_at=created))
+    with pytest.raises(AirflowRescheduleException) as caught:
+        sensor("reschedule", "p1", kind="video", poll_interval=None).execute(task_context("wait"))
+    assert 4 < (caught.value.reschedule_date - datetime.now(UTC)).total_seconds() < 11
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        None,
+        "complete",
+        {},
+        {"kind": "video", "outcomes": {"p1": "complete"}},
+        {"kind": "image", "outcomes": {"p2": "complete"}},
+        {"kind": "image", "outcomes": {"p1": "complete", "p2": "complete"}},
+        {"kind": "image", "outcomes": {}},
+        {"kind": "image", "outcomes": {"p1": "rendering"}},
+        {"kind": "image", "outcomes": {"p1": ["complete"]}},
+        {"kind": "image", "project_ids": ["p2"], "error": {"class": "MagicHourError", "args": ["x"]}},
+        {"kind": "image", "project_ids": ["p1"], "error": {"class": "SystemExit", "args": []}},
+        {"kind": "image", "project_ids": ["p1"], "error": None},
+    ],
+)
+def test_fails_closed_on_an_event_that_is_not_its_own(projects: Projects, event: Any) -> None:
+    with pytest.raises(errors.MagicHourError):
+        sensor("deferrable", "p1").execute_complete(task_context("wait"), event)
+    assert not projects.asked
+
+
+def test_an_event_that_magic_hour_contradicts_fails(projects: Projects) -> None:
+    projects.script("p1", "rendering")
+    event = {"kind": "image", "outcomes": {"p1": "complete"}}
+    with pytest.raises(errors.MagicHourError, match="not finished"):
+        sensor("deferrable", "p1").execute_complete(task_context("wait"), event)
+
+
+def test_a_missing_connection_says_what_to_make(mode: str) -> None:
+    with pytest.raises(errors.MagicHourConnectionNotFoundError, match="nowhere"):
+        run(sensor(mode, "p1", magichour_conn_id="nowhere"))

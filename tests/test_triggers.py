@@ -1,0 +1,128 @@
+"""The trigger: one event, small, about its own projects; and what it leaves behind: nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from airflow_provider_magichour import exceptions as errors
+from airflow_provider_magichour.exceptions import MagicHourArgumentError
+from airflow_provider_magichour.polling import Poller
+from airflow_provider_magichour.triggers import MagicHourProjectTrigger, read_event
+from tests.support.projects import KEY, Projects
+from tests.support.scripted_server import Reply, scripted_server
+from tests.support.tasks import rebuilt, run_trigger
+
+
+@pytest.fixture
+def projects(connect: Any) -> Iterator[Projects]:
+    with scripted_server() as server:
+        connect(server.url, KEY, timeout=5)
+        yield Projects(server)
+
+
+def trigger(project_ids: Any, seconds: float = 20, **more: Any) -> MagicHourProjectTrigger:
+    arguments = {"poll_interval": 0.05, **more}
+    return MagicHourProjectTrigger(
+        "image", project_ids, "magichour_default", time.time() + seconds, **arguments
+    )
+
+
+def test_comes_back_from_storage_as_it_was() -> None:
+    one = trigger(["p1", "p2"], usual_seconds=9, submitted_at=1.5, missing_ok=True)
+    assert rebuilt(one).serialize() == one.serialize()
+    assert set(one.serialize()[1]) >= {
+        "kind",
+        "project_ids",
+        "magichour_conn_id",
+        "deadline",
+        "poll_interval",
+    }
+
+
+def test_fires_how_each_project_ended(projects: Projects) -> None:
+    projects.script("p2", "rendering", "canceled")
+    event = run_trigger(trigger(["p1", "p2"]))
+    assert event == {"kind": "image", "outcomes": {"p1": "complete", "p2": "canceled"}}
+    assert read_event(event, "image", ["p2", "p1", "p2"]) == {"p2": "canceled", "p1": "complete"}
+
+
+def test_records_a_missing_project_where_asked(projects: Projects) -> None:
+    projects.script("p2", Reply(404, {"message": "none such"}))
+    event = run_trigger(trigger(["p1", "p2"], missing_ok=True))
+    assert read_event(event, "image", ["p1", "p2"]) == {"p1": "complete", "p2": "missing"}
+
+
+def test_a_passed_deadline_ends_the_wait_without_a_look(projects: Projects) -> None:
+    event = run_trigger(trigger(["p1"], seconds=-1))
+    with pytest.raises(errors.MagicHourTimeoutError, match="p1"):
+        read_event(event, "image", ["p1"])
+    assert not projects.asked
+
+
+def test_a_server_that_hangs_does_not_move_the_deadline(projects: Projects) -> None:
+    projects.script("p1", Reply(delay=4))
+    started = time.monotonic()
+    event = run_trigger(trigger(["p1"], seconds=1))
+    assert time.monotonic() - started < 3.5
+    with pytest.raises(errors.MagicHourTimeoutError):
+        read_event(event, "image", ["p1"])
+
+
+def test_a_missing_connection_is_an_event(projects: Projects, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("AIRFLOW_CONN_MAGICHOUR_DEFAULT")
+    event = run_trigger(trigger(["p1"]))
+    with pytest.raises(errors.MagicHourConnectionNotFoundError, match="magichour_default"):
+        read_event(event, "image", ["p1"])
+
+
+def test_the_key_is_in_no_event(projects: Projects) -> None:
+    projects.keys = {"another"}
+    event = run_trigger(trigger(["p1"]))
+    assert KEY not in json.dumps(event)
+    with pytest.raises(errors.MagicHourAuthenticationError):
+        read_event(event, "image", ["p1"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ({"kind": "sculpture"}, "kind"),
+        ({"project_ids": []}, "project_ids"),
+        ({"project_ids": ["../x"]}, "project_ids"),
+        ({"deadline": float("nan")}, "deadline"),
+        ({"poll_interval": 0}, "poll_interval"),
+    ],
+)
+def test_refuses_bad_arguments(arguments: dict[str, Any], named: str) -> None:
+    good = {"kind": "image", "project_ids": ["p1"], "magichour_conn_id": "c", "deadline": 1.0}
+    with pytest.raises(MagicHourArgumentError, match=named):
+        MagicHourProjectTrigger(**{**good, **arguments})
+
+
+def test_takes_one_id_for_a_list_of_it() -> None:
+    assert trigger("p1").project_ids == ["p1"]
+
+
+def test_a_canceled_trigger_leaves_the_others_their_poller(projects: Projects) -> None:
+    projects.script("p1", *["rendering"] * 8, "complete")
+    projects.script("p2", Reply(delay=0.3, body={"id": "p2", "status": "rendering"}))
+
+    async def main() -> Any:
+        keep = asyncio.ensure_future(anext(trigger(["p1"]).run()))
+        drop = asyncio.ensure_future(anext(trigger(["p2"]).run()))
+        await asyncio.sleep(0.2)  # in the middle of a look at p2
+        drop.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await drop
+        event = await keep
+        assert not Poller._shared[asyncio.get_running_loop()]
+        assert len(asyncio.all_tasks()) == 1
+        return event.payload
+
+    assert asyncio.run(main())["outcomes"] == {"p1": "complete"}
