@@ -29,6 +29,8 @@ def get_provider_info() -> dict[str, Any]:
         ],
         "hooks": modules("hooks"),
         "operators": modules("operators"),
+        "sensors": modules("sensors"),
+        "triggers": modules("triggers"),
         "connection-types": [
             {
                 "connection-type": "magichour",
