@@ -20,6 +20,9 @@ __all__ = [
     "MagicHourApiError",
     "MagicHourArgumentError",
     "MagicHourAuthenticationError",
+    "MagicHourBatchError",
+    "MagicHourBatchFailedError",
+    "MagicHourBudgetError",
     "MagicHourConnectionError",
     "MagicHourConnectionNotFoundError",
     "MagicHourDownloadError",
@@ -36,6 +39,7 @@ __all__ = [
     "MagicHourServerError",
     "MagicHourTimeoutError",
     "MagicHourUncertainSubmitError",
+    "MagicHourUploadError",
 ]
 
 
@@ -221,6 +225,22 @@ class MagicHourDownloadError(MagicHourError):
 
     def __str__(self) -> str:
         return str(self.args[0])
+
+
+class MagicHourUploadError(MagicHourError):
+    """A file could not be uploaded; nothing was paid for, and a later try may pass."""
+
+
+class MagicHourBudgetError(MagicHourError, AirflowFailException):
+    """A create call was not made, because it might cost more than ``max_credits`` or the account allows."""
+
+
+class MagicHourBatchError(MagicHourError):
+    """Several of a list's bodies or projects failed; a retry works on those alone, and may mend some."""
+
+
+class MagicHourBatchFailedError(MagicHourBatchError, AirflowFailException):
+    """Several of a list's bodies or projects failed, and a retry would mend none of them."""
 
 
 class MagicHourUncertainSubmitError(MagicHourError, AirflowFailException):

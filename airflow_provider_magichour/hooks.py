@@ -32,6 +32,7 @@ from airflow_provider_magichour.tools import check_kind
 if TYPE_CHECKING:
     import requests
 
+    from airflow_provider_magichour.transfer.upload import Source
     from airflow_provider_magichour.transport import Sender, Settings
 
 
@@ -362,6 +363,28 @@ class MagicHourHook(BaseHook):
             paths = [file["path"] for file in files]
         return {**project, "downloaded_paths": paths}
 
+    @overload
+    def upload_file(self, path: Source) -> str: ...
+    @overload
+    def upload_file(self, path: list[Source]) -> list[str]: ...
+    def upload_file(self, path: Any) -> Any:
+        """
+        Upload a file and return what create calls take: ``api-assets/...``.
+
+        :param path: a local path, an object-storage URL such as ``s3://bucket/face.png``, a path object or
+            an open binary file that has a name; or a list of them, which are uploaded side by side. What
+            Magic Hour can read by itself (``https://...``, ``api-assets/...``) is returned as it is.
+        :raises MagicHourArgumentError: if there is no such file, or it is empty or of an unknown type.
+        :raises MagicHourUploadError: if it could not be uploaded; a later try may pass.
+        """
+        from airflow_provider_magichour.transfer.upload import upload_all
+
+        many = isinstance(path, list | tuple)
+        sources = list(path) if many else [path]
+        answers = upload_all(self.settings, [(source, "") for source in sources])
+        uploaded = _all_or_error([str(source) for source in sources], answers)
+        return uploaded if many else uploaded[0]
+
     def detect_faces(self, body: dict[str, Any]) -> dict[str, Any]:
         """
         Start a face detection.
@@ -397,7 +420,7 @@ def _all_or_error(ids: Sequence[str], answers: list[Any]) -> list[Any]:
     if len(failed) == 1:
         raise failed[0][1]
     details = "; ".join(f"{one}: {error}" for one, error in failed)
-    raise MagicHourError(f"{len(failed)} of {len(ids)} projects failed: {details}") from failed[0][1]
+    raise MagicHourError(f"{len(failed)} of {len(ids)} failed: {details}") from failed[0][1]
 
 
 def raise_project_errors(projects: Iterable[Mapping[str, Any]]) -> None:

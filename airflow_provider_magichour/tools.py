@@ -103,7 +103,7 @@ TOOLS: Mapping[str, Tool] = {
 #: File extensions that the upload call takes, by the asset's type.
 UPLOAD_EXTENSIONS: Mapping[Kind, tuple[str, ...]] = {
     "video": ("mp4", "m4v", "mov", "webm", "gif"),
-    "audio": ("mp3", "wav", "aac", "flac", "weba", "m4a", "opus", "ogg", "oga", "aiff", "amr"),
+    "audio": ("mp3", "wav", "aac", "flac", "webm", "weba", "m4a", "opus", "ogg", "oga", "aiff", "amr"),
     "image": ("png", "jpg", "jpeg", "jfif", "heic", "heif", "webp", "avif", "jp2", "tiff", "tif", "bmp"),
 }
 

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+from airflow_provider_magichour.operators.assets import MagicHourUploadOperator
+from airflow_provider_magichour.operators.create import MagicHourCreateProjectOperator
 from airflow_provider_magichour.operators.delete import MagicHourDeleteProjectOperator
 from airflow_provider_magichour.operators.download import MagicHourDownloadOperator
 
-__all__ = ["MagicHourDeleteProjectOperator", "MagicHourDownloadOperator"]
+__all__ = [
+    "MagicHourCreateProjectOperator",
+    "MagicHourDeleteProjectOperator",
+    "MagicHourDownloadOperator",
+    "MagicHourUploadOperator",
+]

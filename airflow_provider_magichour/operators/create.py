@@ -1,0 +1,199 @@
+"""Starts projects."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from airflow.providers.common.compat.sdk import AirflowFailException
+
+from airflow_provider_magichour.arguments import check_body, is_many
+from airflow_provider_magichour.exceptions import (
+    MagicHourArgumentError,
+    MagicHourBatchError,
+    MagicHourBatchFailedError,
+    MagicHourError,
+)
+from airflow_provider_magichour.links import MagicHourProjectLink
+from airflow_provider_magichour.operators.base import MagicHourOperator
+from airflow_provider_magichour.tools import tool_kind
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context
+
+    from airflow_provider_magichour.durable import Memory, Submit
+
+#: How long a list's create calls go on while 429 says that the plan renders no more at once, in seconds.
+LIMIT_PATIENCE = 3600.0
+
+
+class MagicHourCreateProjectOperator(MagicHourOperator):
+    """
+    Start a project, which costs credits, and return its id without waiting for it.
+
+    It is paid once: on Airflow 3.3 and newer, a retry goes on with the project that an earlier try made.
+    See "Paying once" in the documentation for what a Clear does.
+
+    :param tool: the path segment of the create call, such as ``text-to-video``. (templated)
+    :param body: the create call's JSON object, or a list of them. What is a local path or an object-storage
+        URL under ``assets`` is uploaded first. (templated)
+    :param kind: ``image``, ``video`` or ``audio``; needed for a tool that this version does not know.
+        (templated)
+    :param durable: whether to remember the submit in Airflow's task state store.
+    :param retry_uncertain_submit: whether a retry submits anew where nobody knows if an earlier try did;
+        this may cost the credits twice.
+    :param max_credits: what all bodies together may cost. Nothing is submitted while the account has less,
+        and no further body once it could be exceeded; a warning is logged above 80 %.
+    :return: ``{"id", "kind", "tool", "credits_charged"}``, for a list of bodies a list of these.
+    :raises MagicHourUncertainSubmitError: if nobody knows whether the create call was accepted.
+    :raises MagicHourBudgetError: if ``max_credits`` forbids the submit.
+    """
+
+    template_fields: Sequence[str] = (*MagicHourOperator.template_fields, "tool", "body", "kind")
+    template_fields_renderers: ClassVar[dict[str, str]] = {"body": "json"}
+
+    def __init__(
+        self,
+        *,
+        tool: str,
+        body: dict[str, Any] | list[dict[str, Any]],
+        kind: str | None = None,
+        durable: bool = True,
+        retry_uncertain_submit: bool = False,
+        max_credits: float | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.tool = tool
+        self.body = body
+        self.kind = kind
+        self.durable = durable
+        self.retry_uncertain_submit = retry_uncertain_submit
+        self.max_credits = max_credits
+        if is_settled(tool) and is_settled(kind):
+            tool_kind(tool, kind)
+        if is_settled(body):
+            check_bodies(body)
+        if max_credits is not None and (
+            isinstance(max_credits, bool) or not isinstance(max_credits, int | float) or not max_credits > 0
+        ):
+            raise MagicHourArgumentError(
+                f"max_credits must be a number of credits above 0, not {max_credits!r}"
+            )
+
+    def execute(self, context: Context) -> Any:
+        """Submit, or take up what an earlier try submitted."""
+        memory = self._remember(context)
+        kind = tool_kind(self.tool, self.kind)
+        outcomes = self._submit(context, memory)
+        projects = [
+            {
+                "id": one.id,
+                "kind": kind,
+                "tool": self.tool,
+                "credits_charged": one.credits_charged,
+            }
+            for one in outcomes
+            if not isinstance(one, MagicHourError)
+        ]
+        self._raise_for_failed(context, outcomes, projects)
+        memory.succeed()
+        return projects if is_many(self.body) else projects[0]
+
+    def _remember(self, context: Mapping[str, Any]) -> Memory:
+        from airflow_provider_magichour.durable import Memory
+
+        memory = Memory.of_task(context, durable=self.durable)
+        if self.durable and not memory.lasts:
+            self.log.warning(
+                "This Airflow keeps no task state (3.3 and newer do), so a retry of this task would submit "
+                "anew and pay again. retries=0 on a MagicHourCreateProjectOperator, with a "
+                "MagicHourProjectSensor behind it, avoids that."
+            )
+        return memory
+
+    def _submit(self, context: Mapping[str, Any], memory: Memory) -> list[Submit | MagicHourError]:
+        """Submit all bodies; return each one's project or error."""
+        from airflow_provider_magichour.operators.submit import Submitter
+
+        bodies = check_bodies(self.body)
+        kind = tool_kind(self.tool, self.kind)
+        outcomes = Submitter(
+            self.hook,
+            self.tool,
+            kind,
+            memory,
+            retry_uncertain_submit=self.retry_uncertain_submit,
+            max_credits=self.max_credits,
+            patience=self._limit_patience(),
+        ).submit(bodies)
+        first = next((one.id for one in outcomes if not isinstance(one, MagicHourError)), None)
+        if first:
+            MagicHourProjectLink.push(context, kind, first)
+        return outcomes
+
+    def _limit_patience(self) -> float:
+        return LIMIT_PATIENCE
+
+    def _raise_for_failed(
+        self, context: Mapping[str, Any], outcomes: Sequence[Any], results: list[Any]
+    ) -> None:
+        """
+        Raise the errors among the outcomes as one.
+
+        Before that, leave the results of the others as XCom ``results``: a failed task returns none.
+        """
+        failed = [
+            (position, error) for position, error in enumerate(outcomes) if isinstance(error, MagicHourError)
+        ]
+        if not failed:
+            return
+        if not is_many(self.body):
+            raise failed[0][1]
+        context["ti"].xcom_push(key="results", value=results)
+        raise batch_error(failed, len(outcomes))
+
+
+def batch_error(failed: Sequence[tuple[int, MagicHourError]], total: int) -> MagicHourError:
+    """Return the errors of a list's bodies as one, which a retry may mend where it may mend one of them."""
+    note = f"{len(failed)} of {total} bodies failed; the XCom 'results' holds what came of the others"
+    if len(failed) == 1:
+        failed[0][1].add_note(f"body[{failed[0][0]}]: {note}")
+        return failed[0][1]
+    said: dict[str, list[str]] = {}
+    for position, error in failed:
+        said.setdefault(str(error), []).append(f"body[{position}]")
+    details = "; ".join(f"{', '.join(names)}: {text}" for text, names in said.items())
+    final = all(isinstance(error, AirflowFailException) for _, error in failed)
+    return (MagicHourBatchFailedError if final else MagicHourBatchError)(f"{note}: {details}")
+
+
+def check_bodies(body: object) -> list[dict[str, Any]]:
+    """
+    Return one body or a list of bodies as a list.
+
+    :raises MagicHourArgumentError: if one is no JSON object, or there is none.
+    """
+    if isinstance(body, str):
+        raise MagicHourArgumentError(
+            "body must be a dict, the JSON object of the create call, or a list of them, not a str. Where it "
+            "is a template, set render_template_as_native_obj=True in the DAG, or pass the task's output"
+        )
+    if not isinstance(body, str) and is_many(body):
+        bodies = [check_body(one, f"body[{position}]") for position, one in enumerate(body)]  # type: ignore[var-annotated, arg-type]
+        if not bodies:
+            raise MagicHourArgumentError("body is an empty list, so there is nothing to submit")
+        return bodies
+    return [check_body(body)]
+
+
+def is_settled(value: Any) -> bool:
+    """Tell whether an argument holds no template, so that it can be checked before the task runs."""
+    if isinstance(value, str):
+        return "{{" not in value and "{%" not in value
+    if isinstance(value, Mapping):
+        return all(is_settled(each) for each in value.values())
+    if isinstance(value, list | tuple):
+        return all(is_settled(each) for each in value)
+    # anything but JSON may be what Airflow resolves at run time
+    return value is None or isinstance(value, bool | int | float)

@@ -1,0 +1,383 @@
+"""
+Files from object storage to Magic Hour: streamed to presigned URLs, several side by side.
+
+The API gives a URL for each file; the bytes go there without the API key. A URL that has expired, or a PUT
+that broke, is made good with a fresh URL: uploads cost nothing.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import mimetypes
+import os
+import random
+import re
+import stat
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path, PurePath
+from typing import IO, TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from urllib.parse import urlsplit
+
+import requests
+import tenacity
+from airflow.providers.common.compat.sdk import ObjectStoragePath
+
+from airflow_provider_magichour import api, retry
+from airflow_provider_magichour.exceptions import (
+    MagicHourArgumentError,
+    MagicHourError,
+    MagicHourUploadError,
+)
+from airflow_provider_magichour.tools import UPLOAD_EXTENSIONS
+from airflow_provider_magichour.transport import CONNECT_TIMEOUT, USER_AGENT, Sender
+
+if TYPE_CHECKING:
+    from airflow_provider_magichour.transport import Settings
+
+log = logging.getLogger(__name__)
+
+#: What can be uploaded: a path or object-storage URL, a path object, or an open binary file with a name.
+Source: TypeAlias = "str | os.PathLike[str] | ObjectStoragePath | IO[bytes]"
+
+#: Files uploaded side by side.
+MAX_PARALLEL = 4
+#: Bytes read from storage at once; every read of an object-storage file has its price.
+CHUNK = 1024 * 1024
+#: What no fresh URL mends: the file itself is refused.
+_REFUSED = frozenset({411, 413, 414, 415})
+
+
+class _Target(NamedTuple):
+    """A place to put one file's bytes, and the name that create calls know it by."""
+
+    url: str
+    file_path: str
+
+
+def is_remote(value: object) -> bool:
+    """Tell whether Magic Hour can read this by itself: an http(s) URL, or an earlier upload."""
+    if not isinstance(value, str):
+        return False
+    return value.startswith("api-assets/") or re.match(r"https?://[^/]", value, re.IGNORECASE) is not None
+
+
+def asset_type(name: str, hint: str = "") -> tuple[str, str]:
+    """
+    Return the upload call's ``type`` and ``extension`` for a file.
+
+    :param name: the file's name.
+    :param hint: the body's field that it is for: ``webm`` may be a video or an audio.
+    :raises MagicHourArgumentError: if the name's extension is none that Magic Hour takes.
+    """
+    extension = PurePath(name).suffix.lower().lstrip(".")
+    kinds = [kind for kind, known in UPLOAD_EXTENSIONS.items() if extension in known]
+    for kind in kinds:
+        if kind in hint:
+            return kind, extension
+    if kinds:
+        return kinds[0], extension
+    guessed = (mimetypes.guess_type(f"file.{extension}", strict=False)[0] or "").partition("/")[0]
+    if guessed in UPLOAD_EXTENSIONS and re.fullmatch("[a-z0-9]+", extension):
+        return guessed, extension  # a newer format; Magic Hour itself says whether it takes it
+    known_types = "; ".join(f"{kind}: {', '.join(known)}" for kind, known in UPLOAD_EXTENSIONS.items())
+    raise MagicHourArgumentError(
+        f"{name!r} cannot be uploaded: Magic Hour takes no files that end in {f'.{extension}'!r}. "
+        f"It takes {known_types}"
+    )
+
+
+def upload_all(settings: Settings, sources: Sequence[tuple[Source, str]]) -> list[str | MagicHourError]:
+    """
+    Upload files side by side.
+
+    :param settings: how to reach Magic Hour.
+    :param sources: each file with a hint at its type, see :func:`asset_type`; what Magic Hour can read by
+        itself is left alone.
+    :return: in their order, what create calls take (``api-assets/...``), or the error.
+    """
+
+    def upload(source_and_hint: tuple[Source, str]) -> str | MagicHourError:
+        source, hint = source_and_hint
+        try:
+            return upload_one(Sender(settings), source, hint)
+        except MagicHourError as error:
+            return error
+
+    if len(sources) == 1:
+        return [upload(sources[0])]
+    with ThreadPoolExecutor(MAX_PARALLEL, thread_name_prefix="magichour-upload") as executor:
+        return list(executor.map(upload, sources))
+
+
+def upload_one(sender: Sender, source: Source, hint: str = "") -> str:
+    """
+    Upload one file.
+
+    :return: what create calls take: ``api-assets/...``.
+    :raises MagicHourArgumentError: if there is no such file, or it is empty or of an unknown type.
+    :raises MagicHourUploadError: if it could not be uploaded; a later try may pass.
+    """
+    if isinstance(source, str) and is_remote(source):
+        return source
+    retrying = tenacity.Retrying(
+        retry=tenacity.retry_if_exception_type(_AgainError),
+        stop=tenacity.stop_after_attempt(sender.settings.max_attempts),
+        wait=lambda state: retry.retry_wait(state.attempt_number, None, random.random()),
+        before_sleep=lambda state: log.warning(
+            "%s; trying again with a fresh URL", state.outcome and state.outcome.exception()
+        ),
+        reraise=True,
+    )
+    with _open(source) as (name, size, file):
+        type_and_extension = asset_type(name, hint)
+
+        def attempt() -> str:
+            target = _ask_for_target(sender, *type_and_extension)
+            file.seek(0)
+            _put(sender.settings, target, name, file, size)
+            return target.file_path
+
+        try:
+            file_path = retrying(attempt)
+        except _AgainError as error:
+            raise MagicHourUploadError(str(error)) from error
+    log.info("Uploaded %s (%d bytes) as %s", name, size, file_path)
+    return file_path
+
+
+class _AgainError(Exception):
+    """A PUT failed in a way that a fresh URL may mend."""
+
+
+def _ask_for_target(sender: Sender, kind: str, extension: str) -> _Target:
+    answer = sender.send(api.upload_urls([(kind, extension)]))
+    try:
+        item = answer["items"][0]
+        target = _Target(item["upload_url"], item["file_path"])
+        parts = urlsplit(target.url)
+    except (TypeError, KeyError, IndexError, ValueError, AttributeError):
+        raise MagicHourUploadError(
+            "Magic Hour gave no upload URL where one was asked for: is the connection's host the API?"
+        ) from None
+    if parts.scheme not in {"http", "https"} or not parts.hostname or not isinstance(target.file_path, str):
+        raise MagicHourUploadError("Magic Hour gave an upload URL that is not http(s)")
+    if _is_over(item.get("expires_at")):
+        raise _AgainError("The upload URL had expired when it arrived")
+    return target
+
+
+def _is_over(expires_at: object) -> bool:
+    try:
+        when = datetime.fromisoformat(str(expires_at))
+    except ValueError:
+        return False
+    return (when if when.tzinfo else when.replace(tzinfo=UTC)) <= datetime.now(UTC)
+
+
+def _put(settings: Settings, target: _Target, name: str, file: IO[bytes], size: int) -> None:
+    """Send the bytes, with their length announced and nothing that tells who sends them."""
+    body = _Body(file, size)
+    host = urlsplit(target.url).hostname
+    with requests.Session() as session:
+        session.auth = _NoAuth()
+        try:
+            with session.put(
+                target.url,
+                data=body,
+                headers={"User-Agent": USER_AGENT},
+                timeout=(min(CONNECT_TIMEOUT, settings.timeout), settings.timeout),
+                allow_redirects=False,
+                stream=True,
+            ) as response:
+                status = response.status_code
+                said = api.Response(status, {}, response.raw.read(4096, decode_content=True) or b"")
+        except (requests.RequestException, OSError) as error:
+            # the exception's own text holds the signed URL
+            raise _AgainError(f"Uploading {name} to {host} broke off: {type(error).__name__}") from error
+    if body.is_short:
+        raise MagicHourUploadError(f"{name} became shorter than its {size} bytes while it was uploaded")
+    if 200 <= status < 300:
+        return
+    message = f"Uploading {name}: {host} answered {status}: {api.quoted_message(said)}"
+    if status in _REFUSED:
+        raise MagicHourUploadError(message)
+    raise _AgainError(message)
+
+
+class _NoAuth(requests.auth.AuthBase):
+    """Signs nothing; as an auth object it also keeps ``requests`` from using a ``.netrc`` entry."""
+
+    def __call__(self, prepared: requests.PreparedRequest) -> requests.PreparedRequest:
+        """Leave the request alone."""
+        return prepared
+
+
+class _Body:
+    """
+    A file as a request's body: of known length, read in large chunks, handed out in small ones.
+
+    :param file: read from where it stands.
+    :param size: how many bytes are announced; not one more is sent, should the file grow meanwhile.
+    """
+
+    def __init__(self, file: IO[bytes], size: int) -> None:
+        self._file = file
+        self._size = self._left = size
+        self._buffer = memoryview(b"")
+        self.is_short = False
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __iter__(self) -> Iterator[bytes]:
+        while chunk := self.read(CHUNK):
+            yield chunk
+
+    def read(self, count: int = -1) -> bytes:
+        """Return the next bytes."""
+        if not self._buffer:
+            chunk = self._file.read(min(CHUNK, self._left)) if self._left else b""
+            if self._left and not chunk:
+                self.is_short = True
+                raise OSError("the file ended early")
+            self._left -= len(chunk)
+            self._buffer = memoryview(chunk)
+        count = len(self._buffer) if count is None or count < 0 else count
+        piece, self._buffer = self._buffer[:count], self._buffer[count:]
+        return bytes(piece)
+
+
+# ------------------------------------------------------------------------------------------------ sources
+
+
+@contextmanager
+def _open(source: Source) -> Iterator[tuple[str, int, IO[bytes]]]:
+    """Give a source's name, size and bytes."""
+    if isinstance(source, io.IOBase) or hasattr(source, "read"):
+        yield from _open_file_object(source)
+        return
+    path = _as_path(source)
+    size = _size(path)
+    with path.open("rb") as file:
+        yield str(path), size, file
+
+
+def _open_file_object(file: Any) -> Iterator[tuple[str, int, IO[bytes]]]:
+    name = getattr(file, "name", None)
+    if not isinstance(name, str):
+        raise MagicHourArgumentError(
+            "source is an open file without a name, so its type is not known: pass a path, or a named file"
+        )
+    stands = file.tell()
+    try:
+        size = file.seek(0, io.SEEK_END)
+        yield name, _not_empty(name, size), file
+    finally:
+        file.seek(stands)
+
+
+def _as_path(source: Any) -> Path | ObjectStoragePath:
+    if isinstance(source, ObjectStoragePath):
+        return source
+    if isinstance(source, os.PathLike):
+        source = os.fspath(source)
+    if not isinstance(source, str) or not source.strip():
+        raise MagicHourArgumentError(f"source must be a path or an object-storage URL, not {source!r}")
+    if "://" in source:
+        return ObjectStoragePath(source)
+    return Path(source).expanduser()
+
+
+def _size(path: Path | ObjectStoragePath) -> int:
+    """
+    Return a file's size in bytes.
+
+    :raises MagicHourArgumentError: if there is no such file, or it is empty.
+    :raises MagicHourUploadError: if the storage does not say; a later try may pass.
+    """
+    try:
+        found = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        raise MagicHourArgumentError(
+            f"There is no file {str(path)!r} to upload. It is looked for where the task runs; "
+            "what was uploaded before is named 'api-assets/...'"
+        ) from None
+    except (ValueError, ImportError) as error:
+        raise MagicHourArgumentError(
+            f"{str(path)!r} cannot be read: {error}. Install the provider of its storage, such as "
+            "apache-airflow-providers-amazon[s3fs] for s3://"
+        ) from error
+    except Exception as error:
+        raise MagicHourUploadError(
+            f"{str(path)!r} cannot be read: {type(error).__name__}: {error}"
+        ) from error
+    if stat.S_ISDIR(found.st_mode):
+        raise MagicHourArgumentError(f"{str(path)!r} is a folder; only files can be uploaded")
+    return _not_empty(str(path), found.st_size)
+
+
+def _not_empty(name: str, size: int) -> int:
+    if not size:
+        raise MagicHourArgumentError(f"{name!r} is empty, so it was not uploaded")
+    return size
+
+
+# ------------------------------------------------------------------------------------------------- bodies
+
+
+def find_assets(body: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """
+    Return the local files and object-storage URLs under a body's ``assets``, each with its field.
+
+    :raises MagicHourArgumentError: if one is a GIF where Magic Hour takes none.
+    """
+    found: list[tuple[str, str]] = []
+    for value, name in _walk(body.get("assets"), "assets"):
+        if not _is_file(value, name):
+            continue
+        if value.lower().endswith(".gif") and name != "video_file_path":
+            raise MagicHourArgumentError(
+                f"{name} is {value!r}, but Magic Hour takes a GIF only as video_file_path of face-swap"
+            )
+        found.append((value, name))
+    return found
+
+
+def replace_assets(body: Mapping[str, Any], uploaded: Mapping[str, str]) -> dict[str, Any]:
+    """Return the body with the names of uploads in the places of the files."""
+    return {**body, "assets": _replace(body["assets"], uploaded)} if "assets" in body else dict(body)
+
+
+def _walk(value: Any, name: str) -> Iterable[tuple[str, str]]:
+    if isinstance(value, Mapping):
+        for key, each in value.items():
+            yield from _walk(each, str(key))
+    elif isinstance(value, list | tuple):
+        for each in value:
+            yield from _walk(each, name)
+    elif isinstance(value, str):
+        yield value, name
+
+
+def _is_file(value: str, name: str) -> bool:
+    """Tell a file from a word (``all-faces``) and from what Magic Hour can read by itself."""
+    if is_remote(value) or name == "original_face" or not value.strip():
+        return False
+    if "://" in value or value.startswith(("/", "./", "../", "~/")):
+        return True
+    extension = PurePath(value).suffix.lower().lstrip(".")
+    return name.endswith(("_file_path", "_file_paths")) or any(
+        extension in known for known in UPLOAD_EXTENSIONS.values()
+    )
+
+
+def _replace(value: Any, uploaded: Mapping[str, str]) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _replace(each, uploaded) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_replace(each, uploaded) for each in value]
+    return uploaded.get(value, value) if isinstance(value, str) else value
