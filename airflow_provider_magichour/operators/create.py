@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
     from airflow_provider_magichour.durable import Memory, Submit
+
+log = logging.getLogger(__name__)
 
 #: How long a list's create calls go on while 429 says that the plan renders no more at once, in seconds.
 LIMIT_PATIENCE = 3600.0
@@ -105,7 +108,7 @@ class MagicHourCreateProjectOperator(MagicHourOperator):
 
         memory = Memory.of_task(context, durable=self.durable)
         if self.durable and not memory.lasts:
-            self.log.warning(
+            log.warning(
                 "This Airflow keeps no task state (3.3 and newer do), so a retry of this task would submit "
                 "anew and pay again. retries=0 on a MagicHourCreateProjectOperator, with a "
                 "MagicHourProjectSensor behind it, avoids that."

@@ -31,8 +31,9 @@ log = logging.getLogger(__name__)
 
 #: Create calls that are under way at once.
 MAX_PARALLEL = 4
-#: The longest pause between two tries of a list's create call that the plan's limit holds back, in seconds.
-MAX_LIMIT_PAUSE = 30.0
+#: The first and the longest pause before a create call is tried again that the plan's limit held back, in
+#: seconds. They are for lists, whose own projects may be what the limit is used up by.
+FIRST_LIMIT_PAUSE, MAX_LIMIT_PAUSE = 2.0, 30.0
 #: The share of ``max_credits`` above which a warning is logged.
 WARN_SHARE = 0.8
 
@@ -209,17 +210,17 @@ class Submitter:
 
     def _submit_one(self, position: int, body: dict[str, Any], body_print: str) -> Submit:
         deadline = time.monotonic() + (self._patience if len(self._names) > 1 else 0.0)
-        pause = 1.0
+        pause = FIRST_LIMIT_PAUSE
         while True:
             try:
                 return self._submit_once(position, body, body_print)
             except MagicHourRateLimitError as error:
-                pause = min(2 * pause, MAX_LIMIT_PAUSE)
                 if time.monotonic() + pause > deadline:
                     raise
                 log.info("%s. Trying again in up to %.0f s.", error, pause)
                 if self._stop.wait(pause * random.uniform(0.5, 1.0)):
                     raise
+                pause = min(2 * pause, MAX_LIMIT_PAUSE)
 
     def _submit_once(self, position: int, body: dict[str, Any], body_print: str) -> Submit:
         """Write the intent, send the create call, write the id: in this order, whatever happens."""

@@ -260,8 +260,7 @@ def _open(source: Source) -> Iterator[tuple[str, int, IO[bytes]]]:
     if isinstance(source, io.IOBase) or hasattr(source, "read"):
         yield from _open_file_object(source)
         return
-    path = _as_path(source)
-    size = _size(path)
+    path, size = _find(source)
     with path.open("rb") as file:
         yield str(path), size, file
 
@@ -292,32 +291,35 @@ def _as_path(source: Any) -> Path | ObjectStoragePath:
     return Path(source).expanduser()
 
 
-def _size(path: Path | ObjectStoragePath) -> int:
+def _find(source: Any) -> tuple[Path | ObjectStoragePath, int]:
     """
-    Return a file's size in bytes.
+    Return a source's path and its size in bytes.
 
     :raises MagicHourArgumentError: if there is no such file, or it is empty.
     :raises MagicHourUploadError: if the storage does not say; a later try may pass.
     """
     try:
+        path = _as_path(source)
         found = path.stat()
+    except MagicHourArgumentError:
+        raise
     except (FileNotFoundError, NotADirectoryError):
         raise MagicHourArgumentError(
-            f"There is no file {str(path)!r} to upload. It is looked for where the task runs; "
+            f"There is no file {str(source)!r} to upload. It is looked for where the task runs; "
             "what was uploaded before is named 'api-assets/...'"
         ) from None
     except (ValueError, ImportError) as error:
         raise MagicHourArgumentError(
-            f"{str(path)!r} cannot be read: {error}. Install the provider of its storage, such as "
+            f"{str(source)!r} cannot be read: {error}. Install the provider of its storage, such as "
             "apache-airflow-providers-amazon[s3fs] for s3://"
         ) from error
     except Exception as error:
         raise MagicHourUploadError(
-            f"{str(path)!r} cannot be read: {type(error).__name__}: {error}"
+            f"{str(source)!r} cannot be read: {type(error).__name__}: {error}"
         ) from error
     if stat.S_ISDIR(found.st_mode):
         raise MagicHourArgumentError(f"{str(path)!r} is a folder; only files can be uploaded")
-    return _not_empty(str(path), found.st_size)
+    return path, _not_empty(str(path), found.st_size)
 
 
 def _not_empty(name: str, size: int) -> int:

@@ -1,0 +1,489 @@
+"""MagicHourCreateProjectOperator against the simulator: what is submitted, and that it is paid once."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import DAG, AirflowFailException
+
+from airflow_provider_magichour import durable, exceptions
+from airflow_provider_magichour.operators import MagicHourCreateProjectOperator, submit
+from airflow_provider_magichour.simulator import Simulator
+from tests.support.tasks import TaskStateStore, task_context
+
+TOOL = "ai-image-generator"
+BODY: dict[str, Any] = {
+    "image_count": 1,
+    "aspect_ratio": "1:1",
+    "style": {"prompt": "a lighthouse"},
+}
+CREATE = {"route": "create_project"}
+
+
+@pytest.fixture
+def store() -> TaskStateStore:
+    return TaskStateStore()
+
+
+@pytest.fixture(autouse=True)
+def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(durable.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr("airflow_provider_magichour.retry.BACKOFF_FIRST", 0.01)
+    monkeypatch.setattr(submit, "FIRST_LIMIT_PAUSE", 0.05)
+
+
+@pytest.fixture
+def sim(magichour_simulator: Simulator, connect: Callable[..., str]) -> Simulator:
+    connect(magichour_simulator.url, magichour_simulator.api_key, timeout=2)
+    return magichour_simulator
+
+
+def operator(body: Any = BODY, **kwargs: Any) -> MagicHourCreateProjectOperator:
+    return MagicHourCreateProjectOperator(task_id="create", **{"tool": TOOL, "body": body, **kwargs})
+
+
+def bodies(count: int) -> list[dict[str, Any]]:
+    return [{**BODY, "name": f"number {position}"} for position in range(count)]
+
+
+def created(sim: Simulator) -> int:
+    """Return how many projects Magic Hour made, each of which was paid for."""
+    return int(sum(sim.state()["created"].values()))
+
+
+def posts(sim: Simulator) -> int:
+    return len(sim.requests("create_project"))
+
+
+class TestSubmit:
+    def test_one(self, sim: Simulator) -> None:
+        context = task_context()
+        made = operator().execute(context)
+        project = sim.state()["projects"][made["id"]]
+        assert made == {
+            "id": made["id"],
+            "kind": "image",
+            "tool": TOOL,
+            "credits_charged": project["credits_charged"],
+        }
+        assert project["body"] == BODY
+
+    def test_a_list_in_order(self, sim: Simulator) -> None:
+        made = operator(bodies(9)).execute(task_context())
+        projects = sim.state()["projects"]
+        assert [projects[one["id"]]["name"] for one in made] == [f"number {n}" for n in range(9)]
+        assert sim.state()["connections"]["most_open"] <= submit.MAX_PARALLEL
+
+    def test_any_iterable_is_a_list(self, sim: Simulator) -> None:
+        assert len(operator(iter(bodies(2))).execute(task_context())) == 2
+
+    def test_a_tool_that_is_not_known_needs_a_kind(self, sim: Simulator) -> None:
+        with pytest.raises(exceptions.MagicHourArgumentError, match="pass kind="):
+            operator(tool="ai-hologram")
+        with pytest.raises(exceptions.MagicHourNotFoundError):  # as the simulator does not know it either
+            operator(tool="ai-hologram", kind="video").execute(task_context())
+
+    def test_the_link_is_left(self, sim: Simulator) -> None:
+        context = task_context("create")
+        made = operator().execute(context)
+        link = context["ti"].xcoms.pull("create", "_link_MagicHourProjectLink")
+        assert link == f"https://magichour.ai/my-library?imageId={made['id']}"
+
+    def test_templates_reach_into_the_body(self) -> None:
+        task = operator({"style": {"prompt": "{{ x }}"}, "assets": {"image_file_paths": ["{{ x }}"]}})
+        with DAG("d"):
+            task.render_template_fields({"x": "a boat"})  # type: ignore[arg-type]
+        assert task.body == {"style": {"prompt": "a boat"}, "assets": {"image_file_paths": ["a boat"]}}
+
+
+class TestArguments:
+    @pytest.mark.parametrize(
+        ("arguments", "named"),
+        [
+            ({"body": "text"}, "body"),
+            ({"body": None}, "body"),
+            ({"body": []}, "body is an empty list"),
+            ({"body": [BODY, 7]}, r"body\[1\]"),
+            ({"body": {"n": float("nan")}}, "body"),
+            ({"kind": "hologram"}, "kind"),
+            ({"kind": "video"}, "contradicts"),
+            ({"tool": "../account"}, "tool"),
+            ({"tool": ""}, "tool"),
+            ({"max_credits": 0}, "max_credits"),
+            ({"max_credits": True}, "max_credits"),
+        ],
+    )
+    def test_a_wrong_one_is_named_at_construction(self, arguments: dict[str, Any], named: str) -> None:
+        with pytest.raises(exceptions.MagicHourArgumentError, match=named):
+            operator(**arguments)
+
+    @pytest.mark.parametrize(
+        "rendered", ["{'a': 1}", "[]", None, [], iter([]), object(), [BODY, "x"], {"n": {1, 2}}], ids=repr
+    )
+    def test_what_a_template_became_is_checked_before_anything_is_sent(
+        self, sim: Simulator, rendered: Any
+    ) -> None:
+        task = operator("{{ body }}")
+        task.body = rendered
+        with pytest.raises(exceptions.MagicHourArgumentError, match="body"):
+            task.execute(task_context())
+        assert sim.requests() == []
+
+    def test_a_template_is_not_checked_before_it_is_rendered(self) -> None:
+        operator("{{ body }}", tool="{{ tool }}", kind="{{ kind }}")
+
+
+class TestRefused:
+    """A certain refusal raises its own error and takes the intent back."""
+
+    def refuse(self, sim: Simulator, store: TaskStateStore, **fault: Any) -> exceptions.MagicHourError:
+        sim.faults({"match": CREATE, **fault})
+        with pytest.raises(exceptions.MagicHourError) as caught:
+            operator().execute(task_context(store=store))
+        assert store.values == {}
+        assert created(sim) == 0
+        return caught.value
+
+    @pytest.mark.parametrize("status", [400, 422])
+    def test_a_wrong_input_names_the_tool_and_quotes_the_api(
+        self, sim: Simulator, store: TaskStateStore, status: int
+    ) -> None:
+        error = self.refuse(sim, store, status=status, body={"message": "style.prompt is too long"})
+        assert isinstance(error, exceptions.MagicHourInvalidRequestError)
+        assert TOOL in str(error)
+        assert "style.prompt is too long" in str(error)
+
+    def test_no_credits_says_what_is_left_and_where_to_buy(
+        self, sim: Simulator, store: TaskStateStore
+    ) -> None:
+        error = self.refuse(sim, store, status=402)
+        assert isinstance(error, exceptions.MagicHourPaymentRequiredError)
+        assert "100000 credits left" in str(error)
+        assert "https://magichour.ai/pricing" in str(error)
+
+    def test_no_credits_is_told_where_the_account_does_not_answer(
+        self, sim: Simulator, store: TaskStateStore
+    ) -> None:
+        sim.faults({"match": {"path": "/v1/account"}, "status": 500})
+        error = self.refuse(sim, store, status=402)
+        assert isinstance(error, exceptions.MagicHourPaymentRequiredError)
+
+    def test_not_allowed_says_that_it_is_the_plan(self, sim: Simulator, store: TaskStateStore) -> None:
+        assert "plan" in str(self.refuse(sim, store, status=403))
+
+    @pytest.mark.parametrize("status", [429, 502, 503])
+    def test_what_was_certainly_not_accepted_is_tried_again(
+        self, sim: Simulator, store: TaskStateStore, status: int
+    ) -> None:
+        error = self.refuse(sim, store, status=status)
+        assert not isinstance(error, AirflowFailException)
+        assert posts(sim) == 5
+        sim.clear_faults()
+        operator().execute(task_context(store=store, try_number=2))
+        assert created(sim) == 1
+
+    def test_nobody_at_home_is_tried_again(
+        self, connect: Callable[..., str], store: TaskStateStore, sim: Simulator
+    ) -> None:
+        connect("http://127.0.0.1:1", "key")
+        with pytest.raises(exceptions.MagicHourConnectionError):
+            operator().execute(task_context(store=store))
+        assert store.values == {}
+
+    def test_a_connection_that_cannot_be_used_leaves_no_intent(self, store: TaskStateStore) -> None:
+        with pytest.raises(exceptions.MagicHourConnectionNotFoundError):
+            operator(magichour_conn_id="nowhere").execute(task_context(store=store))
+        assert store.values == {}
+
+
+UNCERTAIN = {
+    "dropped after it was accepted": {"drop": "after"},
+    "dropped before it was read": {"drop": "before"},
+    "500": {"status": 500, "process": True},
+    "504": {"status": 504, "process": True},
+    "accepted without an id": {"remove": ["id"]},
+    "a page of a proxy": {"status": 200, "body": "<html>hello</html>", "process": True},
+    "a redirect": {"status": 302, "process": True},
+    "no answer in time": {"delay_after": 30},
+}
+
+
+class TestUncertain:
+    @pytest.mark.parametrize("fault", UNCERTAIN.values(), ids=UNCERTAIN)
+    def test_it_is_never_sent_again_by_itself(
+        self, sim: Simulator, store: TaskStateStore, fault: dict[str, Any]
+    ) -> None:
+        sim.faults({"match": CREATE, "times": 1, **fault})
+        for try_number in (1, 2, 3):
+            with pytest.raises(exceptions.MagicHourUncertainSubmitError, match="my-library"):
+                operator().execute(task_context(store=store, try_number=try_number, max_tries=2))
+        assert posts(sim) == 1
+
+    def test_a_clear_after_it_submits_anew(self, sim: Simulator, store: TaskStateStore) -> None:
+        sim.faults({"match": CREATE, "times": 1, "drop": "after"})
+        with pytest.raises(exceptions.MagicHourUncertainSubmitError):
+            operator().execute(task_context(store=store))
+        made = operator().execute(task_context(store=store, try_number=2, max_tries=1))
+        assert posts(sim) == 2
+        assert sim.state()["projects"][made["id"]]
+
+    def test_whoever_wants_may_have_it_sent_again_by_a_retry(
+        self, sim: Simulator, store: TaskStateStore
+    ) -> None:
+        sim.faults({"match": CREATE, "times": 1, "drop": "after"})
+        task = operator(retry_uncertain_submit=True)
+        with pytest.raises(exceptions.MagicHourConnectionError, match="may or may not") as caught:
+            task.execute(task_context(store=store))
+        assert not isinstance(caught.value, AirflowFailException)
+        assert task.execute(task_context(store=store, try_number=2))["id"]
+        assert posts(sim) == 2
+
+    def test_of_a_list_the_others_go_on(self, sim: Simulator, store: TaskStateStore) -> None:
+        sim.faults({"match": CREATE, "times": 1, "drop": "after"})
+        context = task_context("create", store=store)
+        with pytest.raises(exceptions.MagicHourUncertainSubmitError):
+            operator(bodies(3)).execute(context)
+        assert len(context["ti"].xcoms.pull("create", "results")) == 2
+        assert posts(sim) == 3
+        made = operator(bodies(3)).execute(task_context(store=store, try_number=2, max_tries=1))
+        assert len(made) == 3
+        assert posts(sim) == 4
+
+
+class TestRetry:
+    def test_it_returns_the_same(self, sim: Simulator, store: TaskStateStore) -> None:
+        first = operator().execute(task_context(store=store))
+        assert operator().execute(task_context(store=store, try_number=2)) == first
+        assert posts(sim) == 1
+
+    def test_a_clear_of_a_success_submits_anew(self, sim: Simulator, store: TaskStateStore) -> None:
+        first = operator().execute(task_context(store=store))
+        second = operator().execute(task_context(store=store, try_number=2, max_tries=1))
+        assert second["id"] != first["id"]
+
+    @pytest.mark.parametrize("status", ["error", "canceled"])
+    def test_a_project_that_came_to_nothing_is_made_anew(
+        self, sim: Simulator, store: TaskStateStore, status: str
+    ) -> None:
+        first = operator().execute(task_context(store=store))
+        store.delete("magichour_success")  # the worker was killed before it could return
+        sim.end_project(first["id"], status)
+        second = operator().execute(task_context(store=store, try_number=2))
+        assert second["id"] != first["id"]
+
+    def test_a_deleted_project_is_made_anew(self, sim: Simulator, store: TaskStateStore) -> None:
+        task = operator()
+        first = task.execute(task_context(store=store))
+        store.delete("magichour_success")
+        task.hook.wait_for_project = None  # type: ignore[assignment, method-assign]  # it is not waited for
+        sim.end_project(first["id"])
+        task.hook.delete_project("image", first["id"])
+        second = operator().execute(task_context(store=store, try_number=2))
+        assert second["id"] != first["id"]
+
+    @pytest.mark.parametrize("status", [401, 403, 500])
+    def test_a_project_that_cannot_be_looked_at_is_not_made_anew(
+        self, sim: Simulator, store: TaskStateStore, status: int
+    ) -> None:
+        operator().execute(task_context(store=store))
+        store.delete("magichour_success")
+        sim.faults({"match": {"route": "get_project"}, "status": status})
+        with pytest.raises(exceptions.MagicHourApiError):
+            operator().execute(task_context(store=store, try_number=2))
+        assert posts(sim) == 1
+
+    def test_only_what_failed_of_a_list_is_submitted_again(
+        self, sim: Simulator, store: TaskStateStore
+    ) -> None:
+        good, bad = bodies(4), bodies(4)
+        bad[2] = {"style": {}}
+        context = task_context("create", store=store)
+        with pytest.raises(exceptions.MagicHourInvalidRequestError) as caught:
+            operator(bad).execute(context)
+        assert any("body[2]" in note for note in caught.value.__notes__)
+        kept = context["ti"].xcoms.pull("create", "results")
+        assert len(kept) == 3
+        made = operator(good).execute(task_context(store=store, try_number=2, max_tries=1))
+        assert created(sim) == 4
+        assert [made[0], made[1], made[3]] == kept
+
+    def test_not_durable_submits_anew(self, sim: Simulator, store: TaskStateStore) -> None:
+        for _ in range(2):
+            operator(durable=False).execute(task_context(store=store))
+        assert posts(sim) == 2
+        assert store.values == {}
+
+    def test_without_a_store_it_says_so_once(self, sim: Simulator, caplog: pytest.LogCaptureFixture) -> None:
+        operator().execute(task_context())
+        assert caplog.text.count("would submit anew and pay again") == 1
+        assert "retries=0" in caplog.text
+
+
+class TestList:
+    def test_after_what_meets_all_the_rest_is_not_tried(self, sim: Simulator, store: TaskStateStore) -> None:
+        sim.faults({"match": CREATE, "status": 402})
+        with pytest.raises(exceptions.MagicHourBatchFailedError, match=r"20 of 20 .*402"):
+            operator(bodies(20)).execute(task_context(store=store))
+        assert posts(sim) <= submit.MAX_PARALLEL
+        assert store.values == {}
+
+    def test_a_retry_may_mend_some(self, sim: Simulator, store: TaskStateStore) -> None:
+        sim.faults({"match": CREATE, "times": 1, "status": 400}, {"match": CREATE, "skip": 1, "status": 503})
+        with pytest.raises(exceptions.MagicHourBatchError) as caught:
+            operator(bodies(3)).execute(task_context(store=store))
+        assert not isinstance(caught.value, AirflowFailException)
+
+    def test_the_plans_limit_is_waited_for(self, sim: Simulator, connect: Callable[..., str]) -> None:
+        connect(sim.url, sim.api_key, max_attempts=1)
+        sim.faults({"match": CREATE, "skip": 2, "times": 6, "status": 429})
+        assert len(operator(bodies(5)).execute(task_context())) == 5
+        assert created(sim) == 5
+
+    def test_the_limit_is_not_waited_for_with_an_intent_in_the_store(
+        self, sim: Simulator, connect: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        connect(sim.url, sim.api_key, max_attempts=1)
+        monkeypatch.setattr(MagicHourCreateProjectOperator, "_limit_patience", lambda self: 0.0)
+        sim.faults({"match": CREATE, "status": 429})
+        store = TaskStateStore()
+        with pytest.raises(exceptions.MagicHourBatchError, match="429"):
+            operator(bodies(2)).execute(task_context(store=store))
+        assert store.values == {}
+
+
+class TestInterrupted:
+    def test_a_timeout_of_the_task_leaves_no_submit_without_its_id(
+        self, sim: Simulator, store: TaskStateStore
+    ) -> None:
+        """Airflow's execution_timeout raises in the main thread while others submit."""
+        import signal
+
+        class TimeoutOfAirflowError(BaseException):
+            pass
+
+        def strike(*_: object) -> None:
+            raise TimeoutOfAirflowError
+
+        sim.faults({"match": CREATE, "delay_after": 0.5})
+        before = signal.signal(signal.SIGALRM, strike)
+        signal.setitimer(signal.ITIMER_REAL, 0.25)
+        try:
+            with pytest.raises(TimeoutOfAirflowError):
+                operator(bodies(12)).execute(task_context(store=store))
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, before)
+        first = created(sim)
+        assert first <= submit.MAX_PARALLEL
+        sim.clear_faults()
+        operator(bodies(12)).execute(task_context(store=store, try_number=2))
+        assert created(sim) == 12
+
+
+class TestBudget:
+    def charge(self, sim: Simulator) -> float:
+        made = operator().execute(task_context())
+        return float(made["credits_charged"])
+
+    def test_nothing_is_submitted_when_the_account_has_less(
+        self, sim: Simulator, store: TaskStateStore
+    ) -> None:
+        with pytest.raises(exceptions.MagicHourBudgetError, match="100000 credits left") as caught:
+            operator(max_credits=200_000).execute(task_context(store=store))
+        assert isinstance(caught.value, AirflowFailException)
+        assert posts(sim) == 0
+        assert store.values == {}
+
+    def test_a_list_stops_before_it_costs_more(self, sim: Simulator, store: TaskStateStore) -> None:
+        charge = self.charge(sim)
+        context = task_context("create", store=store)
+        with pytest.raises(exceptions.MagicHourBatchFailedError, match="max_credits"):
+            operator(bodies(5), max_credits=2.5 * charge).execute(context)
+        assert created(sim) == 1 + 2
+        assert len(context["ti"].xcoms.pull("create", "results")) == 2
+
+    def test_what_an_earlier_try_spent_counts(self, sim: Simulator, store: TaskStateStore) -> None:
+        charge = self.charge(sim)
+        for try_number in (1, 2):
+            with pytest.raises(exceptions.MagicHourError):
+                operator(bodies(5), max_credits=2.5 * charge).execute(
+                    task_context(store=store, try_number=try_number)
+                )
+        assert created(sim) == 1 + 2
+
+    def test_a_share_above_80_percent_is_warned_of(
+        self, sim: Simulator, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        charge = self.charge(sim)
+        operator(max_credits=charge * 1.3).execute(task_context())
+        assert "of max_credits" not in caplog.text
+        operator(max_credits=charge * 1.2).execute(task_context())
+        assert "of max_credits" in caplog.text
+
+    def test_the_sum_of_a_list_is_logged(self, sim: Simulator, caplog: pytest.LogCaptureFixture) -> None:
+        caplog.set_level(logging.INFO)
+        made = operator(bodies(3)).execute(task_context())
+        assert f"3 projects, {sum(one['credits_charged'] for one in made)} credits in all" in caplog.text
+
+
+class TestAssets:
+    def body(self, path: object) -> dict[str, Any]:
+        return {"scale_factor": 2, "style": {}, "assets": {"image_file_path": str(path)}}
+
+    def upscale(self, body: Any, **kwargs: Any) -> MagicHourCreateProjectOperator:
+        return operator(body, tool="ai-image-upscaler", **kwargs)
+
+    def test_a_file_is_uploaded_first(self, sim: Simulator, tmp_path: Path) -> None:
+        path = tmp_path / "a face.PNG"
+        path.write_bytes(b"png" * 1000)
+        made = self.upscale(self.body(path)).execute(task_context())
+        state = sim.state()
+        (uploaded,) = state["uploads"]
+        assert state["projects"][made["id"]]["body"]["assets"] == {"image_file_path": uploaded}
+        assert state["uploads"][uploaded]["size"] == 3000
+
+    def test_a_file_of_many_bodies_is_uploaded_once(self, sim: Simulator, tmp_path: Path) -> None:
+        path = tmp_path / "a.png"
+        path.write_bytes(b"png")
+        self.upscale([self.body(path)] * 3).execute(task_context())
+        assert len(sim.state()["uploads"]) == 1
+
+    def test_a_retry_uploads_nothing_again(
+        self, sim: Simulator, tmp_path: Path, store: TaskStateStore
+    ) -> None:
+        path = tmp_path / "a.png"
+        path.write_bytes(b"png")
+        first = self.upscale(self.body(path)).execute(task_context(store=store))
+        store.delete("magichour_success")
+        path.unlink()
+        assert self.upscale(self.body(path)).execute(task_context(store=store, try_number=2)) == first
+        assert len(sim.state()["uploads"]) == 1
+
+    def test_a_missing_file_of_a_list_does_not_hold_up_the_others(
+        self, sim: Simulator, tmp_path: Path, store: TaskStateStore
+    ) -> None:
+        path = tmp_path / "a.png"
+        path.write_bytes(b"png")
+        with pytest.raises(exceptions.MagicHourArgumentError, match=r"gone\.png"):
+            self.upscale([self.body(path), self.body(tmp_path / "gone.png")]).execute(
+                task_context(store=store)
+            )
+        assert created(sim) == 1
+        assert set(store.values) == {"magichour_submit_0"}
+
+
+def test_the_pause_for_a_limit_ends_when_all_is_in_vain(
+    sim: Simulator, connect: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connect(sim.url, sim.api_key, max_attempts=1)
+    monkeypatch.setattr(submit, "FIRST_LIMIT_PAUSE", 60.0)
+    sim.faults({"match": CREATE, "times": 1, "status": 429}, {"match": CREATE, "status": 401, "delay": 0.3})
+    begun = time.monotonic()
+    with pytest.raises(exceptions.MagicHourBatchError, match="401"):
+        operator(bodies(2)).execute(task_context())
+    assert time.monotonic() - begun < 25
