@@ -123,7 +123,7 @@ class TestArguments:
             operator(**arguments)
 
     @pytest.mark.parametrize(
-        "rendered", ["{'a': 1}", "[]", None, [], iter([]), object(), [BODY, "x"], {"n": {1, 2}}], ids=repr
+        "rendered", ["{'a': 1}", "[]", None, [], iter([]), object(), [BODY, "x"], {"n": {1, 2}}]
     )
     def test_what_a_template_became_is_checked_before_anything_is_sent(
         self, sim: Simulator, rendered: Any
