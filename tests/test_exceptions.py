@@ -31,6 +31,10 @@ EXAMPLES = [
     errors.MagicHourDownloadError("disk full", "abc"),
     errors.MagicHourUncertainSubmitError("unknown"),
     errors.MagicHourArgumentError("kind"),
+    errors.MagicHourUploadError("storage away"),
+    errors.MagicHourBudgetError("too dear"),
+    errors.MagicHourBatchError("2 of 3 failed"),
+    errors.MagicHourBatchFailedError("2 of 3 failed"),
 ]
 
 
@@ -56,6 +60,8 @@ def test_what_a_retry_cannot_mend_fails_at_once():
     assert final == {
         "MagicHourArgumentError",
         "MagicHourAuthenticationError",
+        "MagicHourBatchFailedError",
+        "MagicHourBudgetError",
         "MagicHourInvalidRequestError",
         "MagicHourNotFoundError",
         "MagicHourPaymentRequiredError",
