@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any, cast
@@ -239,13 +240,24 @@ async def _checked_body(request: Request, name: str) -> dict[str, Any]:
     if not data:
         raise RefusedError(400, "Missing request body")
     try:
-        body = json.loads(data)
-    except ValueError:
+        body = json.loads(data, parse_constant=_no_number, parse_float=_finite)
+        # Half of a surrogate pair can be escaped in JSON, but not written again.
+        json.dumps(body, ensure_ascii=False).encode()
+    except (ValueError, RecursionError):
         raise RefusedError(400, "The request body is not JSON") from None
     found = problem(name, body)
     if found is not None:
         raise RefusedError(400, found)
     return cast("dict[str, Any]", body)
+
+
+def _no_number(text: str) -> float:
+    raise ValueError(text)
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    return value if math.isfinite(value) else _no_number(text)
 
 
 async def _not_found(request: Request, error: Exception) -> Response:

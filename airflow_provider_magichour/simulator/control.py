@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any, Literal, TypeAlias
 
-from fastapi import APIRouter, HTTPException
+from fastapi import APIRouter, Body, HTTPException
 from pydantic import BaseModel, ConfigDict
 
 from airflow_provider_magichour.simulator.faults import Faults, Outcome, Rule
 from airflow_provider_magichour.simulator.front import Recorder
-from airflow_provider_magichour.simulator.world import Project, RefusedError, World
+from airflow_provider_magichour.simulator.webhooks import Webhooks, WebhookTarget
+from airflow_provider_magichour.simulator.world import Project, World
+
+Event: TypeAlias = Literal["started", "completed", "errored"]
+
+_OK = {"message": "ok"}
 
 
 class RuleList(BaseModel):
@@ -29,14 +34,14 @@ class Control:
     :param world: what Magic Hour remembers.
     :param recorder: what was called.
     :param faults: the rules in force.
+    :param webhooks: sends webhooks.
     """
 
-    def __init__(self, world: World, recorder: Recorder, faults: Faults) -> None:
+    def __init__(self, world: World, recorder: Recorder, faults: Faults, webhooks: Webhooks) -> None:
         self._world = world
         self._recorder = recorder
         self._faults = faults
-        #: Each delivery of a webhook, the latest last.
-        self.deliveries: list[dict[str, Any]] = []
+        self._webhooks = webhooks
 
     def router(self) -> APIRouter:
         """Return the routes."""
@@ -48,6 +53,9 @@ class Control:
         router.add_api_route("/faults", self._delete_faults, methods=["DELETE"])
         router.add_api_route("/reset", self._post_reset, methods=["POST"])
         router.add_api_route("/projects/{project_id}", self._post_project, methods=["POST"])
+        router.add_api_route("/projects/{project_id}/webhook", self._post_event, methods=["POST"])
+        router.add_api_route("/webhooks", self._put_webhooks, methods=["PUT"])
+        router.add_api_route("/webhooks", self._delete_webhooks, methods=["DELETE"])
         return router
 
     def state(self, *, projects: bool = True) -> dict[str, Any]:
@@ -71,7 +79,7 @@ class Control:
                 for upload in world.uploads.values()
             },
             "faults": self._faults.describe(),
-            "webhooks": list(self.deliveries),
+            "webhooks": list(self._webhooks.deliveries),
         }
         if projects:
             found["projects"] = {key: _describe(project) for key, project in world.projects.items()}
@@ -97,7 +105,7 @@ class Control:
         self._faults.clear()
         self._world.reset()
         self._recorder.reset()
-        self.deliveries.clear()
+        self._webhooks.forget()
 
     def end(self, project_id: str, outcome: Outcome) -> dict[str, Any]:
         """
@@ -109,6 +117,18 @@ class Control:
         project.statuses.clear()
         self._world.end(project, outcome)
         return _describe(project)
+
+    def direct_webhooks(self, target: WebhookTarget | None) -> None:
+        """Send webhooks there from now on; None for nowhere."""
+        self._webhooks.target = target
+
+    def send_event(self, project_id: str, event: Event) -> None:
+        """
+        Send a project's webhook now, again.
+
+        :raises KeyError: if there is no such project.
+        """
+        self._webhooks.send(event, self._world.projects[project_id])
 
     async def _get_state(self, *, projects: bool = True) -> dict[str, Any]:
         return self.state(projects=projects)
@@ -127,19 +147,32 @@ class Control:
 
     async def _delete_faults(self) -> dict[str, str]:
         self.disarm()
-        return {"message": "ok"}
+        return _OK
 
     async def _post_reset(self) -> dict[str, str]:
         self.reset()
-        return {"message": "ok"}
+        return _OK
 
     async def _post_project(self, project_id: str, outcome: Outcome) -> dict[str, Any]:
         try:
             return self.end(project_id, outcome)
         except KeyError:
             raise HTTPException(404, f"There is no project {project_id}") from None
-        except RefusedError as refused:
-            raise HTTPException(refused.status, refused.message) from None
+
+    async def _put_webhooks(self, target: WebhookTarget) -> dict[str, str]:
+        self.direct_webhooks(target)
+        return _OK
+
+    async def _delete_webhooks(self) -> dict[str, str]:
+        self.direct_webhooks(None)
+        return _OK
+
+    async def _post_event(self, project_id: str, event: Annotated[Event, Body(embed=True)]) -> dict[str, str]:
+        try:
+            self.send_event(project_id, event)
+        except KeyError:
+            raise HTTPException(404, f"There is no project {project_id}") from None
+        return _OK
 
 
 def _describe(project: Project) -> dict[str, Any]:

@@ -88,7 +88,7 @@ class Rule(_Strict):
     status: int | None = Field(default=None, ge=200, le=599)
     body: Any = None
     html: bool = False
-    headers: dict[str, str] = {}
+    headers: dict[str, str | None] = {}
     process: bool = False
 
     merge: dict[str, Any] = {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from dataclasses import replace
 from email.utils import formatdate, parsedate_to_datetime
 from urllib.parse import unquote
@@ -15,9 +15,9 @@ from fastapi.responses import Response, StreamingResponse
 from starlette.requests import ClientDisconnect
 
 from airflow_provider_magichour.simulator.faults import Call, Rule
-from airflow_provider_magichour.simulator.front import RULE, Recorder
-from airflow_provider_magichour.simulator.media import Content, MediaCache
-from airflow_provider_magichour.simulator.world import World
+from airflow_provider_magichour.simulator.front import RULE, TRANSPORT, Recorder
+from airflow_provider_magichour.simulator.media import MediaCache
+from airflow_provider_magichour.simulator.world import Project, World
 
 _SHIFT = 1024
 _NO_RULE = Rule()
@@ -78,7 +78,7 @@ class FilesHost:
             return _refuse(404, "NoSuchKey", "The file does not exist")
         if rule.version is not None:
             media = replace(media, seed=f"{media.seed} {rule.version}")
-        content = await asyncio.to_thread(self._cache.get, media)
+        content = await self._cache.get(media)
         project = self._world.projects.get(folder)
         modified = formatdate(project.created if project else 0, usegmt=True)
         headers = {
@@ -105,14 +105,8 @@ class FilesHost:
             project.downloads += 1
         if request.method == "HEAD":
             return Response(status_code=status, headers=headers)
-        return StreamingResponse(self._pieces(content, folder, start, end), status, headers)
-
-    async def _pieces(self, content: Content, folder: str, start: int, end: int) -> AsyncIterator[bytes]:
-        project = self._world.projects.get(folder)
-        for piece in content.read(start, end):
-            yield piece
-            if project is not None:
-                project.downloaded_bytes += len(piece)
+        pieces = _pieces(content.read(start, end), project, request.scope[TRANSPORT])
+        return StreamingResponse(pieces, status, headers)
 
     # ------------------------------------------------------------------------------------------ uploads
 
@@ -137,6 +131,18 @@ class FilesHost:
             "puts": upload["puts"] + 1,
         }
         return Response(status_code=200, headers={"ETag": f'"{digest.hexdigest()[:32]}"'})
+
+
+async def _pieces(
+    pieces: Iterable[bytes], project: Project | None, transport: asyncio.Transport
+) -> AsyncIterator[bytes]:
+    for piece in pieces:
+        if transport.is_closing():
+            # Nobody is there to read the rest.
+            return
+        yield piece
+        if project is not None:
+            project.downloaded_bytes += len(piece)
 
 
 def _range_applies(request: Request, etag: str, modified: str) -> bool:

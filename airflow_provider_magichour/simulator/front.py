@@ -129,6 +129,10 @@ class Front:
                 entry["fault"] = True
                 scope[RULE] = rule
                 await _apply(rule, self._app, scope, receive, send_and_note)
+        except asyncio.CancelledError:
+            # The simulator stops. Where the connection is gone, that needs no line in a log.
+            if not scope[TRANSPORT].is_closing():
+                raise
         finally:
             self._recorder.end(entry)
 
@@ -268,12 +272,12 @@ class _Shaper:
             self._end_at = min(rule.shorten_to_bytes, size)
         elif rule.shorten_to_percent is not None:
             self._end_at = int(size * rule.shorten_to_percent / 100)
-        given = {name.lower().encode(): value.encode() for name, value in rule.headers.items()}
+        given = {name.lower().encode("latin-1"): value for name, value in rule.headers.items()}
         dropped = set(given)
         if rule.chunked or rule.gzip or self._end_at is not None:
             dropped.add(b"content-length")
         headers = [pair for pair in headers if pair[0].lower() not in dropped]
-        headers += given.items()
+        headers += [(name, value.encode("latin-1")) for name, value in given.items() if value is not None]
         if rule.gzip:
             headers.append((b"content-encoding", b"gzip"))
         elif self._end_at is not None and not rule.chunked:

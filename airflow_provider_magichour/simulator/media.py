@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import io
 import math
@@ -107,23 +108,25 @@ class Content:
 
 
 class MediaCache:
-    """Draws each output when it is first asked for, and keeps the latest ones."""
+    """Draws each output when it is first asked for, and keeps the latest; belongs to one event loop."""
 
     def __init__(self, limit: int = _CACHE_BYTES) -> None:
         self._limit = limit
         self._held = 0
         self._contents: OrderedDict[Media, Content] = OrderedDict()
 
-    def get(self, media: Media) -> Content:
+    async def get(self, media: Media) -> Content:
         """Return the output's bytes."""
         content = self._contents.get(media)
-        if content is None:
-            content = self._contents[media] = Content(media)
-            self._held += len(content.head)
-            while self._held > self._limit and len(self._contents) > 1:
-                self._held -= len(self._contents.popitem(last=False)[1].head)
-        else:
+        if content is not None:
             self._contents.move_to_end(media)
+            return content
+        content = await asyncio.to_thread(Content, media)
+        if media not in self._contents:
+            self._contents[media] = content
+            self._held += len(content.head)
+        while self._held > self._limit and len(self._contents) > 1:
+            self._held -= len(self._contents.popitem(last=False)[1].head)
         return content
 
 

@@ -72,5 +72,9 @@ def _text(body: Mapping[str, Any]) -> str:
     style = style if isinstance(style, dict) else {}
     for found in (style.get("prompt"), style.get("topic"), body.get("script"), body.get("content")):
         if found:
-            return str(found)
-    return str(body.get("name") or "")
+            return _printable(str(found))
+    return _printable(str(body.get("name") or ""))
+
+
+def _printable(text: str) -> str:
+    return "".join(character if character.isprintable() else " " for character in text[:1000])

@@ -6,9 +6,9 @@ import asyncio
 import contextlib
 import socket
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Literal, Self, TypeVar
 from urllib.parse import quote
 
 import uvicorn
@@ -21,6 +21,7 @@ from airflow_provider_magichour.simulator.faults import Call, Faults, Outcome, R
 from airflow_provider_magichour.simulator.front import TRANSPORT, App, Front, Receive, Recorder, Scope, Send
 from airflow_provider_magichour.simulator.settings import Settings
 from airflow_provider_magichour.simulator.signing import Signer
+from airflow_provider_magichour.simulator.webhooks import Webhooks, WebhookTarget
 from airflow_provider_magichour.simulator.world import World
 
 T = TypeVar("T")
@@ -53,10 +54,12 @@ class Simulator:
         self._recorder = Recorder()
         self._faults = Faults(self.settings.seed)
         self._world = World(self.settings, self._signer)
-        self._control = Control(self._world, self._recorder, self._faults)
+        self._webhooks = Webhooks(self._world, _webhook_target(self.settings), self.settings.seed)
+        self._control = Control(self._world, self._recorder, self._faults, self._webhooks)
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._servers: list[_Server] = []
+        self._sockets: list[socket.socket] = []
         self._failure: BaseException | None = None
         self._ports = (0, 0)
 
@@ -104,9 +107,10 @@ class Simulator:
         self._ports = (api.getsockname()[1], files.getsockname()[1])
         self._signer.base_url = self.downloads_url
         self._failure = None
+        self._sockets = [api, files]
         ready = threading.Event()
         self._thread = threading.Thread(
-            target=self._run, args=([api, files], ready), name="magichour-simulator", daemon=True
+            target=self._run, args=(ready,), name="magichour-simulator", daemon=True
         )
         self._thread.start()
         if not ready.wait(_START_SECONDS) or self._failure is not None:
@@ -119,9 +123,41 @@ class Simulator:
         thread, self._thread = self._thread, None
         if thread is None:
             return
+        if self._loop is not None and thread.is_alive():
+            with contextlib.suppress(RuntimeError):  # it has just ended by itself
+                asyncio.run_coroutine_threadsafe(self._shut_down(), self._loop)
+        thread.join(_STOP_SECONDS)
+
+    async def _shut_down(self) -> None:
+        await self._close_listeners()
         for server in self._servers:
             server.should_exit = server.force_exit = True
-        thread.join(_STOP_SECONDS)
+
+    @contextlib.contextmanager
+    def offline(self) -> Iterator[None]:
+        """Let nothing listen for a while: connections end, and new ones are refused."""
+        self._wait_for(self._close_listeners())
+        try:
+            yield
+        finally:
+            sockets = [_listen(self.settings.host, port) for port in self._ports]
+            self._sockets = sockets
+            self._wait_for(self._listen_again(sockets))
+
+    async def _close_listeners(self) -> None:
+        loop = asyncio.get_running_loop()
+        for server, sock in zip(self._servers, self._sockets, strict=True):
+            loop.remove_reader(sock)
+            # A forked process may hold the socket too; closing alone would leave the port open.
+            sock.shutdown(socket.SHUT_RDWR)
+            for listener in server.servers:
+                listener.close()
+            for connection in list(server.server_state.connections):
+                connection.transport.abort()
+
+    async def _listen_again(self, sockets: Sequence[socket.socket]) -> None:
+        for server, sock in zip(self._servers, sockets, strict=True):
+            await server.startup([sock])
 
     def __enter__(self) -> Self:
         return self.start()
@@ -131,17 +167,17 @@ class Simulator:
     ) -> None:
         self.stop()
 
-    def _run(self, sockets: Sequence[socket.socket], ready: threading.Event) -> None:
+    def _run(self, ready: threading.Event) -> None:
         try:
-            asyncio.run(self._serve(sockets, ready))
+            asyncio.run(self._serve(ready))
         except BaseException as failure:  # noqa: BLE001 - handed to the thread that waits
             self._failure = failure
         finally:
-            for sock in sockets:
+            for sock in self._sockets:
                 sock.close()
             ready.set()
 
-    async def _serve(self, sockets: Sequence[socket.socket], ready: threading.Event) -> None:
+    async def _serve(self, ready: threading.Event) -> None:
         self._loop = asyncio.get_running_loop()
         api = FastAPI(title="Magic Hour simulator")
         api.include_router(self._control.router())
@@ -154,7 +190,7 @@ class Simulator:
         ]
         tasks = [
             asyncio.create_task(server.serve([sock]))
-            for server, sock in zip(self._servers, sockets, strict=True)
+            for server, sock in zip(self._servers, self._sockets, strict=True)
         ]
         while not all(server.started for server in self._servers):
             if any(task.done() for task in tasks):
@@ -163,6 +199,7 @@ class Simulator:
         ready.set()
         await asyncio.gather(*tasks)
         self._world.reset()
+        await self._webhooks.close()
 
     def _server(self, app: App, name_call: Callable[[str, str], Call]) -> _Server:
         front = Front(app, name_call, self._recorder, self._faults)
@@ -232,14 +269,49 @@ class Simulator:
         outcome = Outcome.model_validate({"status": status, "code": code, "message": message})
         return self._in_loop(lambda: self._control.end(project_id, outcome))
 
-    def _in_loop(self, action: Callable[[], T]) -> T:
-        if self._thread is None or self._loop is None:
-            raise RuntimeError("The simulator is not running")
+    def send_webhooks(self, url: str, secret: str, **options: Any) -> None:
+        """
+        Send webhooks there from now on.
 
+        :param url: the endpoint.
+        :param secret: signs them.
+        :param options: ``retry_seconds``, ``timeout``, ``duplicates``, ``shuffle``.
+        """
+        target = WebhookTarget(url=url, secret=secret, **options)
+        self._in_loop(lambda: self._control.direct_webhooks(target))
+
+    def send_event(self, project_id: str, event: Literal["started", "completed", "errored"]) -> None:
+        """
+        Send a project's webhook now, again.
+
+        :raises KeyError: if there is no such project.
+        """
+        self._in_loop(lambda: self._control.send_event(project_id, event))
+
+    def _in_loop(self, action: Callable[[], T]) -> T:
         async def run() -> T:
             return action()
 
-        return asyncio.run_coroutine_threadsafe(run(), self._loop).result(_STOP_SECONDS)
+        return self._wait_for(run())
+
+    def _wait_for(self, work: Coroutine[Any, Any, T]) -> T:
+        if self._thread is None or self._loop is None:
+            work.close()
+            raise RuntimeError("The simulator is not running")
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(_STOP_SECONDS)
+
+
+def _webhook_target(settings: Settings) -> WebhookTarget | None:
+    if settings.webhook_url is None or settings.webhook_secret is None:
+        return None
+    return WebhookTarget(
+        url=settings.webhook_url,
+        secret=settings.webhook_secret,
+        retry_seconds=settings.webhook_retry_seconds,
+        timeout=settings.webhook_timeout,
+        duplicates=settings.webhook_duplicates,
+        shuffle=settings.webhook_shuffle,
+    )
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -1,0 +1,139 @@
+"""Sends signed webhooks, again and again until they are accepted."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import json
+import random
+import time
+from collections import deque
+from typing import Any
+
+import aiohttp
+from pydantic import BaseModel, ConfigDict, Field
+
+from airflow_provider_magichour.simulator.world import Project, World
+
+TIMESTAMP_HEADER = "magic-hour-event-timestamp"
+SIGNATURE_HEADER = "magic-hour-event-signature"
+
+_GIVE_UP_SECONDS = 24 * 3600.0
+_DEPRECATED = ("total_frame_cost", "download")
+_REMEMBERED = 20_000
+
+
+class WebhookTarget(BaseModel):
+    """
+    Where webhooks go, and how.
+
+    :param url: the endpoint.
+    :param secret: signs them.
+    :param retry_seconds: the wait after the first failed delivery; it doubles with each.
+    :param timeout: seconds to wait for the answer.
+    :param duplicates: how many times each is sent again although it was accepted.
+    :param shuffle: each is late by up to this many seconds, which mixes up their order.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    url: str
+    secret: str
+    retry_seconds: float = Field(default=1.0, gt=0)
+    timeout: float = Field(default=10.0, gt=0)
+    duplicates: int = Field(default=0, ge=0)
+    shuffle: float = Field(default=0.0, ge=0)
+
+
+def sign(secret: str, timestamp: str, body: bytes) -> str:
+    """Return the signature of a webhook."""
+    return hmac.new(secret.encode(), f"{timestamp}.".encode() + body, hashlib.sha256).hexdigest()
+
+
+class Webhooks:
+    """
+    Tells an endpoint what happens to projects.
+
+    :param world: whose events to send.
+    :param target: where to; None until someone sets it.
+    :param seed: makes the shuffling the same in each run.
+    """
+
+    def __init__(self, world: World, target: WebhookTarget | None, seed: int | None) -> None:
+        self._world = world
+        self.target = target
+        #: Each attempt to deliver, the latest last.
+        self.deliveries: deque[dict[str, Any]] = deque(maxlen=_REMEMBERED)
+        self._random = random.Random(seed)
+        self._session: aiohttp.ClientSession | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        world.listeners.append(self.send)
+
+    def send(self, event: str, project: Project) -> None:
+        """Send ``started``, ``completed`` or ``errored`` of a project, as it is now."""
+        if self.target is None:
+            return
+        payload = self._world.answer(project)
+        for name in _DEPRECATED:
+            payload.pop(name, None)
+        message = {"type": f"{project.kind}.{event}", "payload": payload}
+        for number in range(1 + self.target.duplicates):
+            task = asyncio.create_task(self._deliver(self.target, message, duplicate=number > 0))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    def forget(self) -> None:
+        """Give up what was not delivered yet."""
+        for task in self._tasks:
+            task.cancel()
+        self.deliveries.clear()
+
+    async def close(self) -> None:
+        """Give up what was not delivered yet, and close all connections."""
+        self.forget()
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+    async def _deliver(self, target: WebhookTarget, message: dict[str, Any], *, duplicate: bool) -> None:
+        await asyncio.sleep(self._random.uniform(0, target.shuffle))
+        body = json.dumps(message, separators=(",", ":")).encode()
+        wait, until = target.retry_seconds, time.monotonic() + _GIVE_UP_SECONDS
+        for attempt in range(1, 1000):
+            entry = {
+                "at": time.time(),
+                "type": message["type"],
+                "project_id": message["payload"]["id"],
+                "attempt": attempt,
+                "duplicate": duplicate,
+                "status": None,
+                "error": None,
+            }
+            try:
+                entry["status"] = await self._post(target, body)
+            except (aiohttp.ClientError, TimeoutError, OSError) as error:
+                entry["error"] = repr(error)
+            self.deliveries.append(entry)
+            if entry["status"] is not None and 200 <= entry["status"] < 300:
+                return
+            if time.monotonic() + wait > until:
+                return
+            await asyncio.sleep(wait)
+            wait *= 2
+
+    async def _post(self, target: WebhookTarget, body: bytes) -> int:
+        if self._session is None:
+            self._session = aiohttp.ClientSession()
+        timestamp = str(int(time.time()))
+        headers = {
+            "content-type": "application/json",
+            TIMESTAMP_HEADER: timestamp,
+            SIGNATURE_HEADER: sign(target.secret, timestamp, body),
+        }
+        timeout = aiohttp.ClientTimeout(total=target.timeout)
+        async with self._session.post(
+            target.url, data=body, headers=headers, timeout=timeout, allow_redirects=False
+        ) as answer:
+            await answer.read()
+            return answer.status

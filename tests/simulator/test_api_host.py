@@ -1,0 +1,336 @@
+"""Accounts, bodies, credits and the life of projects."""
+
+from __future__ import annotations
+
+import copy
+import json
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import hypothesis
+import hypothesis.strategies as st
+import pytest
+import requests
+
+from airflow_provider_magichour import api
+from airflow_provider_magichour.simulator import Simulator
+from airflow_provider_magichour.simulator.bodies import bodies, problem
+from airflow_provider_magichour.simulator.settings import Settings
+from airflow_provider_magichour.tools import KINDS, TOOLS
+from tests.simulator.support import EXAMPLE_BODIES, IMAGE, VIDEO, create, get, make, session, wait
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[Simulator]:
+    with Simulator(duration=0.0, more_api_keys=("mhk_second",)) as simulator:
+        yield simulator
+
+
+@pytest.fixture
+def magichour(running: Simulator) -> Simulator:
+    running.reset()
+    return running
+
+
+def _post(magichour: Simulator, tool: str, body: Any, **options: Any) -> requests.Response:
+    with session(magichour) as http:
+        return http.post(f"{magichour.url}/v1/{tool}", json=body, **options)
+
+
+# -------------------------------------------------------------------------------------------- accounts
+
+
+@pytest.mark.parametrize("value", [None, "", "Bearer", "Bearer wrong", "Basic mhk_test_simulator"])
+def test_a_wrong_key_is_refused(magichour: Simulator, value: str | None) -> None:
+    headers = {} if value is None else {"Authorization": value}
+    for path in ("account", "image-projects/x", "saved-items"):
+        answer = requests.get(f"{magichour.url}/v1/{path}", headers=headers, timeout=10)
+        assert answer.status_code == 401
+        assert answer.json() == {"message": "Unauthorized"}
+
+
+def test_accounts_do_not_see_each_others_projects(magichour: Simulator) -> None:
+    project_id = create(magichour)
+    with session(magichour, "mhk_second") as http:
+        assert http.get(f"{magichour.url}/v1/image-projects/{project_id}").status_code == 404
+        assert http.get(f"{magichour.url}/v1/account").json()["credits"] == 100_000
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("POST", "no-such-tool"),
+        ("GET", "text-to-video"),
+        ("GET", "image-projects/missing"),
+        ("GET", "text-projects/x"),
+        ("PUT", "account"),
+        ("DELETE", "image-projects/x/y"),
+        ("GET", "../x"),
+    ],
+)
+def test_what_is_not_there(magichour: Simulator, method: str, path: str) -> None:
+    with session(magichour) as http:
+        answer = http.request(method, f"{magichour.url}/v1/{path}", json={})
+    assert answer.status_code == 404
+    assert answer.json() == {"message": "Not Found"}
+
+
+def test_a_project_has_one_kind(magichour: Simulator) -> None:
+    project_id = create(magichour, "image")
+    with session(magichour) as http:
+        assert http.get(f"{magichour.url}/v1/video-projects/{project_id}").status_code == 404
+
+
+@hypothesis.given(st.text(max_size=60))
+@hypothesis.settings(max_examples=60)
+def test_no_path_is_too_odd(running: Simulator, path: str) -> None:
+    with session(running) as http:
+        answer = http.get(f"{running.url}/v1/image-projects/{requests.utils.quote(path)}", timeout=10)
+    assert answer.status_code in {404, 400}
+
+
+def test_rate_limit() -> None:
+    with Simulator(rate_limit=5) as magichour, session(magichour) as http:
+        answers = [http.get(f"{magichour.url}/v1/account") for _ in range(12)]
+        refused = [answer for answer in answers if answer.status_code == 429]
+        assert 1 <= len(refused) <= 8
+        assert int(refused[0].headers["Retry-After"]) >= 1
+
+
+# ---------------------------------------------------------------------------------------------- bodies
+
+
+def test_every_tool_is_known_and_has_an_example() -> None:
+    assert set(bodies()) - {"face-detection", "files/upload-urls"} == set(TOOLS)
+    assert set(EXAMPLE_BODIES) == set(bodies())
+
+
+@pytest.mark.parametrize("tool", TOOLS)
+def test_the_example_of_the_specification_is_accepted(magichour: Simulator, tool: str) -> None:
+    answer = _post(magichour, tool, EXAMPLE_BODIES[tool])
+    assert answer.status_code == 200, answer.text
+    project = get(magichour, TOOLS[tool].kind, answer.json()["id"])
+    assert project["type"] == TOOLS[tool].project_type
+    assert project["name"] == EXAMPLE_BODIES[tool].get("name")
+
+
+def _required(schema: dict[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    for name in schema.get("required", ()):
+        yield (*path, name)
+        yield from _required(schema["properties"][name], (*path, name))
+
+
+REQUIRED = [
+    (name, path)
+    for name, found in bodies().items()
+    for path in _required(found["body"])
+    if "items" not in path
+]
+
+
+@pytest.mark.parametrize(
+    ("tool", "path"), REQUIRED, ids=lambda value: ".".join(value) if isinstance(value, tuple) else value
+)
+def test_a_missing_field_is_named(magichour: Simulator, tool: str, path: tuple[str, ...]) -> None:
+    body = copy.deepcopy(EXAMPLE_BODIES[tool])
+    inner = body
+    for name in path[:-1]:
+        inner = inner[name]
+    inner.pop(path[-1], None)
+    answer = _post(magichour, tool, body)
+    assert answer.status_code == 400
+    assert answer.json()["message"] == f"{'.'.join(path)} is required"
+    assert magichour.state()["created"] == {}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"style": "x"}, "style must be an object"),
+        ({"style": {"prompt": 1}}, "style.prompt must be a string"),
+        ({"style": {"prompt": ""}}, "style.prompt must not be empty"),
+        ({"style": {"prompt": None}}, "style.prompt must be a string"),
+        ({"image_count": 17}, "image_count must be at most 16"),
+        ({"image_count": 0}, "image_count must be at least 1"),
+        ({"image_count": 1.5}, "image_count must be a whole number"),
+        ({"image_count": True}, "image_count must be a whole number"),
+        ({"aspect_ratio": "2:1"}, "aspect_ratio must be one of 1:1, 16:9, 9:16"),
+    ],
+)
+def test_a_wrong_field_is_named(magichour: Simulator, changes: dict[str, Any], message: str) -> None:
+    answer = _post(magichour, "ai-image-generator", IMAGE | changes)
+    assert (answer.status_code, answer.json()["message"]) == (400, message)
+
+
+@pytest.mark.parametrize(
+    ("tool", "body", "message"),
+    [
+        (
+            "ai-face-editor",
+            {"style": {"head_yaw": 7}, "assets": {}},
+            "style.head_yaw must be a multiple of 5",
+        ),
+        ("text-to-video", {"style": {"prompt": "x" * 2001}, "end_seconds": 1}, "at most 2000 characters"),
+        (
+            "files/upload-urls",
+            {"items": [{"type": "video", "extension": "MP4"}]},
+            "items[0].extension must match",
+        ),
+        (
+            "face-swap-photo",
+            {"assets": {"face_mappings": [{}], "target_file_path": "x"}},
+            "[0].original_face",
+        ),
+        ("face-swap", {"assets": {"face_mappings": [{}] * 6}}, "must have at most 5 items"),
+        ("lip-sync", [], "body must be a JSON object"),
+    ],
+)
+def test_other_wrong_fields(tool: str, body: Any, message: str) -> None:
+    if isinstance(body, dict):
+        body = copy.deepcopy(EXAMPLE_BODIES[tool]) | body
+    if tool == "ai-face-editor":
+        body["assets"] = EXAMPLE_BODIES[tool]["assets"]
+    if tool == "face-swap":
+        body["assets"]["video_source"] = "file"
+    assert message in str(problem(tool, body))
+
+
+def test_bodies_that_are_no_json(magichour: Simulator) -> None:
+    url = f"{magichour.url}/v1/text-to-video"
+    with session(magichour) as http:
+        assert http.post(url).json() == {"message": "Missing request body"}
+        assert http.post(url, data=b"{").status_code == 400
+        assert http.post(url, data=b"\xff\xfe").status_code == 400
+        assert http.post(url, data=b"[" * 100_000).status_code == 400
+        for odd in (b'{"x": NaN}', b'{"x": 1e999}', b'{"x": "\\ud800"}'):
+            assert http.post(url, data=odd).json() == {"message": "The request body is not JSON"}
+
+
+def test_unknown_fields_pass_and_times_must_make_sense(magichour: Simulator) -> None:
+    assert _post(magichour, "text-to-video", VIDEO | {"new_field": {"x": 1}}).status_code == 200
+    swap = EXAMPLE_BODIES["face-swap"] | {"start_seconds": 5, "end_seconds": 5}
+    assert "end_seconds" in _post(magichour, "face-swap", swap).json()["message"]
+
+
+@hypothesis.given(
+    st.sampled_from(sorted(TOOLS)),
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(), st.lists
+    ),
+    st.data(),
+)
+def test_no_body_is_too_odd(tool: str, value: Any, data: st.DataObject) -> None:
+    body = copy.deepcopy(EXAMPLE_BODIES[tool])
+    body[data.draw(st.sampled_from(sorted(body)))] = value
+    found = problem(tool, body)
+    assert found is None or isinstance(found, str)
+    json.dumps(body)
+
+
+# ------------------------------------------------------------------------------------------- life cycle
+
+
+def test_credits_run_out_and_come_back() -> None:
+    with Simulator(duration=0.0, credits=12) as magichour:
+        magichour.faults({"outcome": {"status": "error"}, "times": 1})
+        failed = make(magichour)
+        assert (failed["credits_charged"], magichour.state()["credits"]) == (0, 12)
+        make(magichour)
+        make(magichour)
+        refused = _post(magichour, "ai-image-generator", IMAGE)
+        assert refused.status_code == 402
+        assert "2 are left" in refused.json()["message"]
+        assert magichour.state()["credits"] == 2
+        assert magichour.state()["created"] == {"ai-image-generator": 3}
+
+
+def test_the_price_is_an_estimate_until_complete(magichour: Simulator) -> None:
+    magichour.faults({"duration": 600, "times": 1})
+    project_id = create(magichour, "video")
+    estimate = get(magichour, "video", project_id)["credits_charged"]
+    assert magichour.state()["credits"] == 100_000 - estimate
+    magichour.end_project(project_id)
+    final = get(magichour, "video", project_id)["credits_charged"]
+    assert 0 < final < estimate
+    assert magichour.state()["credits"] == 100_000 - final
+    magichour.end_project(project_id)
+    assert magichour.state()["credits"] == 100_000 - final
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_queued_then_rendering_then_complete(kind: str) -> None:
+    with Simulator(duration=0.6, queue_share=0.5) as magichour:
+        project_id = create(magichour, kind)
+        seen = []
+        until = time.monotonic() + 10
+        while time.monotonic() < until and "complete" not in seen:
+            status = get(magichour, kind, project_id)["status"]
+            seen += [status] if status not in seen else []
+            time.sleep(0.02)
+        assert seen == ["queued", "rendering", "complete"]
+
+
+def test_answers_are_what_the_provider_understands(magichour: Simulator) -> None:
+    project = make(magichour, "video")
+    assert api.is_finished(project)
+    assert set(api.Project.__annotations__) - {"image_count"} <= set(project)
+
+
+def test_a_deleted_project_stays_visible_and_is_gone(magichour: Simulator) -> None:
+    magichour.faults({"duration": 600, "times": 1})
+    project_id = create(magichour)
+    url = f"{magichour.url}/v1/image-projects/{project_id}"
+    with session(magichour) as http:
+        assert [http.delete(url).status_code for _ in range(2)] == [204, 404]
+        project = http.get(url).json()
+    assert (project["enabled"], project["downloads"]) == (False, [])
+    assert magichour.state()["projects"][project_id]["enabled"] is False
+
+
+def test_a_plan_limits_how_many_render_at_once() -> None:
+    with Simulator(duration=0.4, queue_share=0, max_rendering=1) as magichour:
+        first, second, third = (create(magichour) for _ in range(3))
+        time.sleep(0.1)
+        assert get(magichour, "image", first)["status"] == "rendering"
+        assert get(magichour, "image", second)["status"] == "queued"
+        with session(magichour) as http:
+            http.delete(f"{magichour.url}/v1/image-projects/{second}")
+        assert wait(magichour, "image", third)["status"] == "complete"
+        assert get(magichour, "image", second)["status"] == "queued"
+
+
+def test_several_images_cost_several_times(magichour: Simulator) -> None:
+    project = make(magichour, image_count=4)
+    assert project["image_count"] == len(project["downloads"]) == 4
+    assert project["credits_charged"] == 20
+
+
+def test_durations() -> None:
+    assert Settings().tool_seconds("ai-image-generator") == 5
+    assert Settings(speed_up=10).tool_seconds("video-to-video") == 77.2
+    assert Settings(duration=3, speed_up=10).tool_seconds("video-to-video") == 3
+    assert Settings().tool_seconds("ai-video-editor") == 120
+
+
+def test_the_same_seed_gives_the_same_ids() -> None:
+    found = []
+    for _ in range(2):
+        with Simulator(duration=0.0, seed=5, jitter=0.5) as magichour:
+            found.append([create(magichour) for _ in range(3)])
+    assert found[0] == found[1]
+    assert len(set(found[0])) == 3
+
+
+def test_saved_items_refuses_bad_pages(magichour: Simulator) -> None:
+    with session(magichour) as http:
+        for query in ("limit=0", "limit=x", "cursor=-1"):
+            assert http.get(f"{magichour.url}/v1/saved-items?{query}").status_code == 400
+        voices = http.get(f"{magichour.url}/v1/saved-items?type=voice").json()
+    assert [item["type"] for item in voices["items"]] == ["voice"]
+
+
+def test_a_free_account_has_no_subscription() -> None:
+    with Simulator(tier="free") as magichour, session(magichour) as http:
+        found = http.get(f"{magichour.url}/v1/account").json()
+    assert (found["tier"], found["subscription"]) == ("free", None)

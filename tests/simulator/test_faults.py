@@ -1,0 +1,408 @@
+"""Each fault does what it says, seen from the socket."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import itertools
+import json
+import socket
+import time
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+import requests
+from pydantic import ValidationError
+
+from airflow_provider_magichour.simulator import Simulator
+from tests.simulator.support import AUDIO, IMAGE, create, get, make, session
+
+ACCOUNT = {"route": "get_account"}
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[Simulator]:
+    with Simulator(duration=0.0) as simulator:
+        yield simulator
+
+
+@pytest.fixture
+def magichour(running: Simulator) -> Simulator:
+    running.reset()
+    return running
+
+
+def account(magichour: Simulator) -> requests.Response:
+    with session(magichour) as http:
+        return http.get(f"{magichour.url}/v1/account", timeout=10)
+
+
+def raw(magichour: Simulator, path: str, headers: str = "", host: str = "api") -> tuple[bytes, str]:
+    """Send one request over a plain socket; return all bytes of the answer, and how the connection ended."""
+    url = urlsplit(magichour.url if host == "api" else magichour.downloads_url)
+    received = b""
+    with socket.create_connection((url.hostname, url.port), 10) as sock:
+        sock.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{headers}\r\n".encode())
+        try:
+            while piece := sock.recv(65536):
+                received += piece
+        except ConnectionResetError:
+            return received, "reset"
+    return received, "closed"
+
+
+def body_of(answer: bytes) -> bytes:
+    return answer.partition(b"\r\n\r\n")[2]
+
+
+def download(magichour: Simulator, project: dict[str, Any], **headers: str) -> requests.Response:
+    return requests.get(project["downloads"][0]["url"], headers=headers, timeout=10)
+
+
+# --------------------------------------------------------------------------------------- which requests
+
+
+def test_a_list_of_rules_is_a_sequence(magichour: Simulator) -> None:
+    magichour.faults(
+        {"match": ACCOUNT, "status": 503, "times": 2},
+        {"match": ACCOUNT, "status": 429, "headers": {"Retry-After": "7"}, "times": 1},
+    )
+    answers = [account(magichour) for _ in range(4)]
+    assert [answer.status_code for answer in answers] == [503, 503, 429, 200]
+    assert answers[2].headers["Retry-After"] == "7"
+    assert [fault["used_up"] for fault in magichour.state()["faults"]] == [True, True]
+    magichour.clear_faults()
+    assert magichour.state()["faults"] == []
+
+
+@pytest.mark.parametrize(
+    "match",
+    [
+        {"host": "api", "method": "GET"},
+        {"path": "/v1/acc*"},
+        {"path": "/v1/account", "route": "get_account"},
+        {},
+    ],
+)
+def test_what_matches(magichour: Simulator, match: dict[str, str]) -> None:
+    magichour.faults({"match": match, "status": 500})
+    assert account(magichour).status_code == 500
+
+
+@pytest.mark.parametrize(
+    "match",
+    [
+        {"host": "downloads"},
+        {"method": "POST"},
+        {"path": "/v1/*-projects/*"},
+        {"kind": "image"},
+        {"tool": "x"},
+    ],
+)
+def test_what_does_not_match(magichour: Simulator, match: dict[str, str]) -> None:
+    magichour.faults({"match": match, "status": 500})
+    assert account(magichour).status_code == 200
+
+
+def test_one_project_of_two(magichour: Simulator) -> None:
+    first, second = create(magichour), create(magichour)
+    magichour.faults({"match": {"project_id": first}, "status": 500})
+    with session(magichour) as http:
+        codes = [http.get(f"{magichour.url}/v1/image-projects/{one}").status_code for one in (first, second)]
+    assert codes == [500, 200]
+
+
+def test_skip_and_probability(magichour: Simulator) -> None:
+    magichour.faults({"match": ACCOUNT, "status": 500, "skip": 2, "times": 1})
+    assert [account(magichour).status_code for _ in range(4)] == [200, 200, 500, 200]
+    outcomes = []
+    for _ in range(2):
+        magichour.clear_faults()
+        magichour.faults({"match": ACCOUNT, "status": 500, "probability": 0.5}, seed=3)
+        outcomes.append([account(magichour).status_code for _ in range(20)])
+    assert outcomes[0] == outcomes[1]
+    assert set(outcomes[0]) == {200, 500}
+
+
+@pytest.mark.parametrize(
+    "rule", [{"statsu": 1}, {"match": {"hots": "api"}}, {"drop": "sometimes"}, {"times": 0}]
+)
+def test_a_misspelt_rule_is_refused(magichour: Simulator, rule: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        magichour.faults(rule)
+
+
+# ----------------------------------------------------------------------------------------- connections
+
+
+@pytest.mark.parametrize(("hang_up", "ending"), [(None, "reset"), ("reset", "reset"), ("close", "closed")])
+def test_drop_before_reading(magichour: Simulator, hang_up: str | None, ending: str) -> None:
+    magichour.faults({"match": ACCOUNT, "drop": "before", "hang_up": hang_up})
+    assert raw(magichour, "/v1/account") == (b"", ending)
+    assert magichour.state()["statuses"] == {"dropped": 1}
+
+
+def test_drop_after_a_create_was_accepted(magichour: Simulator) -> None:
+    magichour.faults({"match": {"route": "create_project"}, "drop": "after", "times": 1})
+    with session(magichour) as http, pytest.raises(requests.ConnectionError):
+        http.post(f"{magichour.url}/v1/ai-image-generator", json=IMAGE)
+    state = magichour.state()
+    assert state["created"] == {"ai-image-generator": 1}
+    assert len(state["projects"]) == 1
+    assert state["credits"] == 100_000 - 5
+
+
+def test_drop_before_a_create_makes_nothing(magichour: Simulator) -> None:
+    magichour.faults({"match": {"route": "create_project"}, "drop": "before"})
+    with session(magichour) as http, pytest.raises(requests.ConnectionError):
+        http.post(f"{magichour.url}/v1/ai-image-generator", json=IMAGE)
+    assert magichour.state()["created"] == {}
+
+
+@pytest.mark.parametrize("hang_up", ["close", "reset"])
+def test_drop_within_a_body(magichour: Simulator, hang_up: str) -> None:
+    project = make(magichour)
+    whole = download(magichour, project).content
+    magichour.faults({"match": {"route": "download"}, "drop_after_bytes": 1000, "hang_up": hang_up})
+    url = urlsplit(project["downloads"][0]["url"])
+    answer, ending = raw(magichour, f"{url.path}?{url.query}", host="downloads")
+    assert f"content-length: {len(whole)}".encode() in answer.lower()
+    assert ending == ("closed" if hang_up == "close" else "reset")
+    if hang_up == "close":
+        assert body_of(answer) == whole[:1000]
+
+
+def test_drop_at_a_share_of_the_body(magichour: Simulator) -> None:
+    project = make(magichour, "audio")
+    whole = download(magichour, project).content
+    magichour.faults({"match": {"route": "download"}, "drop_after_percent": 50})
+    url = urlsplit(project["downloads"][0]["url"])
+    answer, _ = raw(magichour, f"{url.path}?{url.query}", host="downloads")
+    assert body_of(answer) == whole[: len(whole) // 2]
+
+
+def test_delay_before_and_after(magichour: Simulator) -> None:
+    magichour.faults(
+        {"match": ACCOUNT, "delay": 0.2}, {"match": {"route": "create_project"}, "delay_after": 3}
+    )
+    start = time.monotonic()
+    assert account(magichour).status_code == 200
+    assert time.monotonic() - start >= 0.2
+    with session(magichour) as http, pytest.raises(requests.ReadTimeout):
+        http.post(f"{magichour.url}/v1/ai-image-generator", json=IMAGE, timeout=0.5)
+    assert magichour.state()["created"] == {"ai-image-generator": 1}
+
+
+# --------------------------------------------------------------------------------------- other answers
+
+
+def test_status_body_and_headers(magichour: Simulator) -> None:
+    magichour.faults(
+        {"match": ACCOUNT, "status": 403, "body": {"message": "no"}, "headers": {"X-One": "1"}, "times": 1},
+        {"match": ACCOUNT, "status": 500, "body": "plain", "times": 1},
+        {"match": ACCOUNT, "html": True, "times": 1},
+        {"match": ACCOUNT, "status": 204, "times": 1},
+        {"match": ACCOUNT, "headers": {"content-type": None}, "times": 1},
+    )
+    answers = [account(magichour) for _ in range(5)]
+    assert answers[0].json() == {"message": "no"}
+    assert answers[0].headers["x-one"] == "1"
+    assert (answers[1].status_code, answers[1].text) == (500, "plain")
+    assert answers[2].status_code == 502
+    assert "<html>" in answers[2].text
+    assert (answers[3].status_code, answers[3].content) == (204, b"")
+    assert answers[4].json()["credits"] == 100_000
+    assert "content-type" not in answers[4].headers
+
+
+def test_a_create_that_is_carried_out_and_answered_504(magichour: Simulator) -> None:
+    magichour.faults({"match": {"route": "create_project"}, "status": 504, "process": True, "times": 1})
+    with session(magichour) as http:
+        assert http.post(f"{magichour.url}/v1/ai-image-generator", json=IMAGE).status_code == 504
+    assert magichour.state()["created"] == {"ai-image-generator": 1}
+
+
+def test_merge_and_remove(magichour: Simulator) -> None:
+    magichour.faults({"match": ACCOUNT, "merge": {"credits": 1, "new": [2]}, "remove": ["tier"]})
+    answer = account(magichour)
+    found = answer.json()
+    assert (found["credits"], found["new"]) == (1, [2])
+    assert "tier" not in found
+    assert answer.headers["content-length"] == str(len(answer.content))
+
+
+def test_gzip_and_chunked(magichour: Simulator) -> None:
+    project = make(magichour)
+    whole = download(magichour, project).content
+    magichour.faults({"gzip": True, "times": 2}, {"chunked": True})
+    assert account(magichour).json()["tier"] == "pro"
+    answer = requests.get(project["downloads"][0]["url"], stream=True, timeout=10)
+    assert answer.headers["content-encoding"] == "gzip"
+    assert gzip.decompress(answer.raw.read(decode_content=False)) == whole
+    answer = download(magichour, project)
+    assert "content-length" not in answer.headers
+    assert answer.content == whole
+
+
+def test_shortened_bodies_look_whole(magichour: Simulator) -> None:
+    project = make(magichour, "audio")
+    whole = download(magichour, project).content
+    magichour.faults(
+        {"match": {"route": "download"}, "shorten_to_bytes": 70_000, "times": 1},
+        {"match": {"route": "download"}, "shorten_to_bytes": 10, "times": 1},
+        {"match": {"route": "download"}, "shorten_to_percent": 25, "times": 1},
+        {"match": {"route": "download"}, "shorten_to_bytes": 0, "times": 1},
+        {"match": {"route": "download"}, "shorten_to_bytes": 100, "chunked": True, "times": 1},
+    )
+    sizes = []
+    for _ in range(5):
+        answer = download(magichour, project)
+        assert answer.status_code == 200
+        assert whole.startswith(answer.content)
+        sizes.append(len(answer.content))
+    assert sizes == [min(70_000, len(whole)), 10, len(whole) // 4, 0, 100]
+
+
+def test_slow_drip(magichour: Simulator) -> None:
+    project = make(magichour, "audio")
+    size = len(download(magichour, project).content)
+    magichour.faults({"match": {"route": "download"}, "drip_bytes": size // 4, "drip_seconds": 0.1})
+    start = time.monotonic()
+    assert len(download(magichour, project).content) == size
+    assert time.monotonic() - start >= 0.3
+
+
+# ------------------------------------------------------------------------------------------- downloads
+
+
+def test_expired_url(magichour: Simulator) -> None:
+    project = make(magichour)
+    magichour.faults({"expired": True, "times": 1})
+    answer = download(magichour, project)
+    assert answer.status_code == 403
+    assert "ExpiredToken" in answer.text
+    assert download(magichour, project).status_code == 200
+
+
+def test_a_file_that_changed(magichour: Simulator) -> None:
+    project = make(magichour)
+    before = download(magichour, project)
+    magichour.faults({"version": "two"})
+    after = download(magichour, project, Range="bytes=5-")
+    assert after.status_code == 206
+    assert after.headers["etag"] != before.headers["etag"]
+    assert after.content != before.content[5:]
+    restarted = download(magichour, project, Range="bytes=5-", **{"If-Range": before.headers["etag"]})
+    assert restarted.status_code == 200
+    assert restarted.headers["etag"] == after.headers["etag"]
+
+
+def test_ranges_that_lie(magichour: Simulator) -> None:
+    project = make(magichour)
+    whole = download(magichour, project).content
+    magichour.faults(*({"range": how, "times": 1} for how in ("ignore", "shift", "refuse")))
+    ignored, shifted, refused = (download(magichour, project, Range="bytes=100-4000") for _ in range(3))
+    assert (ignored.status_code, ignored.content) == (200, whole)
+    assert shifted.status_code == 206
+    assert shifted.headers["content-range"] == f"bytes 1124-4000/{len(whole)}"
+    assert shifted.content == whole[1124:4001]
+    assert refused.status_code == 416
+
+
+# -------------------------------------------------------------------------------------- new projects
+
+
+def test_outcomes(magichour: Simulator) -> None:
+    magichour.faults(
+        {"outcome": {"status": "error", "code": "no_source_face", "message": "No face"}, "times": 1},
+        {"match": {"kind": "audio"}, "outcome": {"status": "canceled"}, "times": 1},
+    )
+    failed, canceled, fine = make(magichour), make(magichour, "audio"), make(magichour, "audio")
+    assert failed["status"] == "error"
+    assert failed["error"] == {"code": "no_source_face", "message": "No face"}
+    assert failed["credits_charged"] == 0
+    assert failed["downloads"] == []
+    assert canceled["status"] == "canceled"
+    assert fine["status"] == "complete"
+    assert magichour.state()["credits"] == 100_000 - fine["credits_charged"]
+
+
+def test_a_sequence_of_statuses(magichour: Simulator) -> None:
+    sequence = ["queued", "hibernating", "rendering", "complete"]
+    magichour.faults({"statuses": sequence, "times": 1})
+    project_id = create(magichour)
+    looks = [get(magichour, "image", project_id) for _ in range(6)]
+    assert [look["status"] for look in looks] == [*sequence, "complete", "complete"]
+    assert len(looks[3]["downloads"]) == 1
+
+
+def test_a_sequence_that_ends_in_an_error_refunds(magichour: Simulator) -> None:
+    magichour.faults(
+        {"statuses": ["error"], "outcome": {"code": "file_too_large", "message": "Too large"}, "times": 1}
+    )
+    project = get(magichour, "image", create(magichour))
+    assert project["error"] == {"code": "file_too_large", "message": "Too large"}
+    assert magichour.state()["credits"] == 100_000
+
+
+def test_names_and_sizes_of_outputs(magichour: Simulator) -> None:
+    names = ["output.png", "output.png", "a/b ü.png"]
+    magichour.faults({"names": names, "output_bytes": 300_000, "times": 1})
+    project = make(magichour)
+    contents = [requests.get(one["url"], timeout=10).content for one in project["downloads"]]
+    assert [len(content) for content in contents] == [300_000] * 3
+    assert urlsplit(project["downloads"][2]["url"]).path.endswith("/a%2Fb%20%C3%BC.png")
+
+
+def test_a_project_that_cannot_be_deleted(magichour: Simulator) -> None:
+    magichour.faults({"undeletable": True, "times": 1})
+    project = make(magichour, "video")
+    with session(magichour) as http:
+        refused = http.delete(f"{magichour.url}/v1/video-projects/{project['id']}")
+    assert refused.status_code == 422
+    assert "template" in refused.json()["message"]
+
+
+def test_a_project_that_takes_its_time(magichour: Simulator) -> None:
+    magichour.faults({"duration": 600, "times": 1})
+    project_id = create(magichour)
+    assert get(magichour, "image", project_id)["status"] == "queued"
+    magichour.end_project(project_id, "error", "processing_timeout", "Too slow")
+    assert get(magichour, "image", project_id)["error"]["code"] == "processing_timeout"
+    with pytest.raises(KeyError):
+        magichour.end_project("none")
+
+
+def test_large_outputs_are_the_same_in_pieces_and_whole(magichour: Simulator) -> None:
+    size = 3_000_000
+    magichour.faults({"output_bytes": size})
+    for kind in ("image", "video", "audio"):
+        project = make(magichour, kind)
+        whole = download(magichour, project).content
+        assert len(whole) == size
+        cuts = [0, 1, 65_536, 70_001, 1_500_000, size - 20, size]
+        pieces = [
+            download(magichour, project, Range=f"bytes={first}-{last - 1}").content
+            for first, last in itertools.pairwise(cuts)
+        ]
+        assert hashlib.sha256(b"".join(pieces)).digest() == hashlib.sha256(whole).digest()
+        assert len({whole[at : at + 65_536] for at in range(1_000_000, 2_000_000, 65_536)}) > 10
+
+
+def test_a_reader_that_goes_away_leaves_the_rest_unread(magichour: Simulator) -> None:
+    magichour.faults({"output_bytes": 500_000_000, "match": {"tool": "ai-voice-generator"}})
+    with session(magichour) as http:
+        project_id = http.post(f"{magichour.url}/v1/ai-voice-generator", json=AUDIO).json()["id"]
+        project = http.get(f"{magichour.url}/v1/audio-projects/{project_id}").json()
+        while not project["downloads"]:
+            project = http.get(f"{magichour.url}/v1/audio-projects/{project_id}").json()
+    with requests.get(project["downloads"][0]["url"], stream=True, timeout=10) as answer:
+        answer.raw.read(100_000)
+    until = time.monotonic() + 10
+    while magichour.state()["in_flight"]["now"]:
+        assert time.monotonic() < until
+        time.sleep(0.02)
+    assert magichour.state()["projects"][project_id]["downloaded_bytes"] < 100_000_000
+    assert json.dumps(magichour.state())
