@@ -41,6 +41,12 @@ def get_provider_info() -> dict[str, Any]:
             }
         ],
         "extra-links": [f"{package}.links.MagicHourProjectLink"],
+        "plugins": [
+            {
+                "name": "magichour_webhooks",
+                "plugin-class": f"{package}.webhooks.MagicHourWebhooksPlugin",
+            }
+        ],
     }
 
 

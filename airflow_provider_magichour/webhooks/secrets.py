@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import re
 import time
 from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
-
-log = logging.getLogger(__name__)
 
 Secrets = tuple[bytes, ...]
 
@@ -91,15 +88,14 @@ class SecretsCache:
             if self._clock() < until:
                 return secrets
         if conn_id not in self._pending:
-            if conn_id not in self._friends and self._strangers >= MAX_STRANGERS:
-                log.warning("Too many webhooks name unknown connections: some are refused without a look")
+            stranger = conn_id not in self._friends
+            if stranger and self._strangers >= MAX_STRANGERS:
                 return ()
-            self._pending[conn_id] = asyncio.ensure_future(self._refresh(conn_id))
+            self._strangers += stranger
+            self._pending[conn_id] = asyncio.ensure_future(self._refresh(conn_id, stranger))
         return await asyncio.shield(self._pending[conn_id])
 
-    async def _refresh(self, conn_id: str) -> Secrets:
-        stranger = conn_id not in self._friends
-        self._strangers += stranger
+    async def _refresh(self, conn_id: str, stranger: bool) -> Secrets:
         try:
             secrets = await asyncio.get_running_loop().run_in_executor(self._executor, self._look_up, conn_id)
         finally:

@@ -86,5 +86,7 @@ def check_signature(secrets: Sequence[bytes], signature: Signature, body: bytes)
     genuine = False
     for secret in secrets or (_NO_SECRET,):
         genuine |= hmac.compare_digest(sign(secret, signature.timestamp, body), signature.digest)
-    if not (genuine and secrets):
+    if not secrets:
+        raise SignatureError("there is no such connection, or it has no webhook_secret")
+    if not genuine:
         raise SignatureError("the signature does not match the connection's webhook_secret")

@@ -171,7 +171,7 @@ def _stamp(
     """
     latest_of_asset = (
         select(func.max(AssetEvent.timestamp))
-        .where(AssetEvent.asset_id == AssetModel.id)
+        .where(AssetEvent.asset_id == AssetModel.id, AssetEvent.id != event.id)
         .correlate(AssetModel)
         .scalar_subquery()
     )
