@@ -482,7 +482,7 @@ class TestEndpoint:
         assert SECRET not in json.dumps(event.extra)
 
     def test_the_queue_waits_for_the_last_event(self, endpoint: Endpoint) -> None:
-        # Airflow gives a run the events up to its queue's time: with the first event's, the others would wait.
+        # Airflow gives a run the events up to its queue's time: with the first one's, the others would wait.
         schedule_dags("consumer")
         for number in range(5):
             assert endpoint.deliver(event_body(project_id=f"cm{number}")).json() == {"status": "accepted"}
