@@ -994,16 +994,14 @@ def test_an_airflow_without_the_memory_says_so(
 ) -> None:
     pytest.importorskip("starlette")
     from airflow.providers.common.compat import version_compat
-    from starlette.testclient import TestClient
 
     from airflow_provider_magichour import webhooks
 
     monkeypatch.setattr(version_compat, "AIRFLOW_V_3_3_PLUS", False)
     monkeypatch.setattr(version_compat, "AIRFLOW_V_3_0_PLUS", False)
     (mount,) = webhooks._fastapi_apps()
-    answer = TestClient(mount["app"]).post("/hooked")
-    assert answer.status_code == 501
-    assert "Airflow 3.3 or newer" in answer.text
+    assert mount["app"].status_code == 501  # a response is an ASGI application, too
+    assert b"Airflow 3.3 or newer" in mount["app"].body
     caplog.clear()
     assert webhooks._flask_blueprints() == []
     assert "Airflow 3.3 or newer" in caplog.text
