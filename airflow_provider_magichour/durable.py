@@ -37,6 +37,7 @@ AFTER_SUBMIT_PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0)
 MAX_RESULT = 60_000
 
 _SUCCESS_KEY = "magichour_success"
+_DEFERRAL_KEY = "magichour_deferral"
 
 #: Parts of a signed URL that differ each time it is signed, while it names the same file.
 _SIGNATURE = re.compile(
@@ -263,9 +264,44 @@ class Memory:
         """Remember that the task succeeded: a Clear from now on submits anew, a retry does not."""
         self._write_if_possible(_SUCCESS_KEY, {"max_tries": self._max_tries})
 
-    def load(self, position: int) -> Submit | None:
-        """Return a position's record as it is, without judging it."""
-        return Submit.read(self._read(_key(position), f"position {position}"))
+    # ------------------------------------------------------------------------------------------ deferrals
+
+    def defer(self, count: int, failed: Mapping[int, Any]) -> None:
+        """
+        Write down what the task has to know when it is resumed, besides its submits.
+
+        :param count: how many bodies there are.
+        :param failed: by position, the errors of those that were not submitted, as data.
+        """
+        if not self.lasts:
+            return
+        value = {"count": count, "failed": {str(position): error for position, error in failed.items()}}
+        if len(json.dumps(value)) > MAX_RESULT:
+            value["failed"] = {str(position): None for position in failed}
+        try:
+            self._write(_DEFERRAL_KEY, value, BEFORE_SUBMIT_PAUSES)
+        except Exception as error:
+            raise MagicHourError(
+                f"Airflow's task state store did not take what the task is waiting for: {_short(error)}. "
+                "A retry goes on with the same projects"
+            ) from error
+
+    def resume(self) -> tuple[list[Submit | None], dict[int, Any]] | None:
+        """
+        Return the submits that the task was waiting for, by position, and the errors that it had met.
+
+        None where nothing remembers it.
+        """
+        value = self._read(_DEFERRAL_KEY, "the task") if self.lasts else None
+        if not isinstance(value, Mapping):
+            return None
+        count, errors = value["count"], value["failed"]
+        failed = {int(position): error for position, error in errors.items()}
+        submits = [
+            None if position in failed else Submit.read(self._read(_key(position), f"body[{position}]"))
+            for position in range(count)
+        ]
+        return submits, failed
 
     # ---------------------------------------------------------------------------------------------- store
 

@@ -94,8 +94,24 @@ class MagicHourProjectTrigger(BaseTrigger):
             )
         except MagicHourError as error:
             event["project_ids"] = self.project_ids
-            event["error"] = {"class": type(error).__name__, "args": list(error.args)}
+            event["error"] = carry_error(error)
         yield TriggerEvent(event)  # type: ignore[no-untyped-call]
+
+
+class MagicHourGenerateTrigger(MagicHourProjectTrigger):
+    """
+    Wait as :class:`MagicHourProjectTrigger` does, and delete the projects when a person kills the task.
+
+    That is when the deferred task is cleared or marked, on Airflow 3.3 and newer; never when a triggerer
+    restarts.
+    """
+
+    async def on_kill(self) -> None:
+        """Delete the projects, within 10 seconds, as far as that goes."""
+        from airflow_provider_magichour.killing import delete_killed
+
+        settings = await get_settings_async(self.magichour_conn_id)
+        await delete_killed(settings, self.kind, self.project_ids, self.log)
 
 
 def read_event(event: object, kind: str, project_ids: Iterable[str]) -> dict[str, str]:
@@ -115,7 +131,7 @@ def read_event(event: object, kind: str, project_ids: Iterable[str]) -> dict[str
         named = event.get("project_ids")
         if not isinstance(named, list) or set(map(str, named)) != set(expected):
             raise _foreign(event, kind)
-        raise _carried_error(event["error"])
+        raise carried_error(event["error"])
     outcomes = event.get("outcomes")
     if (
         not isinstance(outcomes, Mapping)
@@ -126,7 +142,13 @@ def read_event(event: object, kind: str, project_ids: Iterable[str]) -> dict[str
     return {project_id: outcomes[project_id] for project_id in expected}
 
 
-def _carried_error(carried: object) -> MagicHourError:
+def carry_error(error: MagicHourError) -> dict[str, Any]:
+    """Return an error as data that Airflow can store."""
+    return {"class": type(error).__name__, "args": list(error.args)}
+
+
+def carried_error(carried: object) -> MagicHourError:
+    """Return the error that :func:`carry_error` made data of."""
     name, args = (carried.get("class"), carried.get("args")) if isinstance(carried, Mapping) else (None, None)
     if isinstance(name, str) and name in exceptions.__all__ and isinstance(args, list):
         try:

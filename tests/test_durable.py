@@ -227,7 +227,7 @@ class TestWithoutAStore:
         mine = memory(None)
         assert not mine.lasts
         mine.accept(0, mine.intend(0, "b", name="t"), "p1", 5, name="t")
-        found = mine.load(0)
+        found = mine.recall(0, "b", name="t")
         assert found is not None
         assert found.id == "p1"
         assert memory(None).recall(0, "b", name="t") is None

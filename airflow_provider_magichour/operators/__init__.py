@@ -6,10 +6,12 @@ from airflow_provider_magichour.operators.assets import MagicHourUploadOperator
 from airflow_provider_magichour.operators.create import MagicHourCreateProjectOperator
 from airflow_provider_magichour.operators.delete import MagicHourDeleteProjectOperator
 from airflow_provider_magichour.operators.download import MagicHourDownloadOperator
+from airflow_provider_magichour.operators.generate import MagicHourGenerateOperator
 
 __all__ = [
     "MagicHourCreateProjectOperator",
     "MagicHourDeleteProjectOperator",
     "MagicHourDownloadOperator",
+    "MagicHourGenerateOperator",
     "MagicHourUploadOperator",
 ]

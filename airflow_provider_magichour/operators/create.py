@@ -104,8 +104,11 @@ class MagicHourCreateProjectOperator(MagicHourOperator):
         return projects if is_many(self.body) else projects[0]
 
     def _remember(self, context: Mapping[str, Any]) -> Memory:
+        """Return what the task remembers of earlier tries."""
         from airflow_provider_magichour.durable import Memory
 
+        if is_many(self.body):
+            self.body = [*self.body]  # XComs of mapped tasks are read when they are gone through
         memory = Memory.of_task(context, durable=self.durable)
         if self.durable and not memory.lasts:
             log.warning(
@@ -159,13 +162,14 @@ class MagicHourCreateProjectOperator(MagicHourOperator):
 
 def batch_error(failed: Sequence[tuple[int, MagicHourError]], total: int) -> MagicHourError:
     """Return the errors of a list's bodies as one, which a retry may mend where it may mend one of them."""
-    note = f"{len(failed)} of {total} bodies failed; the XCom 'results' holds what came of the others"
-    if len(failed) == 1:
-        failed[0][1].add_note(f"body[{failed[0][0]}]: {note}")
-        return failed[0][1]
     said: dict[str, list[str]] = {}
     for position, error in failed:
         said.setdefault(str(error), []).append(f"body[{position}]")
+    note = f"{len(failed)} of {total} bodies failed; the XCom 'results' holds what came of the others"
+    if len(said) == 1:
+        first = failed[0][1]
+        first.add_note(f"{note}. Failed: {', '.join(*said.values())}")
+        return first
     details = "; ".join(f"{', '.join(names)}: {text}" for text, names in said.items())
     final = all(isinstance(error, AirflowFailException) for _, error in failed)
     return (MagicHourBatchFailedError if final else MagicHourBatchError)(f"{note}: {details}")

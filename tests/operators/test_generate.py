@@ -1,0 +1,395 @@
+"""MagicHourGenerateOperator against the simulator: one task from a body to files, paid once."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import AirflowFailException, TaskDeferred
+
+from airflow_provider_magichour import durable, exceptions
+from airflow_provider_magichour.operators import MagicHourGenerateOperator
+from airflow_provider_magichour.simulator import Simulator
+from airflow_provider_magichour.triggers import MagicHourGenerateTrigger
+from tests.support.tasks import TaskStateStore, rebuilt, run_task, run_trigger, stored, task_context
+
+TOOL = "ai-image-generator"
+BODY: dict[str, Any] = {"image_count": 1, "aspect_ratio": "1:1", "style": {"prompt": "a lighthouse"}}
+CREATE = {"route": "create_project"}
+MODES = pytest.mark.parametrize("deferrable", [False, True], ids=["sync", "deferred"])
+
+
+@pytest.fixture
+def store() -> TaskStateStore:
+    return TaskStateStore()
+
+
+@pytest.fixture(autouse=True)
+def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(durable.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr("airflow_provider_magichour.retry.BACKOFF_FIRST", 0.01)
+
+
+@pytest.fixture
+def sim(magichour_simulator: Simulator, connect: Callable[..., str]) -> Simulator:
+    connect(magichour_simulator.url, magichour_simulator.api_key, timeout=5)
+    return magichour_simulator
+
+
+def operator(body: Any = BODY, **kwargs: Any) -> MagicHourGenerateOperator:
+    given = {"tool": TOOL, "body": body, "poll_interval": 0.1, "timeout": 30, **kwargs}
+    return MagicHourGenerateOperator(task_id="generate", **given)
+
+
+def bodies(count: int) -> list[dict[str, Any]]:
+    return [{**BODY, "name": f"number {position}"} for position in range(count)]
+
+
+def posts(sim: Simulator) -> int:
+    return len(sim.requests("create_project"))
+
+
+def only_project(sim: Simulator) -> str:
+    (project_id,) = sim.state()["projects"]
+    return str(project_id)
+
+
+@MODES
+class TestGenerate:
+    def test_files_come_out(self, sim: Simulator, tmp_path: Path, deferrable: bool) -> None:
+        result = run_task(
+            operator(deferrable=deferrable, destination=str(tmp_path)), task_context(store=TaskStateStore())
+        )
+        project_id = only_project(sim)
+        assert result["project"]["id"] == project_id
+        assert result["project"]["status"] == "complete"
+        (file,) = result["files"]
+        assert file["path"] == str(tmp_path / project_id / "output.png")
+        assert Path(file["path"]).read_bytes().startswith(b"\x89PNG")
+
+    def test_without_a_store(self, sim: Simulator, tmp_path: Path, deferrable: bool) -> None:
+        results = run_task(
+            operator(bodies(3), deferrable=deferrable, destination=str(tmp_path)), task_context()
+        )
+        assert [one["project"]["name"] for one in results] == ["number 0", "number 1", "number 2"]
+        assert all(one["files"] for one in results)
+
+    def test_no_destination_stores_nothing(self, sim: Simulator, deferrable: bool) -> None:
+        result = run_task(operator(deferrable=deferrable), task_context(store=TaskStateStore()))
+        assert result["files"] == []
+        assert result["project"]["downloads"]
+
+    def test_a_list_in_order(self, sim: Simulator, tmp_path: Path, deferrable: bool) -> None:
+        results = run_task(
+            operator(bodies(7), deferrable=deferrable, destination=str(tmp_path)),
+            task_context(store=TaskStateStore()),
+        )
+        assert [one["project"]["name"] for one in results] == [f"number {n}" for n in range(7)]
+
+    @pytest.mark.parametrize(
+        ("outcome", "error"),
+        [
+            ({"code": "no_source_face", "message": "no face"}, exceptions.MagicHourProjectFailedError),
+            ({"code": "unknown_error"}, exceptions.MagicHourRenderError),
+            ({"code": "processing_timeout"}, exceptions.MagicHourRenderError),
+            ({"status": "canceled"}, exceptions.MagicHourProjectCanceledError),
+        ],
+        ids=str,
+    )
+    def test_a_failed_project_is_its_own_error_and_a_retry_submits_anew(
+        self, sim: Simulator, deferrable: bool, outcome: dict[str, str], error: type[Exception]
+    ) -> None:
+        sim.faults({"match": CREATE, "times": 1, "outcome": outcome})
+        store = TaskStateStore()
+        with pytest.raises(error) as caught:
+            run_task(operator(deferrable=deferrable), task_context(store=store))
+        may_be_mended = error is exceptions.MagicHourRenderError
+        assert isinstance(caught.value, AirflowFailException) is not may_be_mended
+        assert run_task(operator(deferrable=deferrable), task_context(store=store, try_number=2))["project"]
+        assert posts(sim) == 2
+
+    def test_a_timeout_leaves_the_project_to_the_retry(
+        self, sim: Simulator, deferrable: bool, tmp_path: Path
+    ) -> None:
+        sim.faults({"match": CREATE, "duration": 2})
+        store = TaskStateStore()
+        with pytest.raises(exceptions.MagicHourTimeoutError) as caught:
+            run_task(operator(deferrable=deferrable, timeout=0.5), task_context(store=store))
+        assert not isinstance(caught.value, AirflowFailException | exceptions.MagicHourSensorTimeoutError)
+        assert only_project(sim) in str(caught.value)
+        result = run_task(
+            operator(deferrable=deferrable, destination=str(tmp_path)),
+            task_context(store=store, try_number=2, max_tries=1),
+        )
+        assert result["files"]
+        assert posts(sim) == 1
+
+    def test_of_a_list_a_failed_one_does_not_lose_the_others(
+        self, sim: Simulator, deferrable: bool, tmp_path: Path
+    ) -> None:
+        sim.faults({"match": CREATE, "skip": 1, "times": 1, "outcome": {"code": "unknown_error"}})
+        store, task = TaskStateStore(), {"deferrable": deferrable, "destination": str(tmp_path)}
+        context = task_context("generate", store=store)
+        with pytest.raises(exceptions.MagicHourRenderError) as caught:
+            run_task(operator(bodies(3), **task), context)
+        assert "1 of 3 bodies failed" in caught.value.__notes__[0]
+        kept = context["ti"].xcoms.pull("generate", "results")
+        assert len(kept) == 2
+        assert all(Path(file["path"]).exists() for one in kept for file in one["files"])
+        results = run_task(operator(bodies(3), **task), task_context(store=store, try_number=2))
+        assert [one["project"]["name"] for one in results] == ["number 0", "number 1", "number 2"]
+        assert posts(sim) == 4
+        assert len(sim.requests("download")) == 3
+
+    def test_of_a_list_what_was_not_submitted_is_told_at_the_end(
+        self, sim: Simulator, deferrable: bool, tmp_path: Path
+    ) -> None:
+        some = bodies(3)
+        some[1] = {"style": {}}
+        for store in (TaskStateStore(), None):
+            context = task_context("generate", store=store)
+            with pytest.raises(exceptions.MagicHourInvalidRequestError) as caught:
+                run_task(operator(some, deferrable=deferrable, destination=str(tmp_path)), context)
+            assert "body[1]" in caught.value.__notes__[0]
+            assert len(context["ti"].xcoms.pull("generate", "results")) == 2
+
+    def test_of_a_list_that_takes_too_long_what_is_complete_is_stored(
+        self, sim: Simulator, deferrable: bool, tmp_path: Path
+    ) -> None:
+        sim.faults({"match": CREATE, "skip": 1, "times": 1, "duration": 60})
+        context = task_context("generate", store=TaskStateStore())
+        with pytest.raises(exceptions.MagicHourTimeoutError, match="1 of 2"):
+            run_task(
+                operator(bodies(2), deferrable=deferrable, destination=str(tmp_path), timeout=2), context
+            )
+        (kept,) = context["ti"].xcoms.pull("generate", "results")
+        assert Path(kept["files"][0]["path"]).exists()
+
+    def test_a_failed_download_is_all_that_a_retry_does_again(
+        self, sim: Simulator, deferrable: bool, tmp_path: Path
+    ) -> None:
+        (tmp_path / "in the way").write_text("a file where a folder should be")
+        store = TaskStateStore()
+        wrong = str(tmp_path / "in the way" / "media")
+        with pytest.raises(exceptions.MagicHourError):
+            run_task(operator(deferrable=deferrable, destination=wrong), task_context(store=store))
+        result = run_task(
+            operator(deferrable=deferrable, destination=str(tmp_path / "media")),
+            task_context(store=store, try_number=2),
+        )
+        assert result["files"]
+        assert posts(sim) == 1
+
+    def test_a_retry_of_a_success_returns_the_same_even_when_all_is_deleted(
+        self, sim: Simulator, deferrable: bool, tmp_path: Path
+    ) -> None:
+        store, task = TaskStateStore(), operator(deferrable=deferrable, destination=str(tmp_path))
+        first = run_task(task, task_context(store=store))
+        task.hook.delete_project("image", only_project(sim))
+        second = run_task(
+            operator(deferrable=deferrable, destination=str(tmp_path)),
+            task_context(store=store, try_number=2),
+        )
+        assert second == first
+        assert posts(sim) == 1
+
+    def test_a_clear_of_a_success_makes_another(self, sim: Simulator, deferrable: bool) -> None:
+        store = TaskStateStore()
+        first = run_task(operator(deferrable=deferrable), task_context(store=store))
+        second = run_task(operator(deferrable=deferrable), task_context(store=store, max_tries=1))
+        assert first["project"]["id"] != second["project"]["id"]
+
+    def test_what_was_stored_is_not_made_again_where_the_project_was_deleted_since(
+        self, sim: Simulator, deferrable: bool, tmp_path: Path
+    ) -> None:
+        """A clean-up between the tries of a list, which failed for another of its bodies."""
+        sim.faults({"match": CREATE, "skip": 1, "times": 1, "outcome": {"code": "unknown_error"}})
+        store, task = TaskStateStore(), {"deferrable": deferrable, "destination": str(tmp_path)}
+        context = task_context("generate", store=store)
+        with pytest.raises(exceptions.MagicHourRenderError):
+            run_task(operator(bodies(2), **task), context)
+        (kept,) = context["ti"].xcoms.pull("generate", "results")
+        operator().hook.delete_project("image", kept["project"]["id"])
+        results = run_task(operator(bodies(2), **task), task_context(store=store, try_number=2))
+        assert [one["project"]["name"] for one in results] == ["number 0", "number 1"]
+        assert results[0]["files"] == kept["files"]
+        assert posts(sim) == 3
+
+    def test_a_project_that_is_deleted_during_the_wait(self, sim: Simulator, deferrable: bool) -> None:
+        sim.faults({"match": {"route": "get_project"}, "merge": {"enabled": False}})
+        with pytest.raises(exceptions.MagicHourNotFoundError, match="deleted"):
+            run_task(operator(deferrable=deferrable), task_context(store=TaskStateStore()))
+
+    def test_the_credits_may_run_out_in_a_list(
+        self, sim: Simulator, deferrable: bool, tmp_path: Path
+    ) -> None:
+        sim.faults({"match": CREATE, "skip": 2, "status": 402})
+        context = task_context("generate", store=TaskStateStore())
+        with pytest.raises(exceptions.MagicHourPaymentRequiredError):
+            run_task(operator(bodies(30), deferrable=deferrable, destination=str(tmp_path)), context)
+        assert len(context["ti"].xcoms.pull("generate", "results")) == 2
+        assert posts(sim) < 12
+
+
+class TestDeferral:
+    def deferred(self, task: MagicHourGenerateOperator, context: Any) -> TaskDeferred:
+        with pytest.raises(TaskDeferred) as caught:
+            task.execute(context)
+        return caught.value
+
+    def test_there_is_one_and_no_key_in_it(self, sim: Simulator) -> None:
+        found = self.deferred(operator(bodies(5), deferrable=True), task_context(store=TaskStateStore()))
+        path, arguments = found.trigger.serialize()
+        assert path == "airflow_provider_magichour.triggers.MagicHourProjectTrigger"
+        assert len(arguments["project_ids"]) == 5
+        assert sim.api_key not in str(arguments) + str(found.kwargs)
+        assert found.timeout > timedelta(seconds=30)
+
+    def test_dag_test_hands_over_the_event_alone(self, sim: Simulator) -> None:
+        for store in (TaskStateStore(), None):
+            task, context = operator(bodies(2), deferrable=True), task_context(store=store)
+            event = run_trigger(self.deferred(task, context).trigger)
+            again = operator(bodies(2), deferrable=True)
+            names = [one["project"]["name"] for one in again.execute_complete(context, event)]
+            assert names == ["number 0", "number 1"]
+
+    def test_failed_submits_survive_it_in_the_store(self, sim: Simulator) -> None:
+        some = [*bodies(2), {"style": {}}]
+        task, context = operator(some, deferrable=True), task_context(store=TaskStateStore())
+        event = run_trigger(self.deferred(task, context).trigger)
+        with pytest.raises(exceptions.MagicHourInvalidRequestError, match="400"):
+            operator(some).execute_complete(context, event)
+
+    @pytest.mark.parametrize(
+        "event",
+        [
+            None,
+            {},
+            "x",
+            {"kind": "image", "outcomes": {}},
+            {"kind": "image", "outcomes": {"other": "complete"}},
+        ],
+        ids=str,
+    )
+    def test_an_event_about_something_else_is_not_trusted(self, sim: Simulator, event: Any) -> None:
+        for store in (TaskStateStore(), None):
+            task, context = operator(bodies(2), deferrable=True), task_context(store=store)
+            self.deferred(task, context)
+            with pytest.raises(exceptions.MagicHourError, match="not trusted"):
+                operator(bodies(2)).execute_complete(context, event)
+
+    def test_a_body_that_renders_differently_when_resumed_loses_nothing(self, sim: Simulator) -> None:
+        context = task_context(store=TaskStateStore())
+        event = run_trigger(self.deferred(operator(deferrable=True), context).trigger)
+        other = operator({**BODY, "name": "rendered later"})
+        assert other.execute_complete(context, event)["project"]["id"] == only_project(sim)
+
+    def test_an_event_that_comes_before_its_time_is_found_out(self, sim: Simulator) -> None:
+        sim.faults({"match": CREATE, "duration": 60})
+        task, context = operator(deferrable=True), task_context(store=TaskStateStore())
+        self.deferred(task, context)
+        event = {"kind": "image", "outcomes": {only_project(sim): "complete"}}
+        with pytest.raises(exceptions.MagicHourError, match="is not") as caught:
+            operator().execute_complete(context, event)
+        assert not isinstance(caught.value, AirflowFailException)
+
+    def test_the_wait_ends_with_execution_timeout_where_that_is_shorter(self, sim: Simulator) -> None:
+        task = operator(deferrable=True, execution_timeout=timedelta(seconds=5), timeout=3600)
+        found = self.deferred(task, task_context(store=TaskStateStore()))
+        assert found.trigger.serialize()[1]["deadline"] < time.time() + 6
+
+    def test_without_memory_a_timeout_says_what_a_retry_would_do(self, sim: Simulator) -> None:
+        sim.faults({"match": CREATE, "duration": 60})
+        with pytest.raises(exceptions.MagicHourTimeoutError, match="pay again"):
+            run_task(operator(deferrable=True, timeout=0.3), task_context())
+
+
+class TestKill:
+    def test_nothing_is_deleted_by_default(self, sim: Simulator) -> None:
+        task = operator()
+        run_task(task, task_context(store=TaskStateStore()))
+        task.on_kill()
+        assert sim.requests("delete_project") == []
+
+    def test_the_operator_deletes_what_is_under_way(self, sim: Simulator) -> None:
+        task = operator(bodies(3), delete_on_kill=True)
+        task.on_kill()  # before anything was submitted
+        run_task(task, task_context(store=TaskStateStore()))
+        task.on_kill()
+        task.on_kill()  # what is gone is done
+        assert not any(one["enabled"] for one in sim.state()["projects"].values())
+
+    def test_the_trigger_deletes_what_is_under_way(self, sim: Simulator) -> None:
+        import asyncio
+
+        sim.faults({"match": CREATE, "duration": 60})
+        context = task_context(store=TaskStateStore())
+        with pytest.raises(TaskDeferred) as caught:
+            operator(deferrable=True, delete_on_kill=True).execute(context)
+        trigger = rebuilt(caught.value.trigger)
+        assert isinstance(trigger, MagicHourGenerateTrigger)
+        asyncio.run(trigger.on_kill())
+        assert not sim.state()["projects"][only_project(sim)]["enabled"]
+
+    def test_it_is_over_soon_and_raises_nothing(
+        self, sim: Simulator, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        from airflow_provider_magichour import killing
+
+        monkeypatch.setattr(killing, "MAX_SECONDS", 0.5)
+        task = operator(bodies(2), delete_on_kill=True)
+        run_task(task, task_context(store=TaskStateStore()))
+        sim.faults({"match": {"route": "delete_project"}, "delay": 30})
+        begun = time.monotonic()
+        task.on_kill()
+        assert time.monotonic() - begun < 10
+        assert "not deleted" in caplog.text
+
+    def test_a_project_that_the_kill_deleted_is_submitted_anew(self, sim: Simulator) -> None:
+        store, task = TaskStateStore(), operator(delete_on_kill=True, timeout=0.2)
+        sim.faults({"match": CREATE, "times": 1, "duration": 60})
+        with pytest.raises(exceptions.MagicHourTimeoutError):
+            run_task(task, task_context(store=store))
+        sim.end_project(only_project(sim))
+        task.on_kill()
+        run_task(operator(), task_context(store=store, max_tries=1))
+        assert posts(sim) == 2
+
+
+class TestArguments:
+    @pytest.mark.parametrize(
+        ("arguments", "named"),
+        [
+            ({"timeout": 0}, "timeout"),
+            ({"timeout": -1}, "timeout"),
+            ({"poll_interval": 0}, "poll_interval"),
+            ({"poll_interval": float("inf")}, "poll_interval"),
+            ({"destination": " "}, "destination"),
+            ({"body": []}, "body"),
+        ],
+    )
+    def test_a_wrong_one_is_named_at_construction(self, arguments: dict[str, Any], named: str) -> None:
+        with pytest.raises(exceptions.MagicHourArgumentError, match=named):
+            operator(**arguments)
+
+    def test_a_destination_that_a_template_left_empty_is_named_before_anything_is_sent(
+        self, sim: Simulator
+    ) -> None:
+        task = operator(destination="{{ x }}")
+        task.destination = ""
+        with pytest.raises(exceptions.MagicHourArgumentError, match="destination"):
+            task.execute(task_context())
+        assert sim.requests() == []
+
+
+def test_the_records_of_a_large_list_are_small(sim: Simulator, tmp_path: Path) -> None:
+    store = TaskStateStore()  # refuses what is larger than Airflow takes
+    sim.faults({"match": CREATE, "skip": 20, "status": 400, "body": {"message": "x" * 2000}})
+    with pytest.raises(exceptions.MagicHourError):
+        run_task(operator(bodies(220), deferrable=True), task_context(store=store))
+    assert max(len(value) for value in store.values.values()) < 62_000
+    assert stored(store.get("magichour_deferral"))["count"] == 220
