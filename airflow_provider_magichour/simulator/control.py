@@ -187,6 +187,7 @@ def _describe(project: Project) -> dict[str, Any]:
         "body": project.body,
         "outputs": list(project.names),
         "gets": project.gets,
+        "deletes": project.deletes,
         "downloads": project.downloads,
         "downloaded_bytes": project.downloaded_bytes,
     }

@@ -77,6 +77,7 @@ class Project:
     holds_slot: bool = False
     timer: asyncio.TimerHandle | None = None
     gets: int = 0
+    deletes: int = 0
     downloads: int = 0
     downloaded_bytes: int = 0
 
@@ -256,6 +257,7 @@ class World:
 
         :raises RefusedError: 404 if it is gone already, 422 if it cannot be deleted.
         """
+        project.deletes += 1
         if not project.enabled:
             raise RefusedError(404, "Not Found")
         if project.undeletable:

@@ -285,7 +285,8 @@ def test_a_deleted_project_stays_visible_and_is_gone(magichour: Simulator) -> No
         assert [http.delete(url).status_code for _ in range(2)] == [204, 404]
         project = http.get(url).json()
     assert (project["enabled"], project["downloads"]) == (False, [])
-    assert magichour.state()["projects"][project_id]["enabled"] is False
+    state = magichour.state()["projects"][project_id]
+    assert (state["enabled"], state["gets"], state["deletes"]) == (False, 1, 2)
 
 
 def test_a_plan_limits_how_many_render_at_once() -> None:

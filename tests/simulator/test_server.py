@@ -139,7 +139,10 @@ def test_command_line(tmp_path: Path, number: signal.Signals) -> None:
         try:
             assert process.stdout is not None
             line = process.stdout.readline()
+            until = time.monotonic() + 60
             while not ready.exists():
+                assert process.poll() is None
+                assert time.monotonic() < until
                 time.sleep(0.05)
             found = json.loads(ready.read_text("utf-8"))
             assert found["url"] in line
