@@ -351,7 +351,7 @@ def test_two_runs_at_once_do_all_once(magichour_simulator, hook, tmp_path):
 def test_a_wrong_argument_is_refused_when_the_dag_is_parsed(argument, value):
     given = {"older_than": timedelta(days=1), argument: value}
     with pytest.raises(errors.MagicHourArgumentError, match=argument):
-        MagicHourCleanupOperator(task_id="clean_up", destination="/tmp/x", **given)
+        MagicHourCleanupOperator(task_id="clean_up", destination="media", **given)
 
 
 @pytest.mark.parametrize(
