@@ -4,13 +4,14 @@
 PYTHON ?= $(shell for each in python3 python3.13 python3.12 python3.11; do \
 	"$$each" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && echo "$$each" && break; done)
 RUN := .venv/bin/python -m
+PIP := $(RUN) pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable
 STAMP := .venv/.installed
 # Two test processes: what the smallest machine has cores for.
 WORKERS ?= 2
 TESTS ?= tests
 
 .DEFAULT_GOAL := help
-.PHONY: help install test lint demo airflow dist constraints clean
+.PHONY: help install test test-browser lint docs demo airflow dist constraints clean
 
 # A virtual environment does not survive being moved or copied to another folder: make it anew there.
 ifneq ("$(CURDIR)","$(shell cat $(STAMP) 2>/dev/null)")
@@ -28,7 +29,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@rm -f $(STAMP)
 	@test "$$(.venv/bin/python -c 'import sys; print(sys.prefix)' 2>/dev/null)" = "$(CURDIR)/.venv" || rm -rf .venv
 	$(PYTHON) -m venv .venv
-	$(RUN) pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	$(PIP) '.[dev]'
 	@printf '%s' "$(CURDIR)" > $(STAMP)
 
 test: $(STAMP) ## Run the tests, with the coverage of branches. TESTS=... chooses some.
@@ -45,6 +46,17 @@ demo: $(STAMP) ## Make an image, a video and a voice in a real Airflow: locally,
 airflow: $(STAMP) ## Open Airflow with the examples, and a local Magic Hour, for clicking around.
 	@$(RUN) scripts.playground
 
+test-browser: $(STAMP) ## Walk through Airflow's UI in Chromium as a DAG author. PICTURES=docs/images takes the docs' pictures.
+	@command -v chromium > /dev/null || { test "$$(id -u)" = 0 && apt-get update --quiet=2 && \
+		apt-get install --quiet=2 --yes --no-install-recommends chromium; } || { echo "Chromium is needed: apt-get install chromium" >&2; exit 2; }
+	@$(PIP) '.[browser]'
+	PICTURES=$(PICTURES) $(RUN) pytest --override-ini addopts= tests/browser/walk.py
+
+docs: $(STAMP) ## Build the documentation's site into site/, and fail on any broken link or name.
+	@$(PIP) '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(RUN) mkdocs build --strict --quiet
+	@echo "site/index.html"
+
 dist: $(STAMP) ## Build the sdist and the wheel into dist/, and check them.
 	@$(RUN) scripts.dist
 
@@ -52,5 +64,5 @@ constraints: $(STAMP) ## Pin the newest versions in constraints.txt (needs uv).
 	$(RUN) scripts.pin
 
 clean: ## Remove all that was made here, .venv too.
-	rm -rf .venv .airflow-demo .airflow-playground .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage* dist build
+	rm -rf .venv .airflow-demo .airflow-playground .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage* dist build site
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -55,8 +55,10 @@ _FIELD_BEHAVIOUR: dict[str, Any] = {
     "relabeling": {"host": "Base URL", "password": "API key"},
     "placeholders": {
         "host": "https://api.magichour.ai (the default)",
+        # Airflow 3.3.2 sends 0 for an empty port when its Test button is pressed, and then refuses that as
+        # another connection than the stored one.
+        "port": "443 (without a port, Airflow 3.3 does not test a connection)",
         "password": "mhk_live_... from https://magichour.ai/developer?tab=api-keys",
-        "port": "only where the base URL needs one",
         "timeout": "60",
         "max_attempts": "5",
         "requests_per_second": "100",
@@ -88,6 +90,6 @@ _CONNECTION_FIELDS: dict[str, Any] = {
     "allow_private_hosts": {
         "label": "Allow private hosts",
         "description": "Whether files may be fetched from loopback and private addresses. Default: yes.",
-        "schema": {"type": "boolean", "default": True},
+        "schema": {"type": ["boolean", "null"], "default": True},
     },
 }

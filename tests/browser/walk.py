@@ -1,0 +1,190 @@
+"""
+A DAG author's first minutes, in a real browser: connection form, test, run, success, link.
+
+Not collected by ``make test``; ``make test-browser`` runs it. With ``PICTURES=docs/images`` it takes the
+pictures of the documentation, so that they show what users see.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+from PIL import Image
+from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
+
+from scripts.local_airflow import LocalAirflow
+from scripts.local_simulator import start_simulator
+
+ROOT = Path(__file__).resolve().parents[2]
+DAG = "magichour_media_pipeline"
+KEY = "mhk_test_simulator"
+#: The longest that a picture may be, so that a clone of the repository stays small.
+MAX_BYTES = 150_000
+
+OPTIONS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-proxy-server",
+]
+
+
+@pytest.fixture(scope="module")
+def airflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalAirflow]:
+    """Start an Airflow without any connection: the user makes it."""
+    with LocalAirflow(tmp_path_factory.mktemp("airflow"), [ROOT / "example_dags"]) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def simulator(airflow: LocalAirflow) -> str:
+    """Start a local Magic Hour and return its address."""
+    start_simulator(airflow.processes, speed_up=20, api_key=KEY)
+    ready = json.loads((airflow.processes.log_folder / "simulator.json").read_text())
+    return str(ready["url"])
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Start the system's Chromium."""
+    program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    assert program, "no chromium is installed; on Debian: apt-get install chromium"
+    with sync_playwright() as playwright:
+        running = playwright.chromium.launch(executable_path=program, headless=True, args=OPTIONS)
+        yield running
+        running.close()
+
+
+@pytest.fixture(scope="module")
+def page(browser: Browser) -> Iterator[Page]:
+    """Open one tab that sees this machine and nothing else."""
+    context = browser.new_context(viewport={"width": 1280, "height": 800}, timezone_id="UTC")
+    context.set_default_timeout(30_000)
+    # The web app is out of reach here; that the address is right is what counts.
+    context.route("https://magichour.ai/**", lambda route: route.fulfill(body="the library"))
+    opened = context.new_page()
+    yield opened
+    context.close()
+
+
+@pytest.fixture
+def take(page: Page, tmp_path: Path) -> Callable[..., None]:
+    """Return ``take(name, of=None)``, which takes a small picture of the page or a part of it."""
+    folder = Path(os.environ.get("PICTURES") or tmp_path)
+    folder = folder if folder.is_absolute() else ROOT / folder
+    folder.mkdir(parents=True, exist_ok=True)
+
+    def picture(name: str, of: Locator | None = None) -> None:
+        page.wait_for_timeout(700)  # animations end
+        taken = Image.open(io.BytesIO((of or page).screenshot(animations="disabled")))
+        file = folder / f"{name}.png"
+        taken.convert("RGB").quantize(128).save(file, optimize=True)
+        assert file.stat().st_size < MAX_BYTES
+
+    return picture
+
+
+def test_1_the_form_asks_for_what_matters(
+    airflow: LocalAirflow, simulator: str, page: Page, take: Callable[..., None]
+) -> None:
+    page.goto(f"{airflow.url}/connections")
+    page.get_by_role("button", name="Add Connection").click()
+    form = page.get_by_role("dialog")
+    form.locator("input[name=connection_id]").fill("magichour_default")
+    form.get_by_role("combobox").fill("Magic Hour")
+    page.keyboard.press("Enter")
+
+    for label in ("Base URL", "API key", "Port"):
+        expect(form.get_by_text(label, exact=True)).to_be_visible()
+    for label in ("Login", "Schema"):
+        expect(form.get_by_text(label, exact=True)).to_have_count(0)
+    key = form.locator("input[name=password]")
+    expect(key).to_have_attribute(
+        "placeholder", "mhk_live_... from https://magichour.ai/developer?tab=api-keys"
+    )
+    expect(key).to_have_attribute("type", "password")
+    take("connection-form")
+
+    address = urlsplit(simulator)
+    form.locator("input[name=host]").fill(f"{address.scheme}://{address.hostname}")
+    form.locator("input[name=port]").fill(str(address.port))
+    key.fill(KEY)
+    form.get_by_role("button", name="Extra Fields", exact=True).click()
+    for label in ("Timeout", "Attempts", "Requests per second", "Webhook secret", "Allow private hosts"):
+        expect(form.get_by_text(label, exact=True)).to_be_visible()
+    expect(form.locator("input[name=element_webhook_secret]")).to_have_attribute("type", "password")
+    take("connection-extra", form)
+    form.get_by_role("button", name="Save").click()
+    expect(page.get_by_role("row", name="magichour_default")).to_be_visible()
+
+
+def test_2_the_test_shows_credits_and_plan_or_what_is_wrong(
+    airflow: LocalAirflow, page: Page, take: Callable[..., None]
+) -> None:
+    page.goto(f"{airflow.url}/connections")
+    row = page.get_by_role("row", name="magichour_default")
+    row.get_by_role("button", name="Test Connection").click()
+    expect(page.get_by_text("Connected to Magic Hour: 100000 credits left, plan pro").first).to_be_visible()
+    take("connection-test")
+
+    row.get_by_role("button", name="Edit Connection").click()
+    form = page.get_by_role("dialog")
+    form.locator("input[name=password]").fill("mhk_wrong")
+    form.get_by_role("button", name="Save").click()
+    expect(form).to_be_hidden()
+    page.reload()
+    row.get_by_role("button", name="Test Connection").click()
+    expect(page.get_by_text("check the API key").first).to_be_visible()
+
+    row.get_by_role("button", name="Edit Connection").click()
+    form.locator("input[name=password]").fill(KEY)
+    form.get_by_role("button", name="Save").click()
+    expect(form).to_be_hidden()
+
+
+def test_3_the_example_runs_from_the_ui_and_its_tasks_link_to_magic_hour(
+    airflow: LocalAirflow, page: Page, tmp_path: Path, take: Callable[..., None]
+) -> None:
+    airflow.wait_for_dag(DAG)
+    assert airflow.import_errors() == []
+    page.goto(f"{airflow.url}/dags/{DAG}")
+    page.get_by_role("button", name="Trigger").first.click()
+    dialog = page.get_by_role("dialog")
+    expect(dialog.get_by_text("What to show")).to_be_visible()
+    dialog.locator("[name=element_destination]").fill(str(tmp_path / "media"))
+    take("trigger")
+    dialog.get_by_role("button", name="Trigger", exact=True).click()
+    page.wait_for_url("**/runs/manual__*")
+    [run] = [each["dag_run_id"] for each in airflow.runs(DAG)]
+    assert airflow.wait_for_run(DAG, run) == "success", airflow.failed_task_logs(DAG, run)
+    header = page.get_by_role("heading", name=run).locator("..")
+    expect(header.get_by_text("Success")).to_be_visible()
+    assert {path.suffix for path in (tmp_path / "media").rglob("*.*")} >= {".png", ".mp4", ".wav"}
+
+    page.reload()
+    take("run")
+    page.get_by_role("button", name="Show Graph").click()
+    take("graph")
+
+    project = airflow.xcom(DAG, run, "image.make")["id"]
+    page.goto(f"{airflow.url}/dags/{DAG}/runs/{run}/tasks/image.download")
+    expect(page.get_by_text("sha256").first).to_be_visible()
+    take("log")
+    page.goto(f"{airflow.url}/dags/{DAG}/runs/{run}/tasks/image.make")
+    link = page.get_by_role("link", name="Magic Hour", exact=True)
+    expect(link).to_be_visible()
+    take("task")
+    with page.context.expect_page() as opened:
+        link.click()
+    assert opened.value.url == f"https://magichour.ai/my-library?imageId={project}"
