@@ -9,8 +9,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 HEAD = """\
-# Versions that `make install` takes, for Python 3.11 to 3.13. Written by `make constraints`; what users install
-# with the package is open above the lower bounds in pyproject.toml.
+# Versions that `make install` takes, for Python 3.11 to 3.13. Written by `make constraints`; what users
+# install with the package is open above the lower bounds in pyproject.toml.
 """
 EXTRAS = ("dev", "docs", "browser")
 # For systems and interpreters that Airflow does not run on.
