@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 from collections.abc import AsyncIterator, Iterable, Mapping
 from typing import Any
@@ -15,6 +16,10 @@ from airflow_provider_magichour.exceptions import MagicHourError
 from airflow_provider_magichour.polling import Wait
 from airflow_provider_magichour.tools import check_kind
 from airflow_provider_magichour.waiting import OUTCOMES, wait_for_outcomes
+
+#: No event comes sooner after the trigger's start. Up to 3.3 at least, Airflow fails a task that is resumed
+#: before the scheduler has noticed that its worker went away (apache/airflow#72716).
+SETTLING_SECONDS = 3.0
 
 
 class MagicHourProjectTrigger(BaseTrigger):
@@ -77,6 +82,7 @@ class MagicHourProjectTrigger(BaseTrigger):
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Wait, then fire the one event; a poller that others do not need is closed before that."""
         event: dict[str, Any] = {"kind": self.kind}
+        started = asyncio.get_running_loop().time()
         try:
             event["outcomes"] = await wait_for_outcomes(
                 Wait(
@@ -95,6 +101,8 @@ class MagicHourProjectTrigger(BaseTrigger):
         except MagicHourError as error:
             event["project_ids"] = self.project_ids
             event["error"] = carry_error(error)
+        if self.task_instance is not None:  # in a triggerer, with a scheduler beside it
+            await asyncio.sleep(started + SETTLING_SECONDS - asyncio.get_running_loop().time())
         yield TriggerEvent(event)  # type: ignore[no-untyped-call]
 
 

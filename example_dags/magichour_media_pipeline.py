@@ -16,6 +16,8 @@ few. What was charged stands in the log of `make`. A project that fails is refun
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 from airflow.sdk import Param, TaskGroup, dag
 
 from airflow_provider_magichour.operators import (
@@ -50,8 +52,11 @@ MEDIA = {
 
 @dag(
     schedule=None,  # it runs when somebody starts it
+    description="Make an image, a video and a voice, save them, and delete them at Magic Hour",
     doc_md=__doc__,
     tags=["magichour", "example"],
+    # A second try goes on with the project that the first one paid for, and skips the files it saved.
+    default_args={"retries": 2, "retry_delay": timedelta(seconds=10)},
     params={
         "prompt": Param("a lighthouse at dawn, calm sea", type="string", title="What to show"),
         "speech": Param("The light has been burning all night.", type="string", title="What to say"),

@@ -26,6 +26,7 @@ from airflow_provider_magichour.operators import MagicHourDeleteProjectOperator
     schedule="@daily",
     start_date=datetime(2026, 1, 1, tzinfo=UTC),
     catchup=False,  # the nights before it was switched on are not made up for
+    description="Delete given projects at Magic Hour, every night",
     doc_md=__doc__,
     tags=["magichour", "example"],
     render_template_as_native_obj=True,  # so that a list in {{ }} stays a list

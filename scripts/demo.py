@@ -7,6 +7,7 @@ Magic Hour itself, which costs credits: it says so and asks first, unless ``CONF
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import fcntl
 import hashlib
@@ -26,8 +27,6 @@ from scripts.media import NotMediaError, describe
 from scripts.processes import ProcessError
 
 ROOT = Path(__file__).resolve().parents[1]
-HOME = ROOT / ".airflow-demo"
-MEDIA = ROOT / "media"
 DAG = "magichour_media_pipeline"
 KINDS = ("image", "video", "audio")
 LONGEST_RUN = 60 * 60
@@ -35,13 +34,16 @@ LONGEST_RUN = 60 * 60
 _started = time.monotonic()
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Run the demo and return its exit code."""
+    parser = argparse.ArgumentParser(prog="python -m scripts.demo", description=__doc__)
+    parser.add_argument("--folder", type=Path, default=ROOT, help="where Airflow's home and the media go")
+    folder = parser.parse_args(arguments).folder.resolve()
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _end)
     try:
-        with _alone():
-            return _demo()
+        with _alone(folder):
+            return _demo(folder)
     except KeyboardInterrupt:
         print("\nStopped.", file=sys.stderr)
         return 130
@@ -55,20 +57,21 @@ def _end(number: int, frame: object) -> NoReturn:
 
 
 @contextlib.contextmanager
-def _alone() -> Iterator[None]:
-    """Keep a second demo of this checkout from sharing the first one's Airflow."""
-    with (ROOT / ".airflow-demo.lock").open("w") as lock:
+def _alone(folder: Path) -> Iterator[None]:
+    """Keep a second demo from sharing the first one's Airflow."""
+    with (folder / ".airflow-demo.lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise ProcessError("another demo is running in this checkout") from None
+            raise ProcessError(f"another demo is running in {folder}") from None
         yield
 
 
-def _demo() -> int:
+def _demo(folder: Path) -> int:
     connection = _real_connection()
-    shutil.rmtree(HOME, ignore_errors=True)
-    airflow = LocalAirflow(HOME, [ROOT / "example_dags"], parallelism=3, grace=4)
+    home = folder / ".airflow-demo"
+    shutil.rmtree(home, ignore_errors=True)
+    airflow = LocalAirflow(home, [ROOT / "example_dags"], parallelism=3, grace=4)
     with contextlib.ExitStack() as ending:
         ending.callback(airflow.stop)
         if connection is None:
@@ -81,7 +84,7 @@ def _demo() -> int:
         airflow.start()
         airflow.wait_until_healthy()
         _say(f"Airflow runs at {airflow.url}; starting the DAG {DAG}")
-        run = airflow.trigger(DAG, {"destination": str(MEDIA)})
+        run = airflow.trigger(DAG, {"destination": str(folder / "media")})
         state = _watch(airflow, run)
         if state != "success":
             print(f"\nThe DAG run ended as {state}.\n{airflow.failed_task_logs(DAG, run)}", file=sys.stderr)
@@ -89,7 +92,7 @@ def _demo() -> int:
         files = [(kind, file) for kind in KINDS for file in _xcom(airflow, run, kind, "download")]
         deleted = [(kind, one) for kind in KINDS for one in _xcom(airflow, run, kind, "delete")["deleted"]]
     _say("Airflow has stopped")
-    _print_files(files)
+    _print_files(folder, files)
     _print_deleted(deleted)
     return 0
 
@@ -158,7 +161,7 @@ def _real_connection() -> str | None:
 # ------------------------------------------------------------------------------------------- the results
 
 
-def _print_files(files: list[tuple[str, dict[str, Any]]]) -> None:
+def _print_files(folder: Path, files: list[tuple[str, dict[str, Any]]]) -> None:
     rows = [("kind", "path", "bytes", "sha256", "dimensions or duration")]
     for kind, file in files:
         path = Path(str(file["path"]).removeprefix("file://"))
@@ -166,9 +169,9 @@ def _print_files(files: list[tuple[str, dict[str, Any]]]) -> None:
         digest = hashlib.sha256(content).hexdigest()
         if digest != file["sha256"]:
             raise ProcessError(f"{path} is not what was downloaded: its sha256 is {digest}")
-        shown = path.relative_to(ROOT) if path.is_relative_to(ROOT) else path
+        shown = path.relative_to(folder) if path.is_relative_to(folder) else path
         rows.append((kind, str(shown), str(len(content)), digest, describe(path)))
-    print(f"\nFiles under {ROOT}:")
+    print(f"\nFiles under {folder}:")
     _print_table(rows)
 
 

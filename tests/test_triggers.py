@@ -6,6 +6,7 @@ import asyncio
 import json
 import time
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -50,6 +51,25 @@ def test_fires_how_each_project_ended(projects: Projects) -> None:
     event = run_trigger(trigger(["p1", "p2"]))
     assert event == {"kind": "image", "outcomes": {"p1": "complete", "p2": "canceled"}}
     assert read_event(event, "image", ["p2", "p1", "p2"]) == {"p2": "canceled", "p1": "complete"}
+
+
+def test_gives_the_scheduler_time_to_notice_that_the_worker_went_away(
+    projects: Projects, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("airflow_provider_magichour.triggers.SETTLING_SECONDS", 0.5)
+
+    async def run(in_triggerer: bool) -> float:
+        one = trigger(["p1"])
+        if in_triggerer:
+            one.task_instance = SimpleNamespace(task_id="wait")  # as a triggerer does
+        started = time.monotonic()
+        events = one.run()
+        await anext(events)
+        await events.aclose()
+        return time.monotonic() - started
+
+    assert asyncio.run(run(in_triggerer=False)) < 0.5
+    assert asyncio.run(run(in_triggerer=True)) >= 0.5
 
 
 def test_records_a_missing_project_where_asked(projects: Projects) -> None:

@@ -47,7 +47,8 @@ class MagicHourCreateProjectOperator(MagicHourOperator):
         this may cost the credits twice.
     :param max_credits: what all bodies together may cost. Nothing is submitted while the account has less,
         and no further body once it could be exceeded; a warning is logged above 80 %.
-    :return: ``{"id", "kind", "tool", "credits_charged"}``, for a list of bodies a list of these.
+    :return: ``{"id", "kind", "tool", "credits_charged"}``, for a list of bodies a list of these. The id of a
+        single body is an XCom of its own too, so that ``create.output["id"]`` feeds the next task.
     :raises MagicHourUncertainSubmitError: if nobody knows whether the create call was accepted.
     :raises MagicHourBudgetError: if ``max_credits`` forbids the submit.
     """
@@ -101,7 +102,10 @@ class MagicHourCreateProjectOperator(MagicHourOperator):
         ]
         self._raise_for_failed(context, outcomes, projects)
         memory.succeed()
-        return projects if is_many(self.body) else projects[0]
+        if is_many(self.body):
+            return projects
+        context["ti"].xcom_push(key="id", value=projects[0]["id"])  # what a DAG author gets as .output["id"]
+        return projects[0]
 
     def _remember(self, context: Mapping[str, Any]) -> Memory:
         """Return what the task remembers of earlier tries."""

@@ -52,14 +52,14 @@ def connection_json(base_url: str, api_key: str, **extra: Any) -> str:
 
 
 def load_dag(file: Path, dag_id: str) -> Any:
-    """Import a DAG file and return its DAG."""
-    spec = importlib.util.spec_from_file_location(f"dag_file_{file.stem}", file)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return next(found for found in vars(module).values() if getattr(found, "dag_id", None) == dag_id)
+    """Read a DAG file as Airflow does, and return its DAG."""
+    if IS_AIRFLOW_3:
+        from airflow.dag_processing.dagbag import DagBag
+    else:
+        from airflow.models.dagbag import DagBag
+    bag = DagBag(file)
+    assert bag.import_errors == {}
+    return bag.dags[dag_id]
 
 
 def run_dag(

@@ -1,0 +1,79 @@
+"""Each example DAG does what it says, by ``dag.test()`` against the simulator."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from airflow_provider_magichour.hooks import MagicHourHook
+from airflow_provider_magichour.simulator import Simulator
+from tests.support.airflow import IS_AIRFLOW_3, load_dag
+
+pytestmark = pytest.mark.skipif(not IS_AIRFLOW_3, reason="the examples are written for Airflow 3")
+
+FOLDER = Path(__file__).resolve().parents[1] / "example_dags"
+EXAMPLES = sorted(path.stem for path in FOLDER.glob("magichour_*.py"))
+
+
+@pytest.fixture
+def magic_hour(magichour_simulator: Simulator, monkeypatch: pytest.MonkeyPatch) -> Simulator:
+    monkeypatch.setenv("AIRFLOW_CONN_MAGICHOUR_DEFAULT", magichour_simulator.connection_uri)
+    return magichour_simulator
+
+
+def xcom(run: Any, task_id: str) -> Any:
+    task = run.get_task_instance(task_id)
+    return task.xcom_pull(task_ids=task_id)
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_each_explains_itself(name: str) -> None:
+    dag = load_dag(FOLDER / f"{name}.py", name)
+    assert dag.description
+    assert dag.doc_md
+    assert "What it costs" in dag.doc_md
+    assert {"magichour", "example"} <= set(dag.tags)
+    assert not dag.catchup
+
+
+def test_media_pipeline(magic_hour: Simulator, run_dag: Callable[..., Any], tmp_path: Path) -> None:
+    destination = tmp_path / "some media"
+    run = run_dag(
+        FOLDER / "magichour_media_pipeline.py", "magichour_media_pipeline", {"destination": str(destination)}
+    )
+    assert run.state == "success"
+    for kind, start in {"image": b"\x89PNG", "video": b"", "audio": b"RIFF"}.items():
+        made = xcom(run, f"{kind}.make")
+        (file,) = xcom(run, f"{kind}.download")
+        path = Path(file["path"].removeprefix("file://"))
+        assert path.parent == destination / made["id"]
+        assert path.stat().st_size == file["bytes"] > 0
+        assert path.read_bytes().startswith(start)
+        assert xcom(run, f"{kind}.delete") == {"deleted": [made["id"]], "missing": []}
+    projects = magic_hour.state()["projects"].values()
+    assert [project["enabled"] for project in projects] == [False, False, False]
+
+
+@pytest.mark.parametrize("given_by", ["parameters", "variables"])
+def test_scheduled_delete(
+    magic_hour: Simulator, run_dag: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, given_by: str
+) -> None:
+    hook = MagicHourHook()
+    body = {"image_count": 1, "style": {"prompt": "a lighthouse"}}
+    ids = [one["id"] for one in hook.create_project("ai-image-generator", [body, body, body])]
+    given, kept = [*ids[:2], "gone-already"], ids[2]
+    if given_by == "variables":
+        monkeypatch.setenv("AIRFLOW_VAR_MAGICHOUR_IMAGE_IDS", json.dumps(given))
+    run = run_dag(
+        FOLDER / "magichour_scheduled_delete.py",
+        "magichour_scheduled_delete",
+        {"image_ids": given} if given_by == "parameters" else {},
+    )
+    assert run.state == "success"
+    assert xcom(run, "delete_images") == {"deleted": given[:2], "missing": ["gone-already"]}
+    assert xcom(run, "delete_videos") == {"deleted": [], "missing": []}
+    assert hook.get_project("image", kept)["enabled"]
