@@ -229,6 +229,8 @@ def mark_deleted(storage: Storage, project_id: str, hint: str, now: datetime) ->
         receipt = read(storage, project_id)  # as it is now: it may have been downloaded again since
     except ReceiptError:
         receipt = None
+    if receipt is not None and receipt.hint != hint:
+        _remove_hint(storage, receipt.hint)
     if receipt is not None and receipt.deleted_at is None:
         data = {**receipt.data, "deleted_at": now.astimezone(UTC).strftime(_TIME)}
         _store(storage, Receipt(**{**vars(receipt), "data": data}))

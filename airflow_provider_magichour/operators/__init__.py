@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from airflow_provider_magichour.operators.assets import MagicHourUploadOperator
+from airflow_provider_magichour.operators.cleanup import MagicHourCleanupOperator
 from airflow_provider_magichour.operators.create import MagicHourCreateProjectOperator
 from airflow_provider_magichour.operators.delete import MagicHourDeleteProjectOperator
 from airflow_provider_magichour.operators.download import MagicHourDownloadOperator
 from airflow_provider_magichour.operators.generate import MagicHourGenerateOperator
 
 __all__ = [
+    "MagicHourCleanupOperator",
     "MagicHourCreateProjectOperator",
     "MagicHourDeleteProjectOperator",
     "MagicHourDownloadOperator",

@@ -12,6 +12,11 @@ from airflow_provider_magichour.hooks import MagicHourHook
 from airflow_provider_magichour.links import MagicHourProjectLink
 
 
+def is_template(value: object) -> bool:
+    """Tell whether an argument gets its value only when the task runs: a template, or another's output."""
+    return (isinstance(value, str) and "{" in value) or hasattr(value, "resolve")
+
+
 class MagicHourOperator(BaseOperator):
     """
     Work at Magic Hour over one connection.

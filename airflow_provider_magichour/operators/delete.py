@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_magichour.arguments import check_ids
-from airflow_provider_magichour.operators.base import MagicHourOperator
+from airflow_provider_magichour.operators.base import MagicHourOperator, is_template
 from airflow_provider_magichour.tools import check_kind
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
+
+log = logging.getLogger(__name__)
 
 
 class MagicHourDeleteProjectOperator(MagicHourOperator):
@@ -36,7 +39,7 @@ class MagicHourDeleteProjectOperator(MagicHourOperator):
         self.project_id = project_id
         self.kind = kind
         self.missing_ok = missing_ok
-        if isinstance(kind, str) and "{" not in kind:
+        if not is_template(kind):
             check_kind(kind)
 
     def execute(self, context: Context) -> dict[str, list[str]]:
@@ -46,5 +49,5 @@ class MagicHourDeleteProjectOperator(MagicHourOperator):
         outcome: dict[str, list[str]] = {"deleted": [], "missing": []}
         for project_id, deleted in zip(ids, was_there, strict=True):
             outcome["deleted" if deleted else "missing"].append(project_id)
-        self.log.info("Deleted %d projects; %d were gone already", *map(len, outcome.values()))
+        log.info("Deleted %d projects; %d were gone already", *map(len, outcome.values()))
         return outcome

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_magichour.arguments import check_count
 from airflow_provider_magichour.lineage import openlineage_outputs
-from airflow_provider_magichour.operators.base import MagicHourOperator
+from airflow_provider_magichour.operators.base import MagicHourOperator, is_template
 from airflow_provider_magichour.tools import check_kind
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class MagicHourDownloadOperator(MagicHourOperator):
         self.overwrite = overwrite
         self.max_bytes = max_bytes
         self.parallel = parallel
-        if isinstance(kind, str) and "{" not in kind:
+        if not is_template(kind):
             check_kind(kind)
         if max_bytes is not None:
             check_count(max_bytes, "max_bytes")

@@ -76,8 +76,8 @@ A project that is being created:
 ``PUT upload``), ``statuses`` (answers by status; ``dropped`` for none), ``created`` (accepted create calls by
 tool), ``leaked_keys``, ``connections`` (``open``, ``opened``, ``most_open``), ``in_flight`` (``now``,
 ``most``), ``credits``, ``accounts``, ``projects`` (by id: ``kind``, ``tool``, ``name``, ``status``,
-``enabled``, ``credits_charged``, ``error``, ``body``, ``outputs``, ``gets``, ``deletes``,
-``downloads``, ``downloaded_bytes``), ``uploads`` (by ``file_path``: ``type``, ``extension``, ``puts``, and once uploaded
+``enabled``, ``credits_charged``, ``error``, ``body``, ``outputs``, ``gets``, ``deletes``, ``downloads``,
+``downloaded_bytes``), ``uploads`` (by ``file_path``: ``type``, ``extension``, ``puts``, and once uploaded
 ``size``, ``sha256``, ``content_type``), ``faults`` (each ``rule`` with ``seen``, ``used``, ``used_up``) and
 ``webhooks`` (each attempt: ``at``, ``type``, ``project_id``, ``attempt``, ``duplicate``, ``status``,
 ``error``).

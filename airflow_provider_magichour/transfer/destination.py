@@ -63,7 +63,14 @@ def _file_system(protocol: str, conn_id: str | None, shown: str) -> Any:
     except ImportError:  # Airflow 2.11
         from airflow.io.store import attach  # type: ignore[no-redef,import-not-found,unused-ignore]
     try:
-        return attach(protocol, conn_id).fs
+        try:
+            return attach(protocol, conn_id).fs
+        except ValueError:
+            if conn_id:
+                raise
+            import fsspec  # type: ignore[import-untyped]  # a store without a provider, but with a package
+
+            return fsspec.filesystem(protocol)
     except (ValueError, ImportError) as error:
         raise MagicHourDownloadError(
             f"Airflow has no file system for {shown}: {error} - install the provider of this store, with its "

@@ -10,6 +10,7 @@ from airflow_provider_magichour.transfer.guard import without_query
 _CURES = {
     errno.ENOSPC: "the disk is full: free space, then run the task again",
     errno.EDQUOT: "the quota is used up: free space, then run the task again",
+    errno.EFBIG: "it exceeds the largest file that the worker may write: raise that limit (ulimit -f)",
     errno.EROFS: "the file system is read-only: choose another destination",
     errno.EACCES: "the worker may not write there: give its user the right, or choose another destination",
     errno.EPERM: "the worker may not write there: give its user the right, or choose another destination",

@@ -104,10 +104,10 @@ class Fetch:
             try:
                 self._try(sink)
             except _BROKEN as error:
-                self._count(sink)
+                self._failures = 0 if self._went_on(sink) else self._failures + 1
                 self._wait_after(error)
             except RefusedDownloadError as error:
-                self._count(sink)
+                self._refreshes = 1 if self._went_on(sink) else self._refreshes + 1
                 self._refresh_after(error)
             else:
                 break
@@ -233,13 +233,13 @@ class Fetch:
 
     # ----------------------------------------------------------------------------------- between tries
 
-    def _count(self, sink: Sink) -> None:
-        if sink.offset >= self._farthest + MIN_PROGRESS:
-            self._failures = self._refreshes = 0
+    def _went_on(self, sink: Sink) -> bool:
+        """Tell whether the last try brought the file noticeably farther than it ever was."""
+        went_on = sink.offset >= self._farthest + MIN_PROGRESS
         self._farthest = max(self._farthest, sink.offset)
+        return went_on
 
     def _wait_after(self, error: Exception) -> None:
-        self._failures += 1
         what = without_query(str(error))[: api.MAX_QUOTED]
         if self._failures >= self.max_attempts:
             raise MagicHourDownloadError(
@@ -247,18 +247,17 @@ class Fetch:
                 "nothing new; a retry of the task goes on from here"
             ) from None
         asked = getattr(error, "retry_after", None)
-        seconds = min(retry.retry_wait(self._failures, asked, random.random()), retry.MAX_RETRY_AFTER)
+        seconds = min(retry.retry_wait(max(self._failures, 1), asked, random.random()), retry.MAX_RETRY_AFTER)
         log.warning("%s: %s; trying again in %.1f s", self.shown, what, seconds)
         self._pause(seconds)
 
     def _refresh_after(self, error: RefusedDownloadError) -> None:
-        if self._refreshes >= MAX_REFRESHES:
+        if self._refreshes > MAX_REFRESHES:
             raise MagicHourDownloadError(
                 f"{self.shown} could not be fetched: {error} - {MAX_REFRESHES} fresh URLs were of no "
                 "use, too; check that the project still opens in the Magic Hour library, and that no proxy "
                 "refuses it"
             ) from None
-        self._refreshes += 1
         log.warning("%s: %s; asking Magic Hour for a fresh URL", self.shown, error)
         if self._refreshes > 1:
             self._pause(retry.retry_wait(self._refreshes, None, random.random()))

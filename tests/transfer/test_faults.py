@@ -1,0 +1,390 @@
+"""Downloads through everything that goes wrong on the way: whole in the end, or no file at all."""
+
+from __future__ import annotations
+
+import gzip
+import logging
+import zlib
+
+import pytest
+import requests
+
+from airflow_provider_magichour import exceptions as errors
+from airflow_provider_magichour.hooks import MagicHourHook
+from airflow_provider_magichour.transfer import fetch
+from tests.support.files import IMAGE, complete_project, sha256, visible
+from tests.support.scripted_server import Reply
+from tests.transfer.conftest import digest, ranged
+
+DOWNLOADS = {"host": "downloads"}
+
+
+def original(hook, project_id):
+    """Return the sha256 of what Magic Hour has."""
+    (download,) = hook.get_project("image", project_id)["downloads"]
+    return digest(requests.get(download["url"], timeout=10).content)
+
+
+def big_project(simulator, hook):
+    simulator.faults({"output_bytes": 1_000_000, "times": 1})
+    return complete_project(simulator, hook)
+
+
+def assert_whole(files, wanted):
+    (file,) = files
+    assert file["sha256"] == wanted == sha256(file["path"])
+
+
+# ------------------------------------------------------------------------------- against the simulator
+
+
+def test_a_cut_at_every_tenth_of_a_file_is_mended(magichour_simulator, hook, tmp_path):
+    project_id = big_project(magichour_simulator, hook)
+    wanted = original(hook, project_id)
+    for tenth in range(11):
+        rule = {"match": DOWNLOADS, "drop_after_percent": tenth * 10, "times": 1}
+        magichour_simulator.faults(rule)
+        files = hook.download_project("image", project_id, str(tmp_path), overwrite=True)
+        assert_whole(files, wanted)
+    assert visible(tmp_path) == [f"{project_id}/output.png"]
+
+
+def test_many_cuts_of_one_file_go_on_where_it_stopped(magichour_simulator, hook, tmp_path):
+    project_id = big_project(magichour_simulator, hook)
+    wanted = original(hook, project_id)
+    magichour_simulator.faults({"match": DOWNLOADS, "drop_after_bytes": 100_000, "times": 9})
+    assert_whole(hook.download_project("image", project_id, str(tmp_path)), wanted)
+    asked = [one["headers"].get("range") for one in magichour_simulator.requests("download")][1:]
+    assert asked == [None, *(f"bytes={tenth}00000-" for tenth in range(1, 10))]
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        {"hang_up": "reset", "drop": "before"},
+        {"status": 500},
+        {"status": 429, "headers": {"Retry-After": "0"}},
+        {"expired": True},
+        {"status": 403},
+        {"status": 404},
+        {"status": 410},
+        {"html": True, "status": 200},
+        {"html": True, "status": 502},
+        {"body": {"message": "not now"}, "status": 200},
+        {"gzip": True},
+        {"chunked": True},
+        {"chunked": True, "drop_after_percent": 50},
+        {"gzip": True, "drop_after_percent": 50},
+        {"drip_bytes": 300_000, "drip_seconds": 0.1},
+    ],
+)
+def test_a_fault_that_passes_is_mended(magichour_simulator, hook, tmp_path, rule):
+    project_id = big_project(magichour_simulator, hook)
+    wanted = original(hook, project_id)
+    magichour_simulator.faults({"match": DOWNLOADS, "times": 1, **rule})
+    assert_whole(hook.download_project("image", project_id, str(tmp_path)), wanted)
+
+
+@pytest.mark.parametrize("wrong", ["shift", "refuse", "ignore"])
+def test_a_wrong_range_starts_the_file_over(magichour_simulator, hook, tmp_path, wrong):
+    project_id = big_project(magichour_simulator, hook)
+    wanted = original(hook, project_id)
+    magichour_simulator.faults(
+        {"match": DOWNLOADS, "drop_after_percent": 60, "times": 1},
+        {"match": DOWNLOADS, "range": wrong, "times": 1},
+    )
+    assert_whole(hook.download_project("image", project_id, str(tmp_path)), wanted)
+
+
+def test_a_file_that_changes_on_the_way_starts_over(magichour_simulator, hook, tmp_path):
+    project_id = big_project(magichour_simulator, hook)
+    before = original(hook, project_id)
+    magichour_simulator.faults(
+        {"match": DOWNLOADS, "drop_after_percent": 60, "times": 1},
+        {"match": DOWNLOADS, "version": "second"},
+    )
+    (file,) = hook.download_project("image", project_id, str(tmp_path))
+    assert file["sha256"] != before
+    assert file["sha256"] == sha256(file["path"]) == original(hook, project_id)
+
+
+def test_an_url_that_expires_between_two_pieces_is_replaced(magichour_simulator, hook, tmp_path):
+    project_id = big_project(magichour_simulator, hook)
+    wanted = original(hook, project_id)
+    magichour_simulator.faults(
+        {"match": DOWNLOADS, "drop_after_percent": 50, "times": 1},
+        {"match": DOWNLOADS, "expired": True, "times": 3},
+    )
+    assert_whole(hook.download_project("image", project_id, str(tmp_path)), wanted)
+    ranges = [one["headers"].get("range") for one in magichour_simulator.requests("download")]
+    assert ranges[-1] not in {None, "bytes=0-"}
+
+
+@pytest.mark.parametrize(
+    ("rule", "said"),
+    [
+        ({"expired": True}, "ExpiredToken|not valid"),
+        ({"status": 500}, "500"),
+        ({"html": True, "status": 200}, "web page|text/html"),
+        ({"shorten_to_bytes": 0}, "empty"),
+        ({"drop": "before"}, "tries in a row"),
+        ({"drop_after_bytes": 1000}, "tries in a row"),
+        ({"drip_bytes": 10, "drip_seconds": 0.3}, "bytes came in"),
+    ],
+)
+def test_a_fault_that_stays_leaves_no_file(magichour_simulator, hook, tmp_path, connect, rule, said):
+    connect(magichour_simulator.url, magichour_simulator.api_key, timeout=0.6, max_attempts=2)
+    hook = MagicHourHook()
+    project_id = complete_project(magichour_simulator, hook)
+    magichour_simulator.faults({"match": DOWNLOADS, **rule})
+    with pytest.raises(errors.MagicHourDownloadError, match=said) as caught:
+        hook.download_project("image", project_id, str(tmp_path))
+    assert caught.value.project_id == project_id
+    assert "signature=" not in str(caught.value)
+    assert visible(tmp_path) == []
+
+
+def test_no_download_host_sees_the_key(magichour_simulator, hook, tmp_path):
+    hook.download_project("image", complete_project(magichour_simulator, hook), str(tmp_path))
+    assert magichour_simulator.state()["leaked_keys"] == 0
+
+
+def test_fresh_urls_are_asked_for_three_times_without_progress(magichour_simulator, hook, tmp_path):
+    project_id = complete_project(magichour_simulator, hook)
+    magichour_simulator.faults({"match": DOWNLOADS, "expired": True})
+    with pytest.raises(errors.MagicHourDownloadError, match="3 fresh URLs"):
+        hook.download_project("image", project_id, str(tmp_path))
+    assert len(magichour_simulator.requests("download")) == 4
+    assert len(magichour_simulator.requests("get_project")) == 4
+
+
+# --------------------------------------------------------------------------- against a server of our own
+
+
+def download(host, tmp_path, **options):
+    return MagicHourHook().download_project("video", "p1", str(tmp_path), **options)
+
+
+def test_goes_on_by_last_modified_where_there_is_no_etag(host, tmp_path, media):
+    def fetch_it(seen):
+        modified = {"Last-Modified": "Sat, 21 Nov 2026 10:00:00 GMT", "Content-Type": "video/mp4"}
+        if "range" not in seen.headers:
+            head = {"Content-Length": str(len(media)), "Connection": "close"}
+            return Reply(body=media[:200_000], headers=modified | head)
+        assert seen.headers["if-range"] == modified["Last-Modified"]
+        rest = media[200_000:]
+        return Reply(206, rest, modified | {"Content-Range": f"bytes 200000-299999/{len(media)}"})
+
+    host.fetch = fetch_it
+    assert_whole(download(host, tmp_path), digest(media))
+    assert host.fetches[1].headers["range"] == "bytes=200000-"
+
+
+@pytest.mark.parametrize("etag", [None, 'W/"v1"'])
+def test_never_goes_on_without_a_guard(host, tmp_path, media, etag):
+    headers = {"Content-Type": "video/mp4", **({"ETag": etag} if etag else {})}
+
+    def fetch_it(seen):
+        assert "range" not in seen.headers
+        if len(host.fetches) == 1:
+            head = {"Content-Length": str(len(media)), "Connection": "close"}
+            return Reply(body=b"\0" * 200_000, headers=headers | head)
+        return Reply(body=media, headers=headers)
+
+    host.fetch = fetch_it
+    assert_whole(download(host, tmp_path), digest(media))
+
+
+@pytest.mark.parametrize(
+    "content_range",
+    [
+        "bytes 199999-299999/300000",
+        "bytes 200000-299999/300001",
+        "bytes 200000-300000/300000",
+        "bytes 200000-199999/300000",
+        "bytes */300000",
+        "items 200000-299999/300000",
+        "",
+        "bytes 200000-299998/300000",
+    ],
+)
+def test_a_part_that_does_not_fit_is_not_joined(host, tmp_path, media, content_range):
+    def fetch_it(seen):
+        if "range" not in seen.headers:
+            return ranged(media, seen, cut=200_000 if len(host.fetches) == 1 else None)
+        headers = {"ETag": '"v1"', "Content-Type": "video/mp4", "Content-Range": content_range}
+        return Reply(206, b"\0" * 100_000, headers)
+
+    host.fetch = fetch_it
+    assert_whole(download(host, tmp_path), digest(media))
+
+
+def test_a_part_of_another_version_is_not_joined(host, tmp_path, media):
+    def fetch_it(seen):
+        if "range" not in seen.headers:
+            return ranged(media, seen, cut=200_000 if len(host.fetches) == 1 else None)
+        headers = {"ETag": '"v2"', "Content-Range": "bytes 200000-299999/300000"}
+        return Reply(206, b"\0" * 100_000, headers)
+
+    host.fetch = fetch_it
+    assert_whole(download(host, tmp_path), digest(media))
+
+
+def test_parts_shorter_than_asked_for_are_joined(host, tmp_path, media):
+    def fetch_it(seen):
+        if "range" not in seen.headers:
+            return ranged(media, seen, cut=100_000)
+        start = int(seen.headers["range"].removeprefix("bytes=").rstrip("-"))
+        end = min(start + 70_000, len(media))
+        headers = {"ETag": '"v1"', "Content-Range": f"bytes {start}-{end - 1}/{len(media)}"}
+        return Reply(206, media[start:end], headers)
+
+    host.fetch = fetch_it
+    assert_whole(download(host, tmp_path), digest(media))
+
+
+def test_a_part_that_nobody_asked_for_is_no_file(host, tmp_path, media):
+    headers = {"Content-Type": "video/mp4", "Content-Range": "bytes 0-99/300000"}
+    host.fetch = lambda seen: Reply(206, media[:100], headers)
+    with pytest.raises(errors.MagicHourDownloadError):
+        download(host, tmp_path)
+    assert visible(tmp_path) == []
+
+
+def test_a_server_that_always_cuts_at_the_same_place_is_given_up(host, tmp_path, media):
+    host.fetch = lambda seen: Reply(
+        body=media[:200_000],
+        headers={"Content-Length": str(len(media)), "Connection": "close", "Content-Type": "video/mp4"},
+    )
+    with pytest.raises(errors.MagicHourDownloadError, match="nothing new"):
+        download(host, tmp_path)
+    assert len(host.fetches) == 1 + 3  # the first brought something
+    assert visible(tmp_path) == []
+
+
+def test_a_cut_inside_the_headers_is_mended(host, tmp_path, media):
+    host.fetch = lambda seen: ranged(media, seen) if len(host.fetches) > 1 else Reply(drop=True)
+    assert_whole(download(host, tmp_path), digest(media))
+
+
+@pytest.mark.parametrize("length", ["-1", "many", "0x10", "5, 6"])
+def test_a_nonsense_length_leaves_no_file(host, tmp_path, length):
+    host.fetch = lambda seen: Reply(body=b"media", headers={"Content-Length": length, "Connection": "close"})
+    with pytest.raises(errors.MagicHourDownloadError):
+        download(host, tmp_path)
+    assert visible(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("coding", "code"), [("gzip", gzip.compress), ("deflate", zlib.compress), ("x-gzip", gzip.compress)]
+)
+def test_a_coded_file_is_decoded(host, tmp_path, media, coding, code):
+    host.fetch = lambda seen: Reply(body=code(media), headers={"Content-Encoding": coding})
+    (file,) = download(host, tmp_path)
+    assert (file["bytes"], file["sha256"]) == (len(media), digest(media))
+    assert all(seen.headers["accept-encoding"] == "identity" for seen in host.fetches)
+
+
+@pytest.mark.parametrize("coding", ["br", "gzip, gzip"])
+def test_what_cannot_be_decoded_is_not_stored(host, tmp_path, media, coding):
+    host.fetch = lambda seen: Reply(body=media, headers={"Content-Encoding": coding})
+    with pytest.raises(errors.MagicHourDownloadError, match="decoded"):
+        download(host, tmp_path)
+    assert visible(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    "broken", [lambda data: data[:-5], lambda data: data + b"more", lambda data: b"x" + data]
+)
+def test_a_broken_coded_file_is_not_stored(host, tmp_path, media, broken):
+    body = broken(gzip.compress(media))
+    host.fetch = lambda seen: Reply(body=body, headers={"Content-Encoding": "gzip"})
+    with pytest.raises(errors.MagicHourDownloadError, match="coded"):
+        download(host, tmp_path)
+    assert visible(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type"),
+    [
+        (b"<!DOCTYPE html><p>Sign in", "video/mp4"),
+        (b"\xef\xbb\xbf \n<html>", ""),
+        (b"<?xml version='1.0'?><Error/>", "application/octet-stream"),
+        (b'{"message": "no"}', "application/octet-stream"),
+        (b"anything", "text/html; charset=utf-8"),
+        (b"[]", "application/json"),
+        (b"", "video/mp4"),
+    ],
+)
+def test_an_error_page_is_not_saved_as_media(host, tmp_path, body, content_type):
+    host.fetch = lambda seen: Reply(body=body, headers={"Content-Type": content_type})
+    with pytest.raises(errors.MagicHourDownloadError):
+        download(host, tmp_path)
+    assert visible(tmp_path) == []
+
+
+def test_an_error_page_costs_nothing_of_what_is_there(host, tmp_path, media):
+    def fetch_it(seen):
+        if len(host.fetches) == 2:
+            return Reply(body=b"<html>busy</html>", headers={"Content-Type": "text/html"})
+        return ranged(media, seen, cut=200_000 if len(host.fetches) == 1 else None)
+
+    host.fetch = fetch_it
+    assert_whole(download(host, tmp_path), digest(media))
+    assert host.fetches[2].headers["range"] == "bytes=200000-"
+
+
+def test_a_text_that_is_expected_is_stored(host, tmp_path):
+    host.paths = ["/files/captions.json"]
+    host.fetch = lambda seen: Reply(body=b'{"a": 1}', headers={"Content-Type": "application/json"})
+    (file,) = download(host, tmp_path)
+    assert file["content_type"] == "application/json"
+
+
+@pytest.mark.parametrize("announced", [True, False])
+def test_a_file_that_is_too_large_is_not_stored(host, tmp_path, media, announced):
+    headers = {"Content-Type": "video/mp4"} if announced else {"Content-Encoding": "gzip"}
+    body = media if announced else gzip.compress(bytes(300_000))
+    host.fetch = lambda seen: Reply(body=body, headers=headers)
+    with pytest.raises(errors.MagicHourDownloadError, match="max_bytes=299999"):
+        download(host, tmp_path, max_bytes=299_999)
+    assert visible(tmp_path) == []
+    assert len(host.fetches) == 1
+    assert download(host, tmp_path, max_bytes=300_000)
+
+
+def test_says_how_far_a_long_download_is(host, tmp_path, media, monkeypatch, caplog):
+    monkeypatch.setattr(fetch, "PROGRESS_INTERVAL", 0.0)
+    host.fetch = lambda seen: ranged(media, seen)
+    with caplog.at_level(logging.INFO):
+        download(host, tmp_path)
+    assert "100 %, 0.3 MB at" in caplog.text
+    assert "time left 0 s" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("status", "said"),
+    [("queued", "not complete"), ("rendering", "not complete"), ("complete", "no download")],
+)
+def test_a_project_without_files_says_why(magichour_simulator, hook, tmp_path, status, said):
+    project_id = str(hook.create_project("ai-image-generator", IMAGE)["id"])
+    magichour_simulator.faults(
+        {"match": {"route": "get_project"}, "merge": {"status": status, "downloads": []}}
+    )
+    with pytest.raises(errors.MagicHourDownloadError, match=said):
+        hook.download_project("image", project_id, str(tmp_path))
+
+
+def test_a_failed_project_says_what_magic_hour_said(magichour_simulator, hook, tmp_path):
+    project_id = complete_project(magichour_simulator, hook)
+    failed = hook.create_project("ai-image-generator", IMAGE)["id"]
+    magichour_simulator.end_project(failed, "error", "no_source_face", "No face was found")
+    with pytest.raises(errors.MagicHourProjectFailedError, match="No face was found"):
+        hook.download_project("image", failed, str(tmp_path))
+    with pytest.raises(errors.MagicHourProjectFailedError):
+        hook.download_project("image", [failed, project_id], str(tmp_path))
+    assert visible(tmp_path) == [f"{project_id}/output.png"]
+    results = hook.download_all("image", [failed, project_id, "nowhere"], str(tmp_path))
+    assert isinstance(results[0], errors.MagicHourProjectFailedError)
+    assert results[1][0]["path"].endswith("output.png")
+    assert isinstance(results[2], errors.MagicHourNotFoundError)

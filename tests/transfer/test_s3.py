@@ -1,0 +1,246 @@
+"""Object stores: S3 over the wire, and a store that shows files while they are written."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+from datetime import timedelta
+
+import pytest
+
+from airflow_provider_magichour import exceptions as errors
+from airflow_provider_magichour.hooks import MagicHourHook
+from airflow_provider_magichour.operators import MagicHourCleanupOperator, MagicHourDownloadOperator
+from airflow_provider_magichour.transfer import sinks
+from airflow_provider_magichour.transfer.destination import open_destination
+from tests.support.scripted_server import Reply
+from tests.support.tasks import task_context
+from tests.transfer.conftest import digest, ranged
+
+pytest.importorskip("moto.server")
+pytest.importorskip("s3fs")
+
+
+@pytest.fixture(scope="module")
+def s3_server():
+    from moto.server import ThreadedMotoServer
+
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture
+def s3(s3_server, monkeypatch):
+    import boto3
+    from airflow.sdk.io import store
+
+    client = boto3.client(
+        "s3",
+        endpoint_url=s3_server,
+        region_name="us-east-1",
+        aws_access_key_id="test",
+        aws_secret_access_key="test",
+    )
+    client.create_bucket(Bucket="media")
+    connection = {
+        "conn_type": "aws",
+        "login": "test",
+        "password": "test",
+        "extra": {"endpoint_url": s3_server, "region_name": "us-east-1"},
+    }
+    monkeypatch.setenv("AIRFLOW_CONN_AWS_TEST", json.dumps(connection))
+    store._STORE_CACHE.clear()
+    yield client
+    for key in keys(client):
+        client.delete_object(Bucket="media", Key=key)
+    client.delete_bucket(Bucket="media")
+
+
+def keys(client):
+    return [one["Key"] for one in client.list_objects_v2(Bucket="media").get("Contents", [])]
+
+
+def uploads(client):
+    return client.list_multipart_uploads(Bucket="media").get("Uploads", [])
+
+
+def outputs(client):
+    return [key for key in keys(client) if "/." not in f"/{key}"]
+
+
+def body(client, key):
+    return client.get_object(Bucket="media", Key=key)["Body"].read()
+
+
+WHERE = "s3://aws_test@media/in/here"
+
+
+def download(**options):
+    operator = MagicHourDownloadOperator(
+        task_id="t", project_id="p1", kind="video", destination=WHERE, **options
+    )
+    return operator.execute(task_context())
+
+
+def clean_up(**options):
+    operator = MagicHourCleanupOperator(task_id="c", destination=WHERE, older_than=timedelta(0), **options)
+    return operator.execute(task_context())
+
+
+def test_a_file_arrives_with_its_receipt_and_is_cleaned_up(host, s3, media):
+    host.fetch = lambda seen: ranged(media, seen)
+    files = download()
+    assert files == [
+        {
+            "path": f"{WHERE}/p1/output.mp4",
+            "bytes": len(media),
+            "sha256": digest(media),
+            "content_type": "video/mp4",
+        }
+    ]
+    assert digest(body(s3, "in/here/p1/output.mp4")) == digest(media)
+    receipt = json.loads(body(s3, "in/here/p1/.magichour-receipt.json"))
+    assert receipt["files"][0]["path"] == "p1/output.mp4"
+    assert receipt["downloaded_by"]["run_id"] == "run"
+    host.server.seen.clear()
+    assert download() == files
+    assert host.server.seen == []
+
+    assert clean_up(dry_run=True)["kept"] == [{"id": "p1", "reason": "dry run"}]
+    host.server.answer = lambda seen: Reply(204)
+    assert clean_up()["deleted"] == ["p1"]
+    assert host.server.seen[-1].method == "DELETE"
+    assert clean_up() == {"deleted": [], "missing": [], "kept": []}
+    assert json.loads(body(s3, "in/here/p1/.magichour-receipt.json"))["deleted_at"]
+    assert not [key for key in keys(s3) if "index" in key]
+    assert outputs(s3) == ["in/here/p1/output.mp4"]
+
+
+def test_a_project_whose_object_is_gone_is_kept(host, s3, media):
+    host.fetch = lambda seen: Reply(body=media)
+    download()
+    s3.delete_object(Bucket="media", Key="in/here/p1/output.mp4")
+    host.server.seen.clear()
+    (kept,) = clean_up()["kept"]
+    assert "is not there" in kept["reason"]
+    assert host.server.seen == []
+    assert download()
+    assert body(s3, "in/here/p1/output.mp4") == media
+
+
+@pytest.mark.parametrize("size", [300_000, 12_000_000])
+def test_a_download_that_breaks_off_publishes_nothing(host, s3, media, size):
+    data = media * (size // len(media))
+    host.fetch = lambda seen: (
+        ranged(data, seen, cut=size - 100_000) if "range" not in seen.headers else Reply(500)
+    )
+    with pytest.raises(errors.MagicHourDownloadError, match="500"):
+        download()
+    assert keys(s3) == []
+    assert uploads(s3) == []
+
+
+def test_a_large_file_goes_on_within_one_upload(host, s3, media):
+    data = media * 60
+    host.fetch = lambda seen: ranged(data, seen, cut=7_000_000)
+    (file,) = download()
+    assert file["sha256"] == digest(data) == digest(body(s3, "in/here/p1/output.mp4"))
+    assert uploads(s3) == []
+    assert len(host.fetches) == 3
+
+
+def test_a_file_that_changes_on_the_way_leaves_no_upload_behind(host, s3, media):
+    old, new = media * 40, media[::-1] * 40
+
+    def fetch_it(seen):
+        return ranged(old, seen, cut=9_000_000) if len(host.fetches) == 1 else ranged(new, seen, etag='"v2"')
+
+    host.fetch = fetch_it
+    (file,) = download()
+    assert file["sha256"] == digest(new) == digest(body(s3, "in/here/p1/output.mp4"))
+    assert uploads(s3) == []
+
+
+def test_overwrite_keeps_the_old_object_until_the_new_one_is_whole(host, s3, media):
+    host.fetch = lambda seen: Reply(body=b"old")
+    download()
+    host.fetch = lambda seen: ranged(media, seen, cut=100_000) if len(host.fetches) < 3 else Reply(500)
+    with pytest.raises(errors.MagicHourDownloadError):
+        download(overwrite=True)
+    assert body(s3, "in/here/p1/output.mp4") == b"old"
+    host.fetch = lambda seen: ranged(media, seen)
+    download(overwrite=True)
+    assert body(s3, "in/here/p1/output.mp4") == media
+
+
+def test_a_missing_bucket_is_named(host, s3, media):
+    host.fetch = lambda seen: Reply(body=media)
+    with pytest.raises(errors.MagicHourDownloadError, match=r"nowhere/p1/output\.mp4.*make it first"):
+        MagicHourHook().download_project("video", "p1", "s3://aws_test@nowhere")
+    assert [one["Name"] for one in s3.list_buckets()["Buckets"]] == ["media"]
+
+
+def test_the_block_grows_with_the_file(s3):
+    opened = []
+    storage = open_destination(WHERE)
+
+    class Spy:
+        publishes_on_close = True
+        full = storage.full
+        make_folder = storage.make_folder
+
+        class fs:  # noqa: N801
+            @staticmethod
+            def open(path, mode, block_size):
+                opened.append(block_size)
+                return io.BytesIO()
+
+    for length in (1, 100 * 2**30):
+        sink = sinks.ObjectSink(Spy, "p/a")
+        sink.restart(sinks.Validator(length=length))
+        sink.write(b"x")
+        sink.discard()
+    assert opened[0] == 8 * 2**20
+    assert opened[1] * 10_000 > 100 * 2**30
+    assert opened[1] % 2**20 == 0
+
+
+# -------------------------------------------------------------- a store that shows what is being written
+
+
+@pytest.fixture
+def memory():
+    from fsspec.implementations.memory import MemoryFileSystem
+
+    MemoryFileSystem.store.clear()
+    MemoryFileSystem.pseudo_dirs[:] = [""]
+    return MemoryFileSystem()
+
+
+def test_a_store_that_nobody_provides_is_named(host):
+    with pytest.raises(errors.MagicHourDownloadError, match=r"no file system for nosuch://a.*install"):
+        MagicHourHook().download_project("video", "p1", "nosuch://a/b")
+
+
+def test_other_stores_get_a_temporary_name_first(host, memory, media):
+    def fetch_it(seen):
+        assert not [name for name in memory.find("/box") if name.endswith("output.mp4")]
+        return ranged(media, seen)
+
+    host.fetch = fetch_it
+    (file,) = MagicHourHook().download_project("video", "p1", "memory://box")
+    assert file["path"] == "memory://box/p1/output.mp4"
+    assert memory.cat_file("/box/p1/output.mp4") == media
+    assert [name for name in memory.find("/box") if name.endswith((".part", ".tmp"))] == []
+
+
+def test_other_stores_keep_nothing_of_a_broken_download(host, memory, media):
+    host.fetch = lambda seen: ranged(media, seen, cut=200_000) if "range" not in seen.headers else Reply(500)
+    with pytest.raises(errors.MagicHourDownloadError):
+        MagicHourHook().download_project("video", "p1", "memory://box")
+    assert memory.find("/") == []
