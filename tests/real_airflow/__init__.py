@@ -1,0 +1,1 @@
+"""Through a whole Airflow with its processes."""
