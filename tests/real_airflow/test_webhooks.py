@@ -30,6 +30,7 @@ def magic_hour(real_airflow: LocalAirflow) -> Iterator[Simulator]:
     if requests.post(endpoint, timeout=30).status_code == 405:
         pytest.skip("the package runs from its folder, it is not installed")
     real_airflow.wait_for_dag(DAG_ID)
+    real_airflow.api("PATCH", f"/dags/{DAG_ID}", json={"is_paused": False})
     settings = {"duration": 1.0, "webhook_url": endpoint, "webhook_secret": SECRET, "webhook_duplicates": 1}
     with Simulator(**settings) as simulator:
         connection = {
@@ -64,7 +65,7 @@ def make(simulator: Simulator, tool: str, body: dict[str, Any]) -> str:
     return str(answer.json()["id"])
 
 
-def wait_until(condition: Callable[[], bool], what: str, timeout: float = 120) -> None:
+def wait_until(condition: Callable[[], bool], what: str, timeout: float = 60) -> None:
     deadline = time.monotonic() + timeout
     while not condition():
         assert time.monotonic() < deadline, f"waited in vain for {what}"
