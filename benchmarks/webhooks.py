@@ -176,7 +176,7 @@ def measure(airflow: LocalAirflow, rates: list[float], duration: float) -> None:
     for rate in rates:
         load = asyncio.run(run_load(airflow.url, rate, duration))
         print(load.line(), flush=True)
-        before += load.answers["accepted"]
+        before += load.answers["accepted"] + load.answers["idle"]
     deadline = time.monotonic() + 120
     while consumed(airflow) < before and time.monotonic() < deadline:
         time.sleep(2)

@@ -502,15 +502,17 @@ class TestEndpoint:
         assert stamps == sorted(set(stamps))
 
     def test_a_clock_that_is_behind_does_not_put_an_event_before_another(self, endpoint: Endpoint) -> None:
-        from airflow_provider_magichour.webhooks import store
+        from airflow.models.asset import AssetEvent
+        from airflow.utils.session import create_session
 
         schedule_dags("consumer")
-        for hour, project_id in ((12, "a"), (11, "b")):
-            event = parse_event(event_body(project_id=project_id))
-            store.record(event, "hooked", lambda hour=hour: datetime(2026, 11, 1, hour, tzinfo=UTC))
-        first, second = asset_events()
-        assert second.timestamp == first.timestamp + timedelta(microseconds=1)
-        assert queue() == {"consumer": second.timestamp}
+        asset_id = schedule_dags("other", kind="image")
+        ahead = datetime.now(UTC) + timedelta(hours=1)
+        with create_session(scoped=False) as session:
+            session.add(AssetEvent(asset_id=asset_id, extra={}, timestamp=ahead))
+        endpoint.deliver(event_body())
+        assert asset_events()[-1].timestamp == ahead + timedelta(microseconds=1)
+        assert queue() == {"consumer": ahead + timedelta(microseconds=1)}
 
     def test_a_delivery_that_is_repeated_makes_no_second_event(self, endpoint: Endpoint) -> None:
         schedule_dags("consumer")
@@ -543,7 +545,7 @@ class TestEndpoint:
     def test_the_memory_is_cleaned_up_now_and_then(
         self, endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        from airflow_provider_magichour.webhooks import app, store
+        from airflow_provider_magichour.webhooks import store, writer
 
         monkeypatch.setattr(store, "_BATCH", 2)
         asset_id = schedule_dags("consumer")
@@ -553,19 +555,19 @@ class TestEndpoint:
         set_remembered(timedelta(hours=26))
         endpoint.deliver(event_body(project_id="new1"))
         assert len(remembered()) == 7
-        monkeypatch.setattr(app, "FORGET_EVERY", 0.0)
+        monkeypatch.setattr(writer, "FORGET_EVERY", 0.0)
         endpoint.deliver(event_body(project_id="new2"))
         eventually(lambda: set(remembered()) == {"video.completed:new1", "video.completed:new2", "mine"})
 
     def test_a_failed_clean_up_harms_nobody(
         self, endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ) -> None:
-        from airflow_provider_magichour.webhooks import app, store
+        from airflow_provider_magichour.webhooks import store, writer
 
-        def fail(_: Any) -> int:
+        def fail() -> int:
             raise RuntimeError("no clean-up")
 
-        monkeypatch.setattr(app, "FORGET_EVERY", 0.0)
+        monkeypatch.setattr(writer, "FORGET_EVERY", 0.0)
         monkeypatch.setattr(store, "forget_old", fail)
         schedule_dags("consumer")
         assert endpoint.deliver(event_body()).status_code == 200
@@ -583,9 +585,11 @@ class TestEndpoint:
         schedule_dags("late", kind="audio", what="errored")
         assert endpoint.deliver(event_body("audio", "errored")).json() == {"status": "accepted"}
 
-    def test_a_paused_dag_is_not_queued(self, endpoint: Endpoint) -> None:
+    def test_a_paused_dag_is_not_queued(self, endpoint: Endpoint, caplog: pytest.LogCaptureFixture) -> None:
+        caplog.set_level(logging.INFO)
         schedule_dags("paused", paused=True)
-        assert endpoint.deliver(event_body()).json() == {"status": "accepted"}
+        assert endpoint.deliver(event_body()).json() == {"status": "idle"}
+        assert "is paused" in caplog.text
         assert len(asset_events()) == 1
         assert not queue()
 
@@ -821,15 +825,67 @@ class TestDatabaseDown:
         assert not queue()
         assert endpoint.deliver(event_body()).json() == {"status": "accepted"}
 
+    def test_deliveries_that_wait_share_a_transaction(
+        self, endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        from airflow_provider_magichour.webhooks import store
+
+        batches: list[int] = []
+        record = store.record
+
+        def slowly(deliveries: Any) -> Any:
+            batches.append(len(deliveries))
+            time.sleep(0.3)
+            return record(deliveries)
+
+        schedule_dags("consumer")
+        monkeypatch.setattr(store, "record", slowly)
+        bodies = [event_body(project_id=f"cm{number}") for number in range(12)]
+        with ThreadPoolExecutor(12) as executor:
+            answers = list(executor.map(endpoint.deliver, [*bodies, bodies[0]]))
+        statuses = sorted(answer.json()["status"] for answer in answers)
+        assert statuses == ["accepted"] * 12 + ["duplicate"]
+        assert len(asset_events()) == 12
+        assert len(batches) < 8
+        assert queue() == {"consumer": asset_events()[-1].timestamp}
+
+    def test_one_that_fails_does_not_take_the_others_with_it(
+        self, endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        from airflow_provider_magichour.webhooks import store
+
+        register = store.asset_manager.register_asset_change
+
+        class Picky:
+            def register_asset_change(self, **options: Any) -> Any:
+                time.sleep(0.1)
+                if options["extra"]["id"] == "poison":
+                    raise ValueError("not that one")
+                return register(**options)
+
+        schedule_dags("consumer")
+        monkeypatch.setattr(store, "asset_manager", Picky())
+        names = ["a", "b", "c", "poison", "d", "e"]
+        with ThreadPoolExecutor(6) as executor:
+            answers = list(executor.map(lambda name: endpoint.deliver(event_body(project_id=name)), names))
+        assert [answer.status_code for answer in answers] == [200, 200, 200, 503, 200, 200]
+        assert sorted(event.extra["id"] for event in asset_events()) == ["a", "b", "c", "d", "e"]
+        assert "video.completed:poison" not in remembered()
+
     def test_a_database_that_hangs_is_not_waited_for(
         self, endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         from airflow_provider_magichour.webhooks import app, store
 
         released = threading.Event()
+
+        def hang(_: Any) -> None:
+            released.wait(30)
+            raise OSError("gone")
+
         monkeypatch.setattr(app, "WORK_SECONDS", 0.3)
         with monkeypatch.context() as patch:
-            patch.setattr(store, "record", lambda *_: released.wait(30))
+            patch.setattr(store, "record", hang)
             with ThreadPoolExecutor(10) as executor:
                 answers = list(executor.map(lambda _: endpoint.deliver(event_body()), range(10)))
         released.set()

@@ -6,25 +6,24 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
 
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.applications import Starlette
-from starlette.background import BackgroundTask
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from airflow_provider_magichour.webhooks import store
-from airflow_provider_magichour.webhooks.events import MalformedEventError, parse_event
-from airflow_provider_magichour.webhooks.secrets import SecretsCache
+from airflow_provider_magichour.webhooks.events import Event, MalformedEventError, parse_event
+from airflow_provider_magichour.webhooks.secrets import Secrets, SecretsCache
 from airflow_provider_magichour.webhooks.signatures import (
+    Signature,
     SignatureError,
     check_age,
     check_signature,
     read_signature,
 )
+from airflow_provider_magichour.webhooks.store import Delivery, Outcome
+from airflow_provider_magichour.webhooks.writer import Writer
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +31,7 @@ log = logging.getLogger(__name__)
 MAX_BODY = 1024 * 1024
 #: How much of a longer body is read and dropped, so that its sender gets to read the answer.
 MAX_DRAINED = 16 * MAX_BODY
-#: The longest body, in bytes, whose signature is checked on the event loop.
+#: The longest body, in bytes, that is verified and parsed on the event loop.
 SMALL_BODY = 64 * 1024
 #: Seconds that a body may take to arrive.
 BODY_SECONDS = 5.0
@@ -40,10 +39,6 @@ BODY_SECONDS = 5.0
 WORK_SECONDS = 8.0
 #: Seconds until a refusal is sent: whether a connection was looked up cannot be told from its speed.
 REFUSAL_SECONDS = 0.05
-#: Threads that write to the database. More would only wait for each other: see ``store``.
-WRITERS = 4
-#: Seconds between two clean-ups of the memory of deliveries.
-FORGET_EVERY = 3600.0
 
 _SAID = {
     400: "not a webhook",
@@ -51,6 +46,12 @@ _SAID = {
     408: "too slow",
     413: "too long",
     503: "not now; deliver it again",
+}
+
+
+_HINTS = {
+    Outcome.UNUSED: "No DAG uses it yet: one does with schedule=magichour_asset(%r, %r)",
+    Outcome.IDLE: "Every DAG that is scheduled on magichour_asset(%r, %r) is paused: it starts none",
 }
 
 
@@ -78,8 +79,7 @@ class Receiver:
     def __init__(self, secrets: SecretsCache | None = None, clock: Callable[[], float] = time.time) -> None:
         self._secrets = secrets or SecretsCache()
         self._clock = clock
-        self._writers = ThreadPoolExecutor(WRITERS, "magichour-webhooks")
-        self._forgot_at = time.monotonic()
+        self._writer = Writer()
 
     async def receive(self, request: Request) -> JSONResponse:
         """Answer a request, whatever it is."""
@@ -98,7 +98,7 @@ class Receiver:
         except Exception:
             log.exception("A Magic Hour webhook for connection %.200r could not be taken", conn_id)
             return _refusal(503)
-        return JSONResponse({"status": status}, background=BackgroundTask(self._forget_old))
+        return JSONResponse({"status": status})
 
     async def _take(self, request: Request, conn_id: str) -> str:
         body = await _read_body(request)
@@ -106,30 +106,36 @@ class Receiver:
         read_at = loop.time()
         async with asyncio.timeout_at(read_at + WORK_SECONDS):
             try:
-                await self._verify(request, conn_id, body)
+                event = await self._verify(request, conn_id, body)
             except SignatureError as error:
                 await asyncio.sleep(read_at + REFUSAL_SECONDS - loop.time())
                 raise RefusedError(401, str(error)) from None
-            return await loop.run_in_executor(self._writers, _write, body, conn_id)
+            except MalformedEventError as error:
+                raise RefusedError(400, str(error)) from None
+            if event.kind is None:
+                log.info("Magic Hour sent %.200r, which this version does not know: ignored", event.type)
+                return "ignored"
+            outcome = await self._writer.write(Delivery(event, conn_id))
+        log.info(
+            "Magic Hour sent %s for project %s over connection %s: %s",
+            *(event.type, event.project_id, conn_id, outcome.value),
+        )
+        if outcome in _HINTS:
+            log.info(_HINTS[outcome], event.kind, event.what)
+        return outcome.value
 
-    async def _verify(self, request: Request, conn_id: str, body: bytes) -> None:
+    async def _verify(self, request: Request, conn_id: str, body: bytes) -> Event:
         signature = read_signature(request.scope["headers"])
         check_age(signature, self._clock())
         secrets = await self._secrets.get(conn_id)
         if len(body) <= SMALL_BODY:
-            check_signature(secrets, signature, body)
-        else:
-            await asyncio.to_thread(check_signature, secrets, signature, body)
+            return _read_event(secrets, signature, body)
+        return await asyncio.to_thread(_read_event, secrets, signature, body)
 
-    async def _forget_old(self) -> None:
-        if time.monotonic() - self._forgot_at < FORGET_EVERY:
-            return
-        self._forgot_at = time.monotonic()
-        loop = asyncio.get_running_loop()
-        try:
-            await loop.run_in_executor(self._writers, store.forget_old, _utcnow)
-        except Exception:
-            log.warning("The memory of old Magic Hour webhooks was not cleaned up", exc_info=True)
+
+def _read_event(secrets: Secrets, signature: Signature, body: bytes) -> Event:
+    check_signature(secrets, signature, body)
+    return parse_event(body)
 
 
 async def _read_body(request: Request) -> bytes:
@@ -151,29 +157,6 @@ async def _read_body(request: Request) -> bytes:
     if length > MAX_BODY:
         raise RefusedError(413, f"its body is longer than {MAX_BODY} bytes")
     return bytes(body)
-
-
-def _write(body: bytes, conn_id: str) -> str:
-    """Turn a verified body into an asset event, in a thread; return what became of it."""
-    try:
-        event = parse_event(body)
-    except MalformedEventError as error:
-        raise RefusedError(400, str(error)) from None
-    if event.kind is None:
-        log.info("Magic Hour sent %.200r, which this version does not know: ignored", event.type)
-        return "ignored"
-    outcome = store.record(event, conn_id, _utcnow)
-    log.info(
-        "Magic Hour sent %s for project %s over connection %s: %s",
-        *(event.type, event.project_id, conn_id, outcome.value),
-    )
-    if outcome is store.Outcome.UNUSED:
-        log.info("A DAG uses it with schedule=[magichour_asset(%r, %r)]", event.kind, event.what)
-    return outcome.name.lower()
-
-
-def _utcnow() -> datetime:
-    return datetime.now(UTC)
 
 
 def _refusal(status: int) -> JSONResponse:

@@ -1,13 +1,12 @@
-"""Writes a verified webhook into Airflow's database: one asset event, once, in one transaction."""
+"""Writes verified webhooks into Airflow's database: one asset event of each, once, in one transaction."""
 
 from __future__ import annotations
 
 import json
-import logging
-from collections.abc import Callable, Iterable
-from datetime import datetime, timedelta
+from collections.abc import Callable, Iterable, Sequence
+from datetime import UTC, datetime, timedelta
 from enum import Enum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from airflow.assets.manager import asset_manager
 from airflow.models.asset import AssetDagRunQueue, AssetEvent, AssetModel
@@ -20,57 +19,93 @@ from airflow_provider_magichour.webhooks.events import ASSET_URIS, Event, asset_
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
-log = logging.getLogger(__name__)
-
 #: How long a delivery is remembered: Magic Hour repeats one for up to 24 hours.
 REMEMBERED = timedelta(hours=25)
 _BATCH = 1000
 
 
+class Delivery(NamedTuple):
+    """
+    A verified webhook.
+
+    :param event: what it says, of a known type.
+    :param magichour_conn_id: the connection whose secret signed it.
+    """
+
+    event: Event
+    magichour_conn_id: str
+
+
 class Outcome(Enum):
-    """What became of a delivery."""
+    """What became of a delivery: an event; one that starts no DAG; no second one; no asset to have it."""
 
     ACCEPTED = "accepted"
+    IDLE = "idle"
     DUPLICATE = "duplicate"
-    UNUSED = "no DAG uses it"
+    UNUSED = "unused"
 
 
-def record(event: Event, magichour_conn_id: str, utcnow: Callable[[], datetime]) -> Outcome:
+def record(deliveries: Sequence[Delivery]) -> list[Outcome]:
     """
-    Make one asset event of a delivery, unless it was made before.
+    Make one asset event of each delivery, unless it was made before: all of them, or none.
 
-    :param event: of a known type.
-    :param magichour_conn_id: the connection whose secret signed it.
-    :param utcnow: our clock.
+    :return: what became of each, in their order.
     :raises sqlalchemy.exc.SQLAlchemyError: if the database cannot take it now; nothing is written then.
     """
-    uri = asset_uri(str(event.kind), event.what)
     announcements: list[Callable[[], None]] = []
     with create_session(scoped=False) as session:
         assets = _lock_assets(session)
-        asset = assets.get(uri)
-        if asset is None:
-            return Outcome.UNUSED
-        if not _remember(session, asset.id, event.key, utcnow()):
-            return Outcome.DUPLICATE
-        _lock_queue(session, asset.id)
-        asset_event = asset_manager.register_asset_change(
-            asset=asset,
-            extra=_extra(event, magichour_conn_id),
-            session=session,
-            callback_sink=announcements,
-        )
-        if asset_event is None:  # an asset manager of the user's own may decline
-            return Outcome.UNUSED
-        _stamp(session, asset_event, assets.values(), utcnow)
+        used = {uri: assets[uri] for uri in map(_uri, deliveries) if uri in assets}
+        _lock_queue(session, used.values())
+        latest = _latest_stamp(session, assets.values())
+        outcomes = []
+        for delivery in deliveries:
+            outcome, event = _record_one(session, used.get(_uri(delivery)), delivery, announcements)
+            outcomes.append(outcome)
+            if event:
+                latest = _stamp(event, latest)
+        session.flush()
+        idle = {uri for uri, asset in used.items() if latest and not _stamp_queue(session, asset, latest)}
     for announce in announcements:  # listeners hear of it only once it is certain
         announce()
-    return Outcome.ACCEPTED
+    return [
+        Outcome.IDLE if outcome is Outcome.ACCEPTED and _uri(delivery) in idle else outcome
+        for delivery, outcome in zip(deliveries, outcomes, strict=True)
+    ]
 
 
-def forget_old(utcnow: Callable[[], datetime]) -> int:
+def _record_one(
+    session: Session,
+    asset: AssetModel | None,
+    delivery: Delivery,
+    announcements: list[Callable[[], None]],
+) -> tuple[Outcome, AssetEvent | None]:
+    if asset is None:
+        return Outcome.UNUSED, None
+    event = delivery.event
+    if not _remember(session, asset.id, event.key):
+        return Outcome.DUPLICATE, None
+    extra = {
+        "type": event.type,
+        "kind": event.kind,
+        "id": event.project_id,
+        "magichour_conn_id": delivery.magichour_conn_id,
+        "project": event.project,
+    }
+    made = asset_manager.register_asset_change(
+        asset=asset, extra=extra, session=session, callback_sink=announcements
+    )
+    # An asset manager of the user's own may decline.
+    return (Outcome.ACCEPTED, made) if made else (Outcome.UNUSED, None)
+
+
+def _uri(delivery: Delivery) -> str:
+    return asset_uri(str(delivery.event.kind), delivery.event.what)
+
+
+def forget_old() -> int:
     """Delete the memory of deliveries that Magic Hour will not repeat any more; return how many."""
-    before = utcnow() - REMEMBERED
+    before = _utcnow() - REMEMBERED
     deleted = 0
     for uri in ASSET_URIS:
         while True:
@@ -89,6 +124,10 @@ def forget_old(utcnow: Callable[[], datetime]) -> int:
             if len(keys) < _BATCH:
                 break
     return deleted
+
+
+def _utcnow() -> datetime:
+    return datetime.now(UTC)
 
 
 def _is_delivery_of(uri: str) -> Any:
@@ -112,8 +151,9 @@ def _lock_assets(session: Session) -> dict[str, AssetModel]:
     return {asset.uri: asset for asset in assets}
 
 
-def _remember(session: Session, asset_id: int, key: str, now: datetime) -> bool:
+def _remember(session: Session, asset_id: int, key: str) -> bool:
     """Write down a delivery; return whether it is the first one of its key, or the last was long ago."""
+    now = _utcnow()
     values = {
         "value": json.dumps(now.isoformat()),
         "updated_at": now,
@@ -153,47 +193,45 @@ def _changed_a_row(session: Session, statement: Any) -> bool:
     return bool(result.rowcount == 1)
 
 
-def _lock_queue(session: Session, asset_id: int) -> None:
-    """Wait for a scheduler that is just now making runs of this asset's earlier events."""
+def _lock_queue(session: Session, assets: Iterable[AssetModel]) -> None:
+    """Wait for a scheduler that is just now making runs of these assets' earlier events."""
     session.execute(
-        select(AssetDagRunQueue.target_dag_id).where(AssetDagRunQueue.asset_id == asset_id).with_for_update()
+        select(AssetDagRunQueue.target_dag_id)
+        .where(AssetDagRunQueue.asset_id.in_([asset.id for asset in assets]))
+        .with_for_update()
     ).all()
 
 
-def _stamp(
-    session: Session, event: AssetEvent, assets: Iterable[AssetModel], utcnow: Callable[[], datetime]
-) -> None:
+def _latest_stamp(session: Session, assets: Iterable[AssetModel]) -> datetime | None:
+    """Return the time of the last event of all these assets."""
+    of_asset = (
+        select(func.max(AssetEvent.timestamp))
+        .where(AssetEvent.asset_id == AssetModel.id)
+        .correlate(AssetModel)
+        .scalar_subquery()
+    )
+    ids = [asset.id for asset in assets]
+    return session.scalar(select(func.max(of_asset)).where(AssetModel.id.in_(ids)))
+
+
+def _stamp(event: AssetEvent, latest: datetime | None) -> datetime:
+    """Let the event be later than all before it, also where another server's clock is ahead."""
+    if latest and event.timestamp <= latest:
+        event.timestamp = latest + timedelta(microseconds=1)
+    return event.timestamp
+
+
+def _stamp_queue(session: Session, asset: AssetModel, latest: datetime) -> bool:
     """
-    Stamp the event later than all before it, and with it the queue of the DAGs it starts.
+    Let the next runs of the DAGs take all events so far; return whether a DAG waits for a run.
 
     Airflow 3.3 leaves the queue at the time of the first event that waits in it, so that the others,
     being later, would wait for an event after them.
     """
-    latest_of_asset = (
-        select(func.max(AssetEvent.timestamp))
-        .where(AssetEvent.asset_id == AssetModel.id, AssetEvent.id != event.id)
-        .correlate(AssetModel)
-        .scalar_subquery()
-    )
-    latest = session.scalar(
-        select(func.max(latest_of_asset)).where(AssetModel.id.in_([asset.id for asset in assets]))
-    )
-    now = utcnow()  # after the locks, hence after what others did with them
-    event.timestamp = max(now, latest + timedelta(microseconds=1)) if latest else now
-    session.flush()
-    session.execute(
+    result: Any = session.execute(
         update(AssetDagRunQueue)
-        .where(AssetDagRunQueue.asset_id == event.asset_id)
-        .values(created_at=event.timestamp)
+        .where(AssetDagRunQueue.asset_id == asset.id)
+        .values(created_at=latest)
         .execution_options(synchronize_session=False)
     )
-
-
-def _extra(event: Event, magichour_conn_id: str) -> dict[str, Any]:
-    return {
-        "type": event.type,
-        "kind": event.kind,
-        "id": event.project_id,
-        "magichour_conn_id": magichour_conn_id,
-        "project": event.project,
-    }
+    return bool(result.rowcount)
