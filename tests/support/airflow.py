@@ -62,17 +62,22 @@ def load_dag(file: Path, dag_id: str) -> Any:
     return bag.dags[dag_id]
 
 
-def run_dag(
-    monkeypatch: pytest.MonkeyPatch, file: Path, dag_id: str, conf: Mapping[str, Any] | None = None
-) -> Any:
-    """Run a DAG by ``dag.test()`` in this process and return its DAG run."""
-    monkeypatch.setenv("AIRFLOW__CORE__DAGS_FOLDER", str(file.parent))
+def use_dags_of(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    """Make a folder the one that Airflow reads DAGs from."""
+    monkeypatch.setenv("AIRFLOW__CORE__DAGS_FOLDER", str(folder))
     bundles = [
         {
             "name": "dags-folder",
             "classpath": "airflow.dag_processing.bundles.local.LocalDagBundle",
-            "kwargs": {"path": str(file.parent)},
+            "kwargs": {"path": str(folder)},
         }
     ]
     monkeypatch.setenv("AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST", json.dumps(bundles))
+
+
+def run_dag(
+    monkeypatch: pytest.MonkeyPatch, file: Path, dag_id: str, conf: Mapping[str, Any] | None = None
+) -> Any:
+    """Run a DAG by ``dag.test()`` in this process and return its DAG run."""
+    use_dags_of(monkeypatch, file.parent)
     return load_dag(file, dag_id).test(run_conf=dict(conf or {}))

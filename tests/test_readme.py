@@ -1,0 +1,45 @@
+"""What the README shows works as it stands there."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from airflow_provider_magichour.simulator import Simulator
+from tests.support.airflow import IS_AIRFLOW_3, load_dag, use_dags_of
+
+pytestmark = pytest.mark.skipif(not IS_AIRFLOW_3, reason="the README is written for Airflow 3")
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text()
+DAG, TEST = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+
+
+def test_the_dag_and_the_test_of_it(
+    airflow_db: Path, magichour_simulator: Simulator, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    file = tmp_path / "dags" / "lighthouse.py"
+    file.parent.mkdir()
+    assert "s3://my-bucket/media" in DAG
+    file.write_text(DAG.replace("s3://my-bucket/media", str(tmp_path / "media")))
+    use_dags_of(monkeypatch, file.parent)
+    names: dict[str, Any] = {"my_dag": load_dag(file, "lighthouse")}
+    exec(TEST, names)  # noqa: S102  # our own README
+    names["test_my_dag"](magichour_simulator, monkeypatch)
+    (project,) = magichour_simulator.state()["projects"].values()
+    assert not project["enabled"]
+    (video,) = (tmp_path / "media").glob("*/*.mp4")
+    assert video.stat().st_size > 1000
+
+
+@pytest.mark.parametrize("target", re.findall(r"\]\(([^)#:]+)\)", README))
+def test_its_links_lead_somewhere(target: str) -> None:
+    assert (ROOT / target).exists()
+
+
+@pytest.mark.parametrize("target", sorted(set(re.findall(r"`?make ([a-z-]+)", README))))
+def test_its_commands_exist(target: str) -> None:
+    assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
