@@ -229,7 +229,7 @@ def result(request: Request, response: Response) -> Any:
     if not response.body.strip():
         return None
     try:
-        return json.loads(response.body)
+        return json.loads(response.body.decode("utf-8-sig"))
     except (ValueError, RecursionError):
         raise MagicHourApiError(
             status,

@@ -30,7 +30,14 @@ from airflow_provider_magichour.exceptions import (
     MagicHourNotFoundError,
     MagicHourPermissionError,
 )
-from airflow_provider_magichour.schedule import backoff, before_deadline, created_at, next_delay
+from airflow_provider_magichour.schedule import (
+    BACKOFF_CAP,
+    OLDEST,
+    backoff,
+    before_deadline,
+    created_at,
+    next_delay,
+)
 from airflow_provider_magichour.tools import usual_seconds
 
 if TYPE_CHECKING:
@@ -158,7 +165,18 @@ class Wait:
 class _Watch:
     """One project that is looked at, for one wait or several."""
 
-    __slots__ = ("created", "due", "failures", "kind", "project_id", "refused", "usual", "waits")
+    __slots__ = (
+        "created",
+        "due",
+        "failures",
+        "kind",
+        "project_id",
+        "refused",
+        "seen",
+        "told",
+        "usual",
+        "waits",
+    )
 
     def __init__(self, kind: str, project_id: str, created: float, usual: float | None) -> None:
         self.kind = kind
@@ -171,13 +189,20 @@ class _Watch:
         self.failures = 0
         #: Whether the last answer was a 401.
         self.refused = False
+        #: Whether the project itself was seen, which tells its age and type.
+        self.seen = False
+        #: The status that the waits were told last; None to tell them whatever the next look finds.
+        self.told: str | None = None
 
     def learn(self, project: Mapping[str, Any], now: float) -> None:
         """Take the age and the usual duration from the project itself."""
         self.failures = 0
         self.refused = False
+        if self.seen:
+            return
+        self.seen = True
         created = created_at(project)
-        if created is not None and created <= now:
+        if created is not None and now - OLDEST <= created <= now:
             self.created = created
         if self.usual is None:
             self.usual = usual_seconds(self.kind, project.get("type"))
@@ -281,6 +306,7 @@ class Poller:
             self._plan(watch, first)
             return
         watch.waits += (wait,)
+        watch.told = None
         if watch.due is not None:
             self._plan(watch, 0.0)
 
@@ -316,11 +342,12 @@ class Poller:
                     watch.due = None
                     return watch
                 self._sooner.clear()
+                timer = self._loop.call_later(seconds, self._sooner.set) if seconds is not None else None
                 try:
-                    async with asyncio.timeout(seconds):
-                        await self._sooner.wait()
-                except TimeoutError:
-                    continue
+                    await self._sooner.wait()
+                finally:
+                    if timer is not None:
+                        timer.cancel()
 
     # ---------------------------------------------------------------------------------------- looks
 
@@ -329,11 +356,13 @@ class Poller:
             watch = await self._next_due()
             try:
                 look = await self._look(watch)
-            except Exception as error:
+                if watch.waits:
+                    self._take(watch, look)
+            except Exception:
+                # A worker must outlive whatever it did not foresee: others' waits depend on it.
                 log.exception("A look at project %s failed in an unforeseen way", watch.project_id)
-                look = Look(blip=MagicHourError(f"unforeseen: {type(error).__name__}"))
-            if watch.waits:
-                self._take(watch, look)
+                if watch.waits:
+                    self._plan(watch, BACKOFF_CAP)
 
     async def _look(self, watch: _Watch) -> Look:
         request = api.get_project(watch.kind, watch.project_id)
@@ -365,12 +394,16 @@ class Poller:
     def _take(self, watch: _Watch, look: Look) -> None:
         """Tell the waits, and plan the next look or forget the project."""
         now = time.time()
+        status = None
         if look.project is not None:
             watch.learn(look.project, now)
+            status = look.project["status"]
         elif look.blip is not None:
             watch.failures += 1
-        for wait in watch.waits:
-            wait.tell(watch.project_id, look)
+        if look.outcome is not None or status is None or status != watch.told:  # what is news
+            watch.told = status
+            for wait in watch.waits:
+                wait.tell(watch.project_id, look)
         if look.outcome is not None or look.error is not None:
             self._forget(watch)
         else:
@@ -385,7 +418,14 @@ class Poller:
             if self._sender is not None and self._read_at > asked_at:
                 return
             started_at = self._loop.time()
-            settings = await self._read_settings()
+            try:
+                settings = await self._read_settings()
+            except MagicHourError:
+                raise
+            except Exception as error:  # a secrets backend or a database may fail in any way
+                raise MagicHourConnectionError(
+                    f"The Airflow connection could not be read: {type(error).__name__}"
+                ) from error
             self._use(settings)
             self._read_at = started_at
 

@@ -26,7 +26,7 @@ FLOOR = 1.0
 LAST_LOOK = 1.0
 #: The longest pause after failed looks, in seconds.
 BACKOFF_CAP = 60.0
-#: A project that seems older than this, in seconds, more likely has a wrong ``created_at``.
+#: A project that seems older than this, in seconds, more likely has a wrong ``created_at``: it counts as new.
 OLDEST = 7 * 24 * 3600.0
 
 

@@ -65,11 +65,16 @@ class Settings:
     allow_private_hosts: bool = True
 
 
+_HEADERS = {"Accept": "application/json", "User-Agent": USER_AGENT}
+
+
 def _body_and_headers(request: api.Request) -> tuple[bytes | None, dict[str, str]]:
-    headers = {"Accept": "application/json", "User-Agent": USER_AGENT}
     if request.json is None:
-        return None, headers
-    return json.dumps(request.json, allow_nan=False).encode(), {**headers, "Content-Type": "application/json"}
+        return None, _HEADERS
+    return json.dumps(request.json, allow_nan=False).encode(), {
+        **_HEADERS,
+        "Content-Type": "application/json",
+    }
 
 
 # ------------------------------------------------------------------------------------ synchronous sender
@@ -232,12 +237,14 @@ class AsyncSender:
         with requests.Session() as session:
             environment = session.merge_environment_settings(settings.base_url, {}, None, None, None)
         self._proxy = select_proxy(settings.base_url, environment["proxies"])
+        self._base_url = yarl.URL(settings.base_url, encoded=True)
+        self._base_path = self._base_url.raw_path.rstrip("/")
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(
                 limit=MAX_CONNECTIONS,
                 ssl=_ssl_context(environment["verify"]) if settings.base_url.startswith("https:") else True,
             ),
-            headers={"Authorization": f"Bearer {settings.api_key}"},
+            headers={**_HEADERS, "Authorization": f"Bearer {settings.api_key}"},
             timeout=aiohttp.ClientTimeout(
                 total=settings.timeout, sock_connect=min(CONNECT_TIMEOUT, settings.timeout)
             ),
@@ -274,14 +281,20 @@ class AsyncSender:
             raise ValueError(f"{request} may cost credits, which only the synchronous sender can send safely")
         await self.throttle.wait_turn_async()
         data, headers = _body_and_headers(request)
-        url = yarl.URL(self.settings.base_url + request.path, encoded=True).with_query(dict(request.params))
+        url = self._base_url.with_path(self._base_path + request.path, encoded=True)
+        if request.params:
+            url = url.with_query(dict(request.params))
         try:
             async with self._session.request(
-                request.method, url, data=data, headers=headers, allow_redirects=False, proxy=self._proxy
+                request.method,
+                url,
+                data=data,
+                headers=headers if data else None,  # the session has them, too
+                allow_redirects=False,
+                proxy=self._proxy,
             ) as response:
                 body = await _read_bounded(response)
-                headers = {name.lower(): value for name, value in response.headers.items()}
-                return api.Response(response.status, headers, body)
+                return api.Response(response.status, response.headers, body)  # they ignore case
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise _connection_error(request, error) from error
 
@@ -295,6 +308,8 @@ def _ssl_context(verify: bool | str | None) -> ssl.SSLContext:
 
 
 async def _read_bounded(response: aiohttp.ClientResponse) -> bytes:
+    if (response.content_length or MAX_BODY) < MAX_BODY and "Content-Encoding" not in response.headers:
+        return await response.read()
     body = bytearray()
     async for chunk in response.content.iter_chunked(64 * 1024):
         body += chunk

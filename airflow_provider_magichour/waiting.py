@@ -6,13 +6,16 @@ What they share is the judgement of answers, the schedule, the errors and their 
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Iterable, Mapping
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from airflow_provider_magichour.exceptions import (
+    MagicHourConnectionError,
     MagicHourError,
     MagicHourNotFoundError,
     MagicHourTimeoutError,
@@ -25,6 +28,8 @@ if TYPE_CHECKING:
 
 #: At most this often, in seconds, a wait logs how far it is, and failed looks.
 LOG_INTERVAL = 30.0
+#: The pauses between the tries to read the connection, in seconds.
+JOIN_PAUSES = (1.0, 5.0, 15.0, 30.0)
 #: How many projects a message names.
 MAX_NAMED = 10
 #: The outcome of a project that Magic Hour does not know (404), where a wait goes on without it.
@@ -43,11 +48,11 @@ class _Course:
         self.last_blip: MagicHourError | None = None
         self._total = len(wait.ids)
         self._missing_ok = missing_ok
-        self._log = logger
+        self.log = logger
         self._unknown: set[str] = set()
         self._blips = 0
         self._blips_logged_at = self._progress_logged_at = -LOG_INTERVAL
-        self._logged_done = 0
+        self.logged_done = 0
 
     def take(self, project_id: str, look: Look, keep_projects: bool) -> None:
         """
@@ -60,7 +65,7 @@ class _Course:
         if look.error is not None:
             if not (self._missing_ok and isinstance(look.error, MagicHourNotFoundError)):
                 raise look.error
-            self._log.warning("Project %s is gone: %s", project_id, look.error)
+            self.log.warning("Project %s is gone: %s", project_id, look.error)
             self._finish(project_id, MISSING)
         elif look.outcome is not None:
             if keep_projects and look.project is not None:
@@ -79,14 +84,14 @@ class _Course:
         del self.pending[project_id]
         self.outcomes[project_id] = outcome
         if self._total <= MAX_NAMED:
-            self._log.info("Project %s: %s", project_id, outcome)
+            self.log.info("Project %s: %s", project_id, outcome)
 
     def _warn_if_unknown(self, project_id: str, status: str) -> None:
         from airflow_provider_magichour.api import STATUSES
 
         if status not in STATUSES and status not in self._unknown:
             self._unknown.add(status[:100])
-            self._log.warning(
+            self.log.warning(
                 "Project %s has the status %r, which this version does not know: waiting on",
                 project_id,
                 status[:100],
@@ -96,7 +101,7 @@ class _Course:
         """Log how far the wait is and what failed, at most every half minute each."""
         now = time.monotonic()
         if self._blips and now - self._blips_logged_at >= LOG_INTERVAL:
-            self._log.warning(
+            self.log.warning(
                 "%d failed look(s), waiting on all the same; the last: %s", self._blips, self.last_blip
             )
             self._blips, self._blips_logged_at = 0, now
@@ -104,10 +109,10 @@ class _Course:
         if (
             self._total > 1
             and now - self._progress_logged_at >= LOG_INTERVAL
-            and (done != self._logged_done or self._progress_logged_at < 0)
+            and (done != self.logged_done or self._progress_logged_at < 0)
         ):
-            self._log.info("%d of %d projects finished", done, self._total)
-            self._logged_done, self._progress_logged_at = done, now
+            self.log.info("%d of %d projects finished", done, self._total)
+            self.logged_done, self._progress_logged_at = done, now
 
     def timeout(self, deadline: float) -> MagicHourTimeoutError:
         """Return the error of a wait that reached its deadline."""
@@ -166,7 +171,13 @@ async def wait_for_outcomes(
     course = _Course(wait, missing_ok, logger or logging.getLogger(__name__))
     if wait.deadline <= time.time():
         raise course.timeout(wait.deadline)
-    async with Poller.shared(name, read_settings) as poller, poller.watching(wait):
+    async with AsyncExitStack() as stack:
+        try:
+            async with asyncio.timeout(wait.deadline - time.time()):
+                poller = await _join(stack, name, read_settings, course)
+        except TimeoutError:
+            raise course.timeout(wait.deadline) from None
+        await stack.enter_async_context(poller.watching(wait))
         while course.pending:
             left = wait.deadline - time.time()
             if left <= 0:
@@ -177,6 +188,18 @@ async def wait_for_outcomes(
     if projects is not None:
         projects.update(course.projects)
     return {project_id: course.outcomes[project_id] for project_id in wait.ids}
+
+
+async def _join(stack: AsyncExitStack, name: str, read_settings: ReadSettings, course: _Course) -> Poller:
+    """Join the poller of a connection; a secrets backend that is away for a moment fails no wait."""
+    for pause in JOIN_PAUSES:
+        try:
+            return await stack.enter_async_context(Poller.shared(name, read_settings))
+        except MagicHourConnectionError as error:
+            course.last_blip = error
+            course.log.warning("%s; trying again in %.0f s", error, pause)
+        await asyncio.sleep(pause)
+    return await stack.enter_async_context(Poller.shared(name, read_settings))
 
 
 def wait_for_finished(
