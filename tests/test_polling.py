@@ -1,0 +1,505 @@
+"""The schedule, the judgement of answers, and the poller that all waits of a connection share."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import itertools
+import json
+import logging
+import math
+import random
+import statistics
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from airflow_provider_magichour import api, transport
+from airflow_provider_magichour import exceptions as errors
+from airflow_provider_magichour.polling import Look, Poller, Wait, judge, next_delay
+from airflow_provider_magichour.schedule import (
+    BACKOFF_CAP,
+    CAP,
+    EARLY_CAP,
+    FLOOR,
+    OLD_CAP,
+    backoff,
+    created_at,
+)
+from airflow_provider_magichour.tools import KINDS, TOOLS
+from airflow_provider_magichour.transport import Settings
+from airflow_provider_magichour.waiting import wait_for_finished, wait_for_outcomes
+from benchmarks.load_server import KEY as LOAD_KEY
+from benchmarks.load_server import load_server, project_id
+from tests.support.clock import run_in_own_time
+from tests.support.projects import KEY, Projects, project
+from tests.support.scripted_server import Reply, scripted_server
+
+kinds = st.sampled_from(KINDS)
+seconds = st.floats(0, 1e7)
+usual = st.none() | st.floats(1, 5000)
+draws = st.floats(0, 1)
+
+# ------------------------------------------------------------------------------------------ schedule
+
+
+@given(kinds, usual, st.floats(-1e12, 1e12), st.floats(0, 1e7), draws, st.none() | st.floats(0.01, 1e5))
+def test_no_look_comes_after_the_deadline(
+    kind: str, usual: float | None, age: float, left: float, draw: float, fixed: float | None
+) -> None:
+    delay = next_delay(kind, usual, age, left, draw, poll_interval=fixed)
+    assert 0 <= delay <= left
+    assert delay < left or left <= 2 or delay == fixed == left
+
+
+@given(kinds, usual, st.floats(-1e12, 1e12), draws)
+def test_the_interval_has_a_floor_and_an_upper_end(
+    kind: str, usual: float | None, age: float, draw: float
+) -> None:
+    delay = next_delay(kind, usual, age, math.inf, draw)
+    assert FLOOR <= delay <= max(EARLY_CAP, OLD_CAP) * 1.05
+    if usual is None and 0 <= age < 900:
+        assert delay <= CAP * 1.05 < 10
+
+
+@given(kinds, usual, st.floats(0, 1e6), st.floats(0, 1e6), draws)
+def test_the_interval_grows_with_age_once_a_finish_is_likely(
+    kind: str, usual: float | None, age: float, older: float, draw: float
+) -> None:
+    base = (usual or 0) * 0.35
+    young = next_delay(kind, usual, base + age, math.inf, draw)
+    assert next_delay(kind, usual, base + age + older, math.inf, draw) >= young
+
+
+@given(kinds, usual, st.floats(1, 1e5), st.randoms(use_true_random=False))
+def test_the_number_of_looks_is_bounded(
+    kind: str, usual: float | None, lasts: float, source: random.Random
+) -> None:
+    age, looks = 0.0, 0
+    while age < lasts:
+        age += next_delay(kind, usual, age, lasts - age, source.random())
+        looks += 1
+    assert looks <= 3 + min(lasts, 1000) / 2.3 + max(lasts - 1000, 0) / 8
+
+
+@given(kinds, usual, seconds, draws, st.floats(0.01, 1e5))
+def test_a_fixed_interval_is_kept(
+    kind: str, usual: float | None, age: float, draw: float, fixed: float
+) -> None:
+    assert next_delay(kind, usual, age, math.inf, draw, poll_interval=fixed) == fixed
+
+
+@given(st.floats(0.01, 200), st.integers(1, 10_000), st.none() | st.floats(0, 1e9))
+def test_failed_looks_pause_longer_and_longer(delay: float, failures: int, asked: float | None) -> None:
+    pause = backoff(delay, failures, asked)
+    assert pause >= (asked or 0)
+    assert delay <= pause <= max(delay, BACKOFF_CAP, asked or 0)
+    assert backoff(delay, failures + 1, asked) >= pause
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        ("2026-11-21T10:00:00.000Z", 1795255200.0),
+        ("2026-11-21T10:00:00", 1795255200.0),
+        ("2026-11-21T12:00:00+02:00", 1795255200.0),
+        ("yesterday", None),
+        ("", None),
+        (None, None),
+        (1795255200, None),
+        ("2026-13-01T00:00:00Z", None),
+        ("9" * 400, None),
+    ],
+)
+def test_reads_when_a_project_was_made(value: object, seconds: float | None) -> None:
+    assert created_at({"created_at": value}) == seconds
+
+
+def looks_and_lateness(known: bool, each: int = 300) -> tuple[float, list[float], list[float]]:
+    """Return looks against a fixed 5 s, lateness, and lateness against 4 % of the duration or 1 s."""
+    source = random.Random(3)
+    ours = fixed = 0
+    late, share = [], []
+    for tool in TOOLS.values():
+        if tool.usual_seconds is None:
+            continue
+        for _ in range(each):
+            lasts = tool.usual_seconds * math.exp(0.5 * source.gauss(0, 1))
+            age, looks = 0.0, 1  # the first look comes at once
+            while age < lasts:
+                seen = tool.usual_seconds if known else None
+                age += next_delay(tool.kind, seen, age, math.inf, source.random())
+                looks += 1
+            ours += looks
+            fixed += 1 + math.ceil(lasts / 5)
+            late.append(age - lasts)
+            share.append((age - lasts) / max(0.04 * lasts, 1))
+    return ours / fixed, sorted(late), sorted(share)
+
+
+@pytest.mark.parametrize(("known", "bar"), [(True, 0.5), (False, 0.65)])
+def test_few_looks_and_little_lateness(known: bool, bar: float) -> None:
+    ratio, late, share = looks_and_lateness(known)
+    assert ratio <= bar
+    assert statistics.median(share) <= 1
+    assert late[int(len(late) * 0.99)] <= 10
+
+
+# ------------------------------------------------------------------------------------------ judgement
+
+
+@given(st.binary(max_size=200), st.sampled_from([200, 201, 204, 302, 400, 422, 429, 500, 503]))
+def test_no_answer_ends_a_wait_that_is_not_its_project(body: bytes, status: int) -> None:
+    request = api.get_project("image", "p1")
+    look = judge(request, "p1", api.Response(status, {}, body))
+    assert look.error is None
+    assert look.outcome is None
+    assert isinstance(look.blip, errors.MagicHourError)
+
+
+@given(st.dictionaries(st.text(max_size=5), st.integers()), st.sampled_from(["queued", "rendering", "new!"]))
+def test_unknown_fields_and_statuses_pass_through(more: dict[str, int], status: str) -> None:
+    request = api.get_project("image", "p1")
+    said = {**more, "id": "p1", "status": status, "enabled": True}
+    look = judge(request, "p1", api.Response(200, {}, json.dumps(said).encode()))
+    assert look == Look(project=said)
+
+
+# ------------------------------------------------------------------------------ the poller, in no time
+
+
+class Clockwork:
+    """Magic Hour in memory, for loops that have their own time: projects that finish when told to."""
+
+    def __init__(self, ends: dict[str, float]) -> None:
+        self.ends = ends
+        self.asked: Counter[str] = Counter()
+        self.seen_late: dict[str, float] = {}
+        self.made = time.time()
+
+    def sender(self, settings: Settings, throttle: Any = None) -> Any:
+        world = self
+
+        class Sender:
+            def __init__(self) -> None:
+                self.settings = settings
+                self.throttle = throttle
+
+            async def attempt(self, request: api.Request) -> api.Response:
+                await asyncio.sleep(0.05)
+                one = request.path.rpartition("/")[2]
+                world.asked[one] += 1
+                late = time.time() - world.made - world.ends[one]
+                done = project(one, "complete" if late >= 0 else "rendering", type="NEW", created_at=None)
+                if late >= 0:
+                    world.seen_late[one] = late
+                return api.Response(200, {}, json.dumps(done).encode())
+
+            async def close(self) -> None:
+                pass
+
+        return Sender()
+
+
+def test_hundreds_of_waits_of_hours(monkeypatch: pytest.MonkeyPatch) -> None:
+    source = random.Random(1)
+    world = Clockwork({f"p{n}": source.uniform(1, 7200) for n in range(200)})
+    monkeypatch.setattr(transport, "AsyncSender", world.sender)
+
+    async def main() -> dict[str, str]:
+        world.made = time.time()
+        wait = Wait("video", world.ends, time.time() + 8000)
+        return await wait_for_outcomes(wait, "c", settings_of("http://127.0.0.1:9"))
+
+    outcomes = run_in_own_time(monkeypatch, main)
+    assert outcomes == dict.fromkeys(world.ends, "complete")
+    assert max(world.seen_late.values()) < OLD_CAP * 1.05 + 40  # 16 at once, 0.05 s each
+    assert sum(world.asked.values()) < 200 * (7200 / 9.5) / 2
+    assert not Poller._shared
+
+
+def test_the_deadline_of_each_wait_is_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = Clockwork({"p1": 100.0})
+    monkeypatch.setattr(transport, "AsyncSender", world.sender)
+
+    async def one(deadline: float) -> float:
+        started = time.time()
+        wait = Wait("video", ["p1"], started + deadline)
+        try:
+            await wait_for_outcomes(wait, "c", settings_of("http://127.0.0.1:9"))
+        except errors.MagicHourTimeoutError:
+            return -(time.time() - started)
+        return time.time() - started
+
+    async def main() -> list[float]:
+        world.made = time.time()
+        return await asyncio.gather(one(30.5), one(99.0), one(101.5), one(1000))
+
+    short, shorter, just, long = run_in_own_time(monkeypatch, main)
+    assert short == pytest.approx(-30.5)
+    assert shorter == pytest.approx(-99)
+    assert 100 <= just < 101.5
+    assert 100 <= long < 110
+
+
+def test_a_clock_that_jumps_ahead_ends_the_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = Clockwork({"p1": 1e6})
+    monkeypatch.setattr(transport, "AsyncSender", world.sender)
+
+    async def main() -> float:
+        started = asyncio.get_running_loop().time()
+        wait = Wait("video", ["p1"], time.time() + 3600)
+        waiting = asyncio.ensure_future(wait_for_outcomes(wait, "c", settings_of("http://127.0.0.1:9")))
+        await asyncio.sleep(100)
+        now = time.time
+        monkeypatch.setattr(time, "time", lambda: now() + 7200)
+        with pytest.raises(errors.MagicHourTimeoutError):
+            await waiting
+        return asyncio.get_running_loop().time() - started
+
+    assert run_in_own_time(monkeypatch, main) <= 131
+
+
+# ---------------------------------------------------------------------------- the poller, over sockets
+
+
+def settings_of(url: str, key: str = KEY, **more: Any) -> Callable[[], Any]:
+    settings = Settings(
+        **{"api_key": key, "base_url": url, "timeout": 5.0, "requests_per_second": 5000, **more}
+    )
+
+    async def read() -> Settings:
+        return settings
+
+    return read
+
+
+@pytest.fixture
+def projects() -> Iterator[Projects]:
+    with scripted_server() as server:
+        yield Projects(server)
+
+
+def wait_for(ids: Any, seconds: float = 20, **more: Any) -> Wait:
+    return Wait("image", ids, time.time() + seconds, **{"poll_interval": 0.05, **more})
+
+
+def test_two_waits_for_a_project_cost_one_request(projects: Projects) -> None:
+    projects.script("p1", *[Reply(200, project("p1", "rendering"), delay=0.1)] * 3, "complete")
+    read = settings_of(projects.server.url)
+
+    async def main() -> Any:
+        return await asyncio.gather(
+            *(wait_for_outcomes(wait_for(["p1", f"q{n}"]), "c", read) for n in range(5))
+        )
+
+    found = asyncio.run(main())
+    assert [one["p1"] for one in found] == ["complete"] * 5
+    assert projects.asked["p1"] == 4
+
+
+def test_waits_on_other_connections_have_their_own_poller(projects: Projects) -> None:
+    projects.keys = {"one", "two"}
+
+    async def main() -> None:
+        await asyncio.gather(
+            wait_for_outcomes(wait_for(["p1"]), "one", settings_of(projects.server.url, "one")),
+            wait_for_outcomes(wait_for(["p1"]), "two", settings_of(projects.server.url, "two")),
+        )
+
+    asyncio.run(main())
+    used = Counter(seen.headers["authorization"] for seen in projects.server.seen)
+    assert used == {"Bearer one": 1, "Bearer two": 1}
+
+
+@pytest.mark.filterwarnings("error")
+def test_several_event_loops_at_once_leave_nothing(projects: Projects) -> None:
+    read = settings_of(projects.server.url)
+    found: list[dict[str, str]] = []
+
+    def work(number: int) -> None:
+        projects.script(f"p{number}", "rendering", "complete")
+        found.append(asyncio.run(wait_for_outcomes(wait_for([f"p{number}"]), "c", read)))
+
+    threads = [threading.Thread(target=work, args=(n,)) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(found, key=str) == [{f"p{n}": "complete"} for n in range(4)]
+    assert not any(Poller._shared.values())
+
+
+def test_few_sockets_for_many_waits() -> None:
+    with load_server() as server:
+        ids = [project_id(n, random.Random(n).uniform(0, 1)) for n in range(600)]
+        read = settings_of(server.url, LOAD_KEY)
+
+        async def main() -> Any:
+            chunks = [ids[n : n + 20] for n in range(0, 600, 20)]
+            waits = (wait_for_outcomes(wait_for(chunk, poll_interval=0.3), "c", read) for chunk in chunks)
+            return await asyncio.gather(*waits)
+
+        outcomes = asyncio.run(main())
+        assert sum(len(one) for one in outcomes) == 600
+        stats = server.stats()
+    assert stats["most_open"] <= 16 + 1  # and the one that asks for the figures
+    assert stats["opened"] <= 16 + 1
+
+
+def test_a_429_holds_all_waits_back() -> None:
+    with load_server() as server:
+        ids = [project_id(n, 3) for n in range(300)]
+        read = settings_of(server.url, LOAD_KEY, requests_per_second=500)
+
+        async def main() -> None:
+            waits = [wait_for_outcomes(wait_for(ids[n::10]), "c", read) for n in range(10)]
+            waiting = asyncio.gather(*waits)
+            await asyncio.sleep(0.7)
+            await asyncio.to_thread(server.control, "/_pause?seconds=2")
+            await waiting
+
+        asyncio.run(main())
+        asked = server.stats()["asked_in_pause"]
+    assert asked
+    assert len(asked) <= 16  # those that were under way
+    assert max(asked) < 1
+
+
+def test_a_huge_retry_after_does_not_move_the_deadline(projects: Projects) -> None:
+    projects.script("p1", Reply(429, {"message": "no"}, {"Retry-After": "999999999"}))
+    started = time.monotonic()
+    with pytest.raises(errors.MagicHourTimeoutError, match="429"):
+        asyncio.run(wait_for_outcomes(wait_for(["p1"], 1), "c", settings_of(projects.server.url)))
+    assert time.monotonic() - started < 3
+    assert projects.asked["p1"] == 1
+
+
+class Rotating:
+    """A connection whose key changes."""
+
+    def __init__(self, url: str, *keys: str) -> None:
+        self.keys = itertools.chain(keys, itertools.repeat(keys[-1]))
+        self.settings = Settings(api_key="", base_url=url, timeout=5, requests_per_second=5000)
+        self.read = 0
+
+    async def __call__(self) -> Settings:
+        self.read += 1
+        return dataclasses.replace(self.settings, api_key=next(self.keys))
+
+
+def test_a_401_reads_the_connection_again_once_for_all_waits(projects: Projects) -> None:
+    ids = [f"p{n}" for n in range(100)]
+    read = Rotating(projects.server.url, "old", KEY)
+    assert set(asyncio.run(wait_for_outcomes(wait_for(ids), "c", read)).values()) == {"complete"}
+    assert read.read == 2
+
+
+def test_a_key_that_stays_wrong_fails_all_waits(projects: Projects) -> None:
+    ids = [f"p{n}" for n in range(100)]
+    read = Rotating(projects.server.url, "old", "old too")
+
+    async def main() -> list[Any]:
+        waits = (wait_for_outcomes(wait_for(ids[n::4]), "c", read) for n in range(4))
+        return await asyncio.gather(*waits, return_exceptions=True)
+
+    assert [type(one) for one in asyncio.run(main())] == [errors.MagicHourAuthenticationError] * 4
+    assert sum(projects.asked.values()) <= 100 + 16
+    assert read.read <= 1 + 4  # once more for each wait that came later, and once for the 401
+
+
+def test_a_connection_that_cannot_be_read_again_is_a_401(projects: Projects) -> None:
+    good = settings_of(projects.server.url, "old")
+    reads = iter([good, None])
+
+    async def read() -> Any:
+        now = next(reads)
+        if now is None:
+            raise OSError("the vault is away")
+        return await now()
+
+    with pytest.raises(errors.MagicHourAuthenticationError):
+        asyncio.run(wait_for_outcomes(wait_for(["p1"]), "c", read))
+
+
+def test_a_secrets_backend_that_is_away_for_a_moment_fails_no_wait(
+    projects: Projects, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("airflow_provider_magichour.waiting.JOIN_PAUSES", (0.01, 0.01))
+    good = settings_of(projects.server.url)
+    reads = iter([OSError("away"), OSError("still away"), None])
+
+    async def read() -> Any:
+        if error := next(reads):
+            raise error
+        return await good()
+
+    assert asyncio.run(wait_for_outcomes(wait_for(["p1"]), "c", read)) == {"p1": "complete"}
+    reads = iter([OSError("away")] * 3)
+    with pytest.raises(errors.MagicHourConnectionError, match="connection could not be read"):
+        asyncio.run(wait_for_outcomes(wait_for(["p1"]), "c", read))
+
+
+def test_a_secrets_backend_that_hangs_does_not_move_the_deadline(projects: Projects) -> None:
+    async def read() -> Any:
+        await asyncio.sleep(60)
+
+    with pytest.raises(errors.MagicHourTimeoutError):
+        asyncio.run(wait_for_outcomes(wait_for(["p1"], 0.5), "c", read))
+    assert not any(Poller._shared.values())
+
+
+def test_a_new_wait_picks_up_a_new_key(projects: Projects) -> None:
+    read = Rotating(projects.server.url, KEY, "new")
+    projects.keys = {KEY, "new"}
+    projects.script("p1", *["rendering"] * 10, "complete")
+
+    async def main() -> None:
+        old = asyncio.ensure_future(wait_for_outcomes(wait_for(["p1"]), "c", read))
+        await asyncio.sleep(0.2)
+        await wait_for_outcomes(wait_for(["p2"]), "c", read)
+        await old
+
+    asyncio.run(main())
+    key = {seen.path.rpartition("/")[2]: seen.headers["authorization"] for seen in projects.server.seen}
+    assert key["p2"] == "Bearer new"
+
+
+@pytest.mark.parametrize("made", [None, "garbage", "2999-01-01T00:00:00Z", "1999-01-01T00:00:00Z", 7])
+def test_an_odd_created_at_does_not_stop_a_wait(projects: Projects, made: object) -> None:
+    projects.script("p1", project("p1", "rendering", created_at=made), "complete")
+    wait = wait_for(["p1"])
+    assert asyncio.run(wait_for_outcomes(wait, "c", settings_of(projects.server.url))) == {"p1": "complete"}
+
+
+def test_a_project_just_submitted_is_not_looked_at_before_it_can_be_ready(projects: Projects) -> None:
+    wait = Wait("video", ["p1"], time.time() + 1.5, usual=800, submitted_at=time.time())
+    with pytest.raises(errors.MagicHourTimeoutError):
+        asyncio.run(wait_for_outcomes(wait, "c", settings_of(projects.server.url)))
+    assert projects.asked["p1"] <= 1
+
+
+def test_failed_looks_do_not_flood_the_log(projects: Projects, caplog: pytest.LogCaptureFixture) -> None:
+    for number in range(50):
+        projects.script(f"p{number}", *[Reply(500)] * 3, "complete")
+    ids = [f"p{n}" for n in range(50)]
+    with caplog.at_level(logging.INFO):
+        asyncio.run(wait_for_outcomes(wait_for(ids), "c", settings_of(projects.server.url)))
+    assert 1 <= len([r for r in caplog.records if "failed look" in r.getMessage()]) <= 2
+    assert len(caplog.records) < 10
+
+
+def test_waits_on_a_thread_that_runs_a_loop_already(projects: Projects) -> None:
+    async def main() -> Any:
+        read = settings_of(projects.server.url)
+        return wait_for_finished("image", ["p1"], "c", read, time.time() + 5)
+
+    outcomes, found = asyncio.run(main())
+    assert outcomes == {"p1": "complete"}
+    assert found == {"p1": project("p1")}
