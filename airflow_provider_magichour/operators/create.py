@@ -74,6 +74,7 @@ class MagicHourCreateProjectOperator(MagicHourOperator):
         self.durable = durable
         self.retry_uncertain_submit = retry_uncertain_submit
         self.max_credits = max_credits
+        self._finished: set[str] = set()
         if is_settled(tool) and is_settled(kind):
             tool_kind(tool, kind)
         if is_settled(body):
@@ -128,7 +129,7 @@ class MagicHourCreateProjectOperator(MagicHourOperator):
 
         bodies = check_bodies(self.body)
         kind = tool_kind(self.tool, self.kind)
-        outcomes = Submitter(
+        submitter = Submitter(
             self.hook,
             self.tool,
             kind,
@@ -136,7 +137,9 @@ class MagicHourCreateProjectOperator(MagicHourOperator):
             retry_uncertain_submit=self.retry_uncertain_submit,
             max_credits=self.max_credits,
             patience=self._limit_patience(),
-        ).submit(bodies)
+        )
+        outcomes = submitter.submit(bodies)
+        self._finished = submitter.finished
         first = next((one.id for one in outcomes if not isinstance(one, MagicHourError)), None)
         if first:
             MagicHourProjectLink.push(context, kind, first)

@@ -108,6 +108,8 @@ class MagicHourGenerateOperator(MagicHourCreateProjectOperator):
         self._under_way = [str(one.id) for one in outcomes if not isinstance(one, MagicHourError)]
         if not self._under_way:
             self._raise_for_failed(context, outcomes, [])
+        if self._finished.issuperset(self._under_way):
+            return self._finish(context, memory, outcomes, None)
         if self.deferrable:
             self._defer(context, memory, outcomes)
         return self._finish(context, memory, outcomes, self._wait_here(context))

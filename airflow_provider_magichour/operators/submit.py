@@ -83,6 +83,8 @@ class Submitter:
         self._stopped_by: MagicHourError | None = None
         self._charges: list[float] = []
         self._names: list[str] = []
+        #: Projects of earlier tries that need not be waited for.
+        self.finished: set[str] = set()
 
     def submit(self, bodies: Sequence[dict[str, Any]]) -> list[Submit | MagicHourError]:
         """
@@ -137,6 +139,8 @@ class Submitter:
                 if record.result is None:
                     log.warning("Project %s was deleted: submitting anew.", record.id)
                     outcomes[position] = None
+                else:
+                    self.finished.add(str(record.id))
             elif error is answer:
                 outcomes[position] = error
             elif error is not None:
@@ -144,6 +148,8 @@ class Submitter:
                 outcomes[position] = None
             else:
                 log.info("Going on with project %s, which an earlier try submitted.", record.id)
+                if api.is_finished(answer):
+                    self.finished.add(str(record.id))
 
     # -------------------------------------------------------------------------------------------- uploads
 

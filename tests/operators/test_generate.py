@@ -297,6 +297,13 @@ class TestDeferral:
             operator().execute_complete(context, event)
         assert not isinstance(caught.value, AirflowFailException)
 
+    def test_there_is_none_where_nothing_is_left_to_wait_for(self, sim: Simulator) -> None:
+        """Airflow may lose track of a task whose trigger fires at once."""
+        store = TaskStateStore()
+        self.deferred(operator(deferrable=True), task_context(store=store))
+        sim.end_project(only_project(sim))
+        assert operator(deferrable=True).execute(task_context(store=store, try_number=2))["project"]
+
     def test_the_wait_ends_with_execution_timeout_where_that_is_shorter(self, sim: Simulator) -> None:
         task = operator(deferrable=True, execution_timeout=timedelta(seconds=5), timeout=3600)
         found = self.deferred(task, task_context(store=TaskStateStore()))

@@ -1,0 +1,113 @@
+"""
+Tasks that kill themselves, supervisor and all, where the run's conf says so: for tests/real_airflow.
+
+The conf lists what each task does: ``{"sync": [step...], "deferred": [step...]}``, the names of steps are the
+keys of ``STEPS``, or ``""`` for a task that lives.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+from airflow.sdk import dag, task
+
+from airflow_provider_magichour.durable import Memory
+from airflow_provider_magichour.hooks import MagicHourHook
+from airflow_provider_magichour.operators import MagicHourGenerateOperator
+
+
+def die() -> None:
+    """End this task and its supervisor at once, as a lost machine does."""
+    os.kill(os.getppid(), signal.SIGKILL)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def die_in(seconds: float) -> None:
+    """Die meanwhile."""
+    threading.Thread(target=lambda: (time.sleep(seconds), die()), daemon=True).start()
+
+
+def wrap(owner: type, name: str, before: Callable[[], None] | None, after: Callable[[], None] | None) -> None:
+    """Do something before or after a method, in this task process alone."""
+    method = getattr(owner, name)
+
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        if before:
+            before()
+        found = method(*args, **kwargs)
+        if after:
+            after()
+        return found
+
+    setattr(owner, name, wrapped)
+
+
+#: Where a task dies.
+STEPS: dict[str, Callable[[], None]] = {
+    "intent": lambda: wrap(Memory, "intend", None, die),
+    "unanswered": lambda: wrap(Memory, "intend", None, lambda: die_in(2)),  # the create call takes longer
+    "answered": lambda: wrap(Memory, "accept", die, None),
+    "persisted": lambda: wrap(Memory, "accept", None, die),
+    "wait": lambda: wrap(Memory, "accept", None, lambda: die_in(1)),  # the project takes longer
+    "download": lambda: wrap(MagicHourHook, "download_all", lambda: die_in(0.5), None),  # as do its files
+    "returned": lambda: wrap(Memory, "succeed", None, die),
+}
+
+
+class KilledOperator(MagicHourGenerateOperator):
+    """Dies in its first try."""
+
+    def _arm(self, context: Any) -> None:
+        step = self.body["name"].partition(" ")[0]
+        if context["ti"].try_number == 1 and step in STEPS:
+            STEPS[step]()
+
+    def execute(self, context: Any) -> Any:
+        """Die somewhere in the first half."""
+        self._arm(context)
+        return super().execute(context)
+
+    def execute_complete(self, context: Any, event: Any = None, **carried: Any) -> Any:
+        """Die somewhere in the second half."""
+        self._arm(context)
+        return super().execute_complete(context, event, **carried)
+
+
+@dag(schedule=None)
+def killed() -> None:
+    @task
+    def plan(mode: str, dag_run: Any = None) -> list[dict[str, Any]]:
+        steps = dag_run.conf.get(mode, [])
+        return [
+            {
+                # the test's simulator takes its time to answer this tool's create call
+                "tool": "ai-meme-generator" if step == "unanswered" else "ai-image-generator",
+                "body": {
+                    "name": f"{step} {mode} {position}",
+                    "image_count": 1,
+                    "style": {"prompt": step, "topic": step, "template": "Random"},
+                },
+            }
+            for position, step in enumerate(steps)
+        ]
+
+    for mode in ("sync", "deferred"):
+        KilledOperator.partial(
+            task_id=mode,
+            magichour_conn_id="magichour_killed",
+            destination="{{ dag_run.conf.destination }}",
+            deferrable=mode == "deferred",
+            poll_interval=0.5,
+            timeout=240,
+            retries=1,
+            retry_delay=timedelta(seconds=1),
+        ).expand_kwargs(plan.override(task_id=f"plan_{mode}")(mode))
+
+
+killed()
