@@ -76,3 +76,38 @@ def test_scheduled_delete(
     assert xcom(run, "delete_images") == {"deleted": given[:2], "missing": ["gone-already"]}
     assert xcom(run, "delete_videos") == {"deleted": [], "missing": []}
     assert hook.get_project("image", kept)["enabled"]
+
+
+def test_generate(magic_hour: Simulator, run_dag: Callable[..., Any], tmp_path: Path) -> None:
+    run = run_dag(FOLDER / "magichour_generate.py", "magichour_generate", {"destination": str(tmp_path)})
+    assert run.state == "success"
+    made = xcom(run, "generate")
+    assert made["project"]["status"] == "complete"
+    assert Path(made["files"][0]["path"]).read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("name", ["magichour_batch", "magichour_batch_in_one_task"])
+def test_batch(magic_hour: Simulator, run_dag: Callable[..., Any], tmp_path: Path, name: str) -> None:
+    run = run_dag(
+        FOLDER / "magichour_batch.py", name, {"images": 4, "destination": str(tmp_path), "subject": "a cat"}
+    )
+    assert run.state == "success"
+    projects = magic_hour.state()["projects"]
+    assert sorted(project["name"] for project in projects.values()) == [f"image {n}" for n in range(4)]
+    assert all((tmp_path / project_id / "output.png").exists() for project_id in projects)
+
+
+def test_face_swap(magic_hour: Simulator, run_dag: Callable[..., Any], tmp_path: Path) -> None:
+    face, picture = tmp_path / "face.png", tmp_path / "picture.jpg"
+    for path in (face, picture):
+        path.write_bytes(b"pixels")
+    given = {"face": str(face), "picture": f"file://{picture}", "destination": str(tmp_path)}
+    run = run_dag(FOLDER / "magichour_face_swap.py", "magichour_face_swap", given)
+    assert run.state == "success"
+    assert len(magic_hour.state()["uploads"]) == 2
+    assets = next(iter(magic_hour.state()["projects"].values()))["body"]["assets"]
+    assert assets["target_file_path"] == xcom(run, "upload_picture")
+    assert assets["face_mappings"] == [
+        {"original_face": xcom(run, "detect")[0]["path"], "new_face": xcom(run, "upload_face")}
+    ]
+    assert Path(xcom(run, "swap")["files"][0]["path"]).exists()

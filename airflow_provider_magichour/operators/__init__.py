@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from airflow_provider_magichour.operators.assets import MagicHourUploadOperator
+from airflow_provider_magichour.operators.assets import (
+    MagicHourDetectFacesOperator,
+    MagicHourUploadOperator,
+)
 from airflow_provider_magichour.operators.cleanup import MagicHourCleanupOperator
 from airflow_provider_magichour.operators.create import MagicHourCreateProjectOperator
 from airflow_provider_magichour.operators.delete import MagicHourDeleteProjectOperator
@@ -13,6 +16,7 @@ __all__ = [
     "MagicHourCleanupOperator",
     "MagicHourCreateProjectOperator",
     "MagicHourDeleteProjectOperator",
+    "MagicHourDetectFacesOperator",
     "MagicHourDownloadOperator",
     "MagicHourGenerateOperator",
     "MagicHourUploadOperator",

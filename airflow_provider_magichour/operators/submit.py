@@ -113,6 +113,12 @@ class Submitter:
         rest = self._stopped_by or MagicHourError(f"{self._tool} was not submitted")
         return [rest if outcome is None else outcome for outcome in outcomes]
 
+    def _create(self, body: dict[str, Any]) -> dict[str, Any]:
+        return self._hook.create_project(self._tool, body, self._kind)
+
+    def _look_at(self, project_id: str) -> api.Request:
+        return api.get_project(self._kind, project_id)
+
     # --------------------------------------------------------------------------------------- earlier tries
 
     def _recall(self, prints: Sequence[str]) -> list[Submit | MagicHourError | None]:
@@ -132,7 +138,7 @@ class Submitter:
             log.info("An earlier try succeeded without Airflow hearing of it: returning the same result.")
             return
         taken = {position: one for position, one in enumerate(outcomes) if isinstance(one, Submit)}
-        answers = self._hook.send_all([api.get_project(self._kind, str(one.id)) for one in taken.values()])
+        answers = self._hook.send_all([self._look_at(str(one.id)) for one in taken.values()])
         for (position, record), answer in zip(taken.items(), answers, strict=True):
             error = answer if isinstance(answer, MagicHourError) else api.project_error(answer)
             if isinstance(error, MagicHourNotFoundError):
@@ -234,7 +240,7 @@ class Submitter:
         self._check_budget(name)
         intent = self._memory.intend(position, body_print, name=name)
         try:
-            answer = self._hook.create_project(self._tool, body, self._kind)
+            answer = self._create(body)
         except MagicHourUncertainSubmitError as error:
             if self._retry_uncertain:
                 raise MagicHourConnectionError(
@@ -308,6 +314,19 @@ class Submitter:
                 100 * spent / self._max_credits,
                 self._max_credits,
             )
+
+
+class DetectionSubmitter(Submitter):
+    """Submits face detections, which are no projects, but may cost credits one day."""
+
+    def __init__(self, hook: MagicHourHook, memory: Memory) -> None:
+        super().__init__(hook, "face-detection", "image", memory)
+
+    def _create(self, body: dict[str, Any]) -> dict[str, Any]:
+        return self._hook.detect_faces(body)
+
+    def _look_at(self, project_id: str) -> api.Request:
+        return api.get_face_detection(project_id)
 
 
 def _number(value: Any) -> float:

@@ -1,0 +1,98 @@
+"""
+Make many images: one task for each (`magichour_batch`), or one task for all (`magichour_batch_in_one_task`).
+
+| | one task for each | one task for all |
+|---|---|---|
+| written as | `.expand(body=...)` | `body=[...]` |
+| in the grid | 50 squares, each with its own log, retry and Clear | one square |
+| costs Airflow | 50 starts of a worker, 50 triggers | two starts of a worker, one trigger |
+| one fails | its square is red, the others are green | the task is red, the others are saved |
+| again | what failed is retried or cleared by itself | a retry or a Clear submits only what failed |
+| results | an XCom for each, read one by one | one XCom, a list in the order of the bodies |
+
+Take one task for each where a person looks at the results one by one; one task for all from some hundred on,
+or where the results are used together. Both are paid once, whatever dies in between.
+
+**What you need:** a connection `magichour_default` of type *Magic Hour*, with your API key as its password.
+
+**What it costs:** about 5 credits for each image, so 250 for the 50 of one run.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from airflow.sdk import Param, dag, task
+
+from airflow_provider_magichour.operators import MagicHourGenerateOperator
+
+PARAMS = {
+    "subject": Param("a lighthouse", type="string", title="What to show"),
+    "images": Param(50, type="integer", minimum=1, maximum=500, title="How many images"),
+    "destination": Param(
+        "file:///tmp/magichour",
+        type="string",
+        title="Where the files go",
+        description="A folder, or s3://bucket/path, gs://bucket/path...",
+    ),
+}
+
+WEATHER = ["at dawn", "in the rain", "in fog", "under the stars", "in a storm"]
+
+
+@task
+def write_bodies(params: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return what to send for each image; here a prompt each, from your own tables or files in real life."""
+    return [
+        {
+            "name": f"image {number}",
+            "image_count": 1,
+            "model": "flux-schnell",
+            "style": {"prompt": f"{params['subject']} {WEATHER[number % len(WEATHER)]}, view {number}"},
+        }
+        for number in range(params["images"])
+    ]
+
+
+@dag(
+    schedule=None,
+    description="Make many images, each by a task of its own",
+    doc_md=__doc__,
+    tags=["magichour", "example"],
+    params=PARAMS,
+)
+def magichour_batch() -> None:
+    """Make many images, each by a task of its own."""
+    MagicHourGenerateOperator.partial(
+        task_id="generate",
+        tool="ai-image-generator",
+        destination="{{ params.destination }}",
+        deferrable=True,
+        retries=2,
+        # As many at once as your plan renders; the others wait in Airflow instead of being refused.
+        max_active_tis_per_dag=16,
+    ).expand(body=write_bodies())
+
+
+@dag(
+    schedule=None,
+    description="Make many images by one task",
+    doc_md=__doc__,
+    tags=["magichour", "example"],
+    params=PARAMS,
+)
+def magichour_batch_in_one_task() -> None:
+    """Make many images by one task."""
+    MagicHourGenerateOperator(
+        task_id="generate",
+        tool="ai-image-generator",
+        body=write_bodies(),
+        destination="{{ params.destination }}",
+        deferrable=True,
+        retries=2,
+        max_credits=1000,  # what all of them together may cost
+    )
+
+
+magichour_batch()
+magichour_batch_in_one_task()

@@ -1,0 +1,142 @@
+"""MagicHourDetectFacesOperator against the simulator. Uploads are tested in tests/transfer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from airflow_provider_magichour import durable, exceptions
+from airflow_provider_magichour.operators import MagicHourDetectFacesOperator, MagicHourGenerateOperator
+from airflow_provider_magichour.simulator import Simulator
+from tests.support.tasks import TaskStateStore, run_task, task_context
+
+CREATE = {"route": "create_face_detection"}
+GET = {"route": "get_face_detection"}
+ASSETS = {"target_file_path": "api-assets/id/group.png"}
+
+
+@pytest.fixture(autouse=True)
+def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(durable.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr("airflow_provider_magichour.retry.BACKOFF_FIRST", 0.01)
+
+
+@pytest.fixture
+def sim(magichour_simulator: Simulator, connect: Callable[..., str]) -> Simulator:
+    connect(magichour_simulator.url, magichour_simulator.api_key, timeout=2)
+    return magichour_simulator
+
+
+def operator(**kwargs: Any) -> MagicHourDetectFacesOperator:
+    return MagicHourDetectFacesOperator(
+        **{"task_id": "detect", "assets": ASSETS, "poll_interval": 0.05, **kwargs}
+    )
+
+
+def posts(sim: Simulator) -> int:
+    return len(sim.requests("create_face_detection"))
+
+
+def test_the_faces_feed_a_swap(sim: Simulator, tmp_path: Path) -> None:
+    group = tmp_path / "group.png"
+    group.write_bytes(b"png")
+    faces = operator(assets={"target_file_path": str(group)}).execute(task_context())
+    (face,) = faces
+    assert face["path"].endswith("0-0.png")
+    assert face["url"].startswith("http")
+    swap = MagicHourGenerateOperator(
+        task_id="swap",
+        tool="face-swap-photo",
+        body={
+            "assets": {
+                "face_swap_mode": "individual-faces",
+                "face_mappings": [{"original_face": face["path"], "new_face": str(group)}],
+                "target_file_path": "api-assets/id/group.png",
+            }
+        },
+        poll_interval=0.1,
+    )
+    run_task(swap, task_context())
+    (project,) = sim.state()["projects"].values()
+    (mapping,) = project["body"]["assets"]["face_mappings"]
+    assert mapping["original_face"] == face["path"]
+    assert mapping["new_face"].startswith("api-assets/")
+
+
+def test_a_retry_goes_on_with_the_same(sim: Simulator) -> None:
+    store = TaskStateStore()
+    sim.faults({"match": GET, "merge": {"status": "rendering"}})
+    with pytest.raises(exceptions.MagicHourTimeoutError, match="rendering"):
+        operator(timeout=0.3).execute(task_context(store=store))
+    sim.clear_faults()
+    assert operator().execute(task_context(store=store, try_number=2))
+    assert posts(sim) == 1
+
+
+def test_a_failed_one_is_submitted_anew(sim: Simulator) -> None:
+    store = TaskStateStore()
+    sim.faults({"match": GET, "merge": {"status": "error"}})
+    with pytest.raises(exceptions.MagicHourRenderError):
+        operator().execute(task_context(store=store))
+    sim.faults()
+    with pytest.raises(exceptions.MagicHourRenderError):
+        operator().execute(task_context(store=store, try_number=2))
+    assert posts(sim) == 2
+
+
+def test_an_uncertain_one_is_not_sent_again(sim: Simulator) -> None:
+    store = TaskStateStore()
+    sim.faults({"match": CREATE, "drop": "after"})
+    for try_number in (1, 2):
+        with pytest.raises(exceptions.MagicHourUncertainSubmitError):
+            operator().execute(task_context(store=store, try_number=try_number))
+    assert posts(sim) == 1
+
+
+def test_blips_are_ridden_out(sim: Simulator) -> None:
+    sim.faults({"match": GET, "times": 12, "status": 503})
+    assert operator().execute(task_context())
+
+
+def test_trouble_to_the_end_is_told(sim: Simulator) -> None:
+    sim.faults({"match": GET, "status": 503})
+    with pytest.raises(exceptions.MagicHourTimeoutError, match="503"):
+        operator(timeout=0.2).execute(task_context())
+
+
+@pytest.mark.parametrize("status", [401, 404])
+def test_what_will_not_pass_ends_the_wait(sim: Simulator, status: int) -> None:
+    sim.faults({"match": GET, "status": status})
+    with pytest.raises(exceptions.MagicHourApiError, match=str(status)):
+        operator().execute(task_context())
+
+
+def test_no_faces(sim: Simulator) -> None:
+    sim.faults({"match": GET, "merge": {"status": "complete", "faces": []}})
+    assert operator().execute(task_context()) == []
+
+
+def test_the_score_is_sent_as_a_number(sim: Simulator) -> None:
+    task = operator(confidence_score="{{ score }}")
+    task.confidence_score = "0.9"  # type: ignore[assignment]
+    assert task.execute(task_context())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ({"assets": None}, "assets"),
+        ({"assets": {}}, "target_file_path"),
+        ({"assets": {"target_file_path": " "}}, "target_file_path"),
+        ({"confidence_score": 2}, "confidence_score"),
+        ({"confidence_score": True}, "confidence_score"),
+        ({"timeout": 0}, "timeout"),
+        ({"poll_interval": -1}, "poll_interval"),
+    ],
+)
+def test_a_wrong_argument_is_named_at_construction(arguments: dict[str, Any], named: str) -> None:
+    with pytest.raises(exceptions.MagicHourArgumentError, match=named):
+        operator(**arguments)
