@@ -15,6 +15,7 @@ from airflow_provider_magichour import api
 from airflow_provider_magichour.arguments import (
     check_body,
     check_count,
+    check_id,
     check_ids,
     check_seconds,
     check_some_ids,
@@ -22,6 +23,7 @@ from airflow_provider_magichour.arguments import (
 )
 from airflow_provider_magichour.connections import get_settings, get_settings_async
 from airflow_provider_magichour.exceptions import (
+    MagicHourArgumentError,
     MagicHourAuthenticationError,
     MagicHourError,
     MagicHourNotFoundError,
@@ -327,6 +329,23 @@ class MagicHourHook(BaseHook):
             if not isinstance(files, MagicHourError):
                 record_outputs(self, files)
         return results
+
+    def acknowledge_moved(self, destination: str, project_id: str, moved_to: Mapping[str, str]) -> None:
+        """
+        Record that downloaded files were moved away on purpose, so that a clean-up does not look for them.
+
+        :param destination: where they were downloaded to.
+        :param project_id: their project.
+        :param moved_to: where each file went, by its name; for people to read.
+        :raises MagicHourArgumentError: if the project has no receipt there, or it lists no such file.
+        """
+        from airflow_provider_magichour import receipts
+        from airflow_provider_magichour.transfer.destination import open_destination
+
+        try:
+            receipts.acknowledge_moved(open_destination(destination), check_id(project_id), moved_to)
+        except receipts.ReceiptError as error:
+            raise MagicHourArgumentError(f"moved_to of project {project_id}: {error}") from error
 
     def check_result(
         self,

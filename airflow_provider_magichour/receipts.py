@@ -202,7 +202,7 @@ def missing_file(storage: Storage, receipt: Receipt, *, check_sha256: bool = Fal
     """
     sizes = storage.sizes(receipt.project_id)
     for file in receipt.files:
-        name = file["path"].rpartition("/")[2]
+        name = _name(file)
         if isinstance(file.get("moved_to"), str) and file["moved_to"].strip():
             continue
         if name not in sizes:
@@ -221,6 +221,30 @@ def _sha256(storage: Storage, path: str) -> str:
     for chunk in storage.chunks(path):
         digest.update(chunk)
     return digest.hexdigest()
+
+
+def acknowledge_moved(storage: Storage, project_id: str, moved_to: Mapping[str, str]) -> None:
+    """
+    Record that files of a project were moved away on purpose, so that a clean-up does not look for them.
+
+    :param moved_to: where each file went, by its name.
+    :raises ReceiptError: if there is no receipt, or it does not know one of the files.
+    """
+    receipt = read(storage, project_id)
+    if receipt is None:
+        raise ReceiptError(f"there is no receipt {storage.shown(path_of(project_id))}")
+    unknown = set(moved_to) - {_name(file) for file in receipt.files}
+    if unknown or not all(isinstance(where, str) and where.strip() for where in moved_to.values()):
+        raise ReceiptError(f"the receipt does not list {sorted(unknown)}, or it is not said where a file went")
+    files = [
+        {**file, "moved_to": moved_to[_name(file)]} if _name(file) in moved_to else file
+        for file in receipt.files
+    ]
+    _store(storage, Receipt(**{**vars(receipt), "data": {**receipt.data, "files": files}}))
+
+
+def _name(file: Mapping[str, Any]) -> str:
+    return str(file["path"]).rpartition("/")[2]
 
 
 def mark_deleted(storage: Storage, project_id: str, hint: str, now: datetime) -> None:

@@ -7,6 +7,7 @@ import fcntl
 import json
 import os
 import uuid
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,6 +20,8 @@ _MIB = 1024 * 1024
 #: What an object store takes at a time: the smallest that keeps 10,000 parts enough for 80 GB.
 _BLOCK = 8 * _MIB
 _MAX_PARTS = 9000
+#: How much is written between two flushes to the disk.
+_FLUSH = 64 * _MIB
 
 
 class Sink(Protocol):
@@ -73,6 +76,9 @@ class LocalSink:
     def __init__(self, final: Path) -> None:
         self._final = final
         self._digest = Digest()
+        self._flusher = ThreadPoolExecutor(1, "magichour-flush")
+        self._flushing: Future[None] | None = None
+        self._unflushed = 0
         self._part = final.with_name(f".{final.name}.part")
         self._file: int | None = _open_locked(self._part)
         self._shared = self._file is not None
@@ -123,11 +129,17 @@ class LocalSink:
             written = os.write(self._file, rest)
             self.offset += written
             rest = rest[written:]
+        self._unflushed += len(chunk)
+        if self._unflushed >= _FLUSH and (self._flushing is None or self._flushing.done()):
+            self._settle()
+            self._flushing = self._flusher.submit(os.fdatasync, self._file)
+            self._unflushed = 0
 
     def publish(self) -> str:
         """Give the file its final name and return its sha256."""
         assert self._file is not None  # noqa: S101 - for the type checker
         sha256 = self._digest.hexdigest()
+        self._settle()
         os.fsync(self._file)
         self._part.replace(self._final)
         sync_folder(self._final.parent)
@@ -152,8 +164,15 @@ class LocalSink:
         self._part.unlink(missing_ok=True)
         self._release()
 
+    def _settle(self) -> None:
+        """Wait for the flush that runs beside the network; it may have failed."""
+        flushing, self._flushing = self._flushing, None
+        if flushing is not None:
+            flushing.result()
+
     def _release(self) -> None:
         assert self._file is not None  # noqa: S101 - for the type checker
+        self._flusher.shutdown()
         os.close(self._file)
         self._file = None
         self._digest.close()

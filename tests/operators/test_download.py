@@ -1,12 +1,17 @@
 from __future__ import annotations
 
-import hashlib
+import json
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from airflow_provider_magichour import exceptions as errors
 from airflow_provider_magichour.hooks import MagicHourHook
-from airflow_provider_magichour.operators import MagicHourDeleteProjectOperator, MagicHourDownloadOperator
+from airflow_provider_magichour.lineage import dataset_name
+from airflow_provider_magichour.operators import MagicHourDownloadOperator
+from tests.support.files import IMAGE, complete_project, sha256, visible
 from tests.support.tasks import task_context
 
 
@@ -16,23 +21,135 @@ def hook(magichour_simulator, connect):
     return MagicHourHook()
 
 
-def complete(simulator, hook, tool="ai-image-generator", **body):
-    body = {"image_count": 1, "orientation": "square", "style": {"prompt": "a cat"}, **body}
+def download(**arguments):
+    return MagicHourDownloadOperator(task_id="download", **arguments)
+
+
+def test_stores_the_files_of_one_project(magichour_simulator, hook, tmp_path):
+    project_id = complete_project(magichour_simulator, hook, image_count=3)
+    operator = download(project_id=project_id, kind="image", destination=str(tmp_path))
+    files = operator.execute(task_context(dag_id="d", run_id="r", try_number=2))
+    assert len(files) == 3
+    assert len({file["path"] for file in files}) == 3
+    for file in files:
+        assert set(file) == {"path", "bytes", "sha256", "content_type"}
+        assert file["sha256"] == sha256(file["path"])
+        assert file["bytes"] == Path(file["path"]).stat().st_size
+        assert file["content_type"] == "image/png"
+        assert Path(file["path"]).parent == tmp_path / project_id
+    receipt = json.loads((tmp_path / project_id / ".magichour-receipt.json").read_text())
+    assert receipt["downloaded_by"] == {
+        "dag_id": "d",
+        "run_id": "r",
+        "task_id": "task",
+        "map_index": -1,
+        "try_number": 2,
+    }
+    assert magichour_simulator.state()["leaked_keys"] == 0
+    json.dumps(files)
+
+
+@pytest.mark.parametrize(
+    ("kind", "tool", "body"),
+    [
+        ("video", "text-to-video", {"end_seconds": 1, "style": {"prompt": "x"}, "orientation": "landscape"}),
+        ("audio", "ai-voice-generator", {"style": {"prompt": "hello", "voice_name": "Morgan Freeman"}}),
+    ],
+)
+def test_every_kind(magichour_simulator, hook, tmp_path, kind, tool, body):
     project_id = hook.create_project(tool, body)["id"]
-    simulator.end_project(project_id)
-    return project_id
+    magichour_simulator.end_project(project_id)
+    (file,) = download(project_id=project_id, kind=kind, destination=str(tmp_path)).execute(task_context())
+    assert file["content_type"].startswith(kind)
+    assert sha256(file["path"]) == file["sha256"]
 
 
-def test_stores_the_file(magichour_simulator, hook, tmp_path):
-    project_id = complete(magichour_simulator, hook)
-    files = MagicHourDownloadOperator(
-        task_id="t", project_id=project_id, kind="image", destination=str(tmp_path)
-    ).execute(task_context())
-    (file,) = files
-    assert set(file) == {"path", "bytes", "sha256", "content_type"}
-    data = Path(file["path"]).read_bytes()
-    assert hashlib.sha256(data).hexdigest() == file["sha256"]
-    again = hook.download_project("image", project_id, str(tmp_path))
-    assert again == files
-    out = MagicHourDeleteProjectOperator(task_id="d", project_id=[project_id], kind="image").execute({})
-    assert out == {"deleted": [project_id], "missing": []}
+def test_a_list_gives_a_list_for_each_in_order(magichour_simulator, hook, tmp_path):
+    ids = [complete_project(magichour_simulator, hook) for _ in range(6)]
+    files = download(project_id=[*ids, ids[0]], kind="image", destination=str(tmp_path)).execute(task_context())
+    assert [Path(one[0]["path"]).parent.name for one in files] == [*ids, ids[0]]
+    assert len(magichour_simulator.requests("download")) == 6
+    assert download(project_id=[], kind="image", destination=str(tmp_path)).execute(task_context()) == []
+    one = download(project_id=ids[:1], kind="image", destination=str(tmp_path)).execute(task_context())
+    assert [len(files) for files in one] == [1]
+
+
+def test_files_are_fetched_side_by_side_but_not_all_at_once(magichour_simulator, hook, tmp_path):
+    ids = [complete_project(magichour_simulator, hook) for _ in range(12)]
+    magichour_simulator.faults({"match": {"host": "downloads"}, "delay": 0.15})
+    download(project_id=ids, kind="image", destination=str(tmp_path)).execute(task_context())
+    assert magichour_simulator.state()["in_flight"]["most"] in range(2, 6)
+
+
+def test_one_failed_project_costs_the_others_nothing(magichour_simulator, hook, tmp_path):
+    whole = complete_project(magichour_simulator, hook)
+    failed = hook.create_project("ai-image-generator", IMAGE)["id"]
+    magichour_simulator.end_project(failed, "error", "no_source_face", "No face")
+    operator = download(project_id=[failed, whole, "nowhere"], kind="image", destination=str(tmp_path))
+    with pytest.raises(errors.MagicHourError, match="2 of 3") as caught:
+        operator.execute(task_context())
+    assert failed in str(caught.value)
+    assert "nowhere" in str(caught.value)
+    assert visible(tmp_path) == [f"{whole}/output.png"]
+
+
+@pytest.mark.parametrize(
+    ("argument", "value"),
+    [("kind", "document"), ("kind", ""), ("kind", None), ("max_bytes", 0), ("max_bytes", "1"), ("parallel", 0)],
+)
+def test_a_wrong_argument_is_refused_when_the_dag_is_parsed(argument, value):
+    given = {"project_id": "p1", "kind": "image", "destination": "x", argument: value}
+    with pytest.raises(errors.MagicHourArgumentError, match=argument):
+        download(**given)
+
+
+@pytest.mark.parametrize("project_id", [None, "", " ", 3, "../x", "a/b", ["a", None]])
+def test_a_wrong_id_is_refused_before_anything_is_sent(magichour_simulator, hook, tmp_path, project_id):
+    with pytest.raises(errors.MagicHourArgumentError, match="project_id"):
+        download(project_id=project_id, kind="image", destination=str(tmp_path)).execute(task_context())
+    assert magichour_simulator.requests() == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_kind_may_be_a_template():
+    operator = download(project_id="{{ x }}", kind="{{ params.kind }}", destination="{{ y }}")
+    assert set(operator.template_fields) >= {"project_id", "kind", "destination", "magichour_conn_id"}
+
+
+def test_files_are_reported_as_lineage(magichour_simulator, hook, tmp_path):
+    from airflow.providers.common.compat.lineage import hook as lineage
+
+    project_id = complete_project(magichour_simulator, hook)
+    seen = []
+    collector = SimpleNamespace(add_output_asset=lambda context, uri: seen.append((context, uri)))
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(lineage, "get_hook_lineage_collector", lambda: collector)
+        hook.download_project("image", project_id, str(tmp_path))
+        assert seen == [(hook, f"file://{tmp_path}/{project_id}/output.png")]
+        patched.setattr(lineage, "get_hook_lineage_collector", lambda: 1 / 0)
+        assert hook.download_project("image", project_id, str(tmp_path))  # reporting is not worth a failure
+
+
+def test_files_are_openlineage_data_sets(magichour_simulator, hook, tmp_path, monkeypatch):
+    pytest.importorskip("airflow.providers.openlineage")
+    project_id = complete_project(magichour_simulator, hook)
+    operator = download(project_id=[project_id], kind="image", destination=str(tmp_path))
+    ((file,),) = operator.execute(task_context())
+    (output,) = operator.get_openlineage_facets_on_complete(None).outputs
+    assert (output.namespace, output.name) == ("file", file["path"])
+    assert output.outputFacets["outputStatistics"].size == file["bytes"]
+    monkeypatch.setitem(sys.modules, "airflow.providers.openlineage.extractors", None)
+    assert operator.get_openlineage_facets_on_complete(None) is None
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("/a/b c.png", ("file", "/a/b c.png")),
+        ("file:///a/b.png", ("file", "/a/b.png")),
+        ("s3://conn@bucket/a/b.png", ("s3://bucket", "a/b.png")),
+        ("s3://bucket/a?b#c.png", ("s3://bucket", "a?b#c.png")),
+    ],
+)
+def test_names_of_data_sets_carry_no_connection(path, name):
+    assert dataset_name(path) == name

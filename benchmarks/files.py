@@ -1,0 +1,390 @@
+"""
+How files are fetched and projects deleted, against curl and the official SDK, on this machine.
+
+    python -m benchmarks.files [--only NAME ...] [--write]
+
+Each figure is a ratio within one run: both sides take the same bytes from the same server, in turn. ``--write``
+puts the table into docs/benchmarks.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from benchmarks.file_server import file_server
+
+MIB = 1024 * 1024
+GIB = 1024 * MIB
+ROUNDS = 3
+
+
+@dataclass
+class Figure:
+    """A row of the table."""
+
+    what: str
+    bar: str
+    found: str
+    met: bool
+
+
+@dataclass
+class Bench:
+    """
+    Where the benchmarks run.
+
+    :param url: the server's base URL.
+    :param folder: where files go, emptied after each.
+    """
+
+    url: str
+    folder: Path
+
+    def project(self, files: int, size: int, rate: int = 0, latency_ms: int = 0, name: str = "p") -> str:
+        """Return the id of a project of that shape."""
+        return f"{files}.{size}.{rate}.{latency_ms}.{name}"
+
+    def child(self, side: str, *arguments: str) -> dict[str, float]:
+        """Run one side in a process of its own; return its ``seconds`` and ``growth`` in bytes."""
+        target = self.folder / "out"
+        target.mkdir()
+        parts = urlsplit(self.url)
+        connection = {
+            "conn_type": "magichour",
+            "host": f"http://{parts.hostname}",
+            "port": parts.port,
+            "password": "mhk_benchmark",
+        }
+        env = {
+            **os.environ,
+            "AIRFLOW_CONN_MAGICHOUR_DEFAULT": json.dumps(connection),
+            "AIRFLOW_HOME": str(self.folder / "home"),
+            "BENCH_URL": self.url,
+        }
+        try:
+            done = subprocess.run(
+                [sys.executable, "-m", "benchmarks.files", "--side", side, str(target), *arguments],
+                env=env,
+                check=True,
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+            return dict(json.loads(done.stdout.splitlines()[-1]))
+        finally:
+            shutil.rmtree(target)
+
+    def curl(self, project_id: str) -> float:
+        """Return the seconds that ``curl -o`` takes for the project's first file."""
+        target = self.folder / "curl.out"
+        started = time.perf_counter()
+        subprocess.run(
+            ["curl", "--silent", "--fail", "-o", str(target), f"{self.url}/{project_id}/output-0.png"], check=True
+        )
+        seconds = time.perf_counter() - started
+        target.unlink()
+        return seconds
+
+
+# ------------------------------------------------------------------------------- one side, in a child
+
+
+@contextmanager
+def measured() -> Iterator[None]:
+    """Print how long it took, and by how much the process's memory grew at most."""
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+    before = _status("VmRSS")
+    started, started_cpu = time.perf_counter(), time.process_time()
+    yield
+    seconds = time.perf_counter() - started
+    cpu = time.process_time() - started_cpu
+    print(json.dumps({"seconds": seconds, "cpu": cpu, "growth": _status("VmHWM") - before}))
+
+
+def _status(name: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:"))
+
+
+def _hook() -> Any:
+    import logging
+
+    from airflow_provider_magichour.hooks import MagicHourHook
+
+    logging.getLogger("airflow_provider_magichour").setLevel(logging.WARNING)
+    return MagicHourHook()
+
+
+def ours(target: str, *ids: str) -> None:
+    """Download projects with the hook."""
+    hook = _hook()
+    hook.download_project("image", "1.1000.0.0.warm", f"{target}/warm")
+    with measured():
+        hook.download_project("image", list(ids), target)
+
+
+def sdk(target: str, *ids: str) -> None:
+    """Download projects with the official SDK, one after the other, as it does."""
+    client = _sdk_client()
+    client.v1.image_projects.check_result("1.1000.0.0.warm", True, True, target)
+    with measured():
+        for project_id in ids:
+            client.v1.image_projects.check_result(project_id, True, True, target)
+
+
+def _sdk_client() -> Any:
+    from magic_hour import Client
+
+    return Client(token="mhk_benchmark", base_url=os.environ["BENCH_URL"])
+
+
+def to_s3(target: str, *ids: str) -> None:
+    """Download projects with the hook into a local S3."""
+    import boto3
+
+    server = os.environ["BENCH_S3"]
+    boto3.client(
+        "s3", endpoint_url=server, region_name="us-east-1", aws_access_key_id="x", aws_secret_access_key="x"
+    ).create_bucket(Bucket="media")
+    hook = _hook()
+    hook.download_project("image", f"1.{9 * MIB}.0.0.warm", "s3://aws_bench@media/warm")
+    with measured():
+        hook.download_project("image", list(ids), "s3://aws_bench@media/out")
+
+
+def delete_ours(_target: str, count: str, latency_ms: str) -> None:
+    """Delete projects with the hook."""
+    hook = _hook()
+    hook.delete_project("image", "1.1.0.0.warm")
+    with measured():
+        hook.delete_project("image", [f"1.1.0.{latency_ms}.{n}" for n in range(int(count))])
+
+
+def delete_sdk(_target: str, count: str, latency_ms: str) -> None:
+    """Delete projects with the official SDK, one by one."""
+    client = _sdk_client()
+    client.v1.image_projects.delete(id="1.1.0.0.warm")
+    with measured():
+        for n in range(int(count)):
+            client.v1.image_projects.delete(id=f"1.1.0.{latency_ms}.{n}")
+
+
+def clean_up(target: str, receipts_at: str) -> None:
+    """Clean up a destination where 100 receipts are due."""
+    from datetime import timedelta
+
+    from airflow_provider_magichour.operators.cleanup import Cleanup, check_age
+    from airflow_provider_magichour.transfer.destination import open_destination
+    from datetime import UTC, datetime
+
+    hook = _hook()
+    hook.delete_project("image", "1.1.0.0.warm")
+    with measured():
+        before = datetime.now(UTC) - check_age(timedelta(days=30))
+        rows = Cleanup(hook, open_destination(receipts_at), before, False, None, False).run()
+    assert [row.outcome for row in rows] == ["deleted"] * 100, rows[:3]  # noqa: S101
+
+
+SIDES: dict[str, Callable[..., None]] = {
+    one.__name__: one for one in (ours, sdk, to_s3, delete_ours, delete_sdk, clean_up)
+}
+
+# --------------------------------------------------------------------------------------------- figures
+
+
+def one_large_file(bench: Bench) -> list[Figure]:
+    """Fetch 1 GiB, in turn with curl, ours and the SDK; the best of each counts."""
+    project_id = bench.project(1, GIB)
+    curl, mine, theirs = [], [], []
+    for _ in range(ROUNDS):
+        curl.append(bench.curl(project_id))
+        mine.append(bench.child("ours", project_id))
+        theirs.append(bench.child("sdk", project_id))
+    best = min(one["seconds"] for one in mine)
+    their_best = min(one["seconds"] for one in theirs)
+    growth, their_growth = max(one["growth"] for one in mine), min(one["growth"] for one in theirs)
+    return [
+        _ratio(
+            f"1 GiB to local disk, verified with sha256 ({GIB / best / 1e6:.0f} MB/s), against `curl -o` without "
+            f"({GIB / min(curl) / 1e6:.0f} MB/s): speed",
+            min(curl) / best,
+            0.5,
+        ),
+        _ratio(
+            f"the same against the SDK's download ({GIB / their_best / 1e6:.0f} MB/s): speed", their_best / best, 4
+        ),
+        _at_most(
+            f"the same: peak memory growth ({growth / MIB:.1f} MiB) against the SDK's ({their_growth / MIB:.0f} MiB)",
+            growth / their_growth,
+            1 / 20,
+            "{:.4f}",
+        ),
+        _at_most("peak memory growth, 1 GiB to local disk, MiB", growth / MIB, 64, "{:.1f}"),
+    ]
+
+
+def one_large_object(bench: Bench) -> list[Figure]:
+    """Fetch 1 GiB into S3, a local one."""
+    from scripts.processes import free_port
+
+    port = free_port()
+    server = subprocess.Popen(
+        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        time.sleep(5)
+        url = f"http://127.0.0.1:{port}"
+        os.environ["BENCH_S3"] = url
+        extra = {"endpoint_url": url, "region_name": "us-east-1"}
+        os.environ["AIRFLOW_CONN_AWS_BENCH"] = json.dumps(
+            {"conn_type": "aws", "login": "x", "password": "x", "extra": extra}
+        )
+        found = bench.child("to_s3", bench.project(1, GIB))
+    finally:
+        server.kill()
+        server.wait()
+    return [_at_most("peak memory growth, 1 GiB to S3, MiB", found["growth"] / MIB, 64, "{:.1f}")]
+
+
+def many_files(bench: Bench) -> list[Figure]:
+    """Fetch eight projects over connections with 20 ms of latency and 30 MB/s each."""
+    ids = [bench.project(1, 128 * MIB, 30_000_000, 20, f"p{n}") for n in range(8)]
+    mine, theirs = bench.child("ours", *ids)["seconds"], bench.child("sdk", *ids)["seconds"]
+    what = "8 x 128 MiB, 20 ms of latency and 30 MB/s per connection, against the SDK's one after the other"
+    return [_ratio(f"{what} ({mine:.1f} s, {theirs:.1f} s): speed", theirs / mine, 3.5)]
+
+
+def many_deletes(bench: Bench) -> list[Figure]:
+    """Delete 2,000 projects at 50 ms of latency."""
+    mine, theirs = (bench.child(side, "2000", "50")["seconds"] for side in ("delete_ours", "delete_sdk"))
+    what = "2,000 deletes at 50 ms of latency, against the SDK's one by one"
+    return [_ratio(f"{what} ({mine:.1f} s, {theirs:.1f} s): speed", theirs / mine, 12)]
+
+
+def much_history(bench: Bench) -> list[Figure]:
+    """Clean up 100 due projects, with a short history and a long one."""
+    seconds = {}
+    for count in (1_000, 100_000):
+        times = []
+        for number in range(ROUNDS):
+            folder = bench.folder / f"receipts-{count}"
+            if number == 0:
+                _write_history(folder, count - 100, 10)
+            _write_history(folder, 100, 31, f"due{number}-")
+            times.append(bench.child("clean_up", str(folder))["seconds"])
+        seconds[count] = min(times)
+        shutil.rmtree(folder)
+    short, long = seconds[1_000], seconds[100_000]
+    what = "a clean-up of 100 due projects among 100,000 receipts, against 100 among 1,000"
+    return [_at_most(f"{what} ({long:.2f} s, {short:.2f} s): time", long / short, 1.5, "{:.2f}")]
+
+
+def _write_history(folder: Path, count: int, days: int, name: str = "p") -> None:
+    """Write receipts that are at least that many days old, or younger than 29 days, as downloads leave them."""
+    from datetime import UTC, datetime, timedelta
+
+    from airflow_provider_magichour import receipts
+
+    now = datetime.now(UTC)
+    for n in range(count):
+        project_id = f"1.1.0.0.{name}{n}"
+        at = now - timedelta(days=days, minutes=n % (28 * 24 * 60) if days > 29 else 0)
+        if days < 29:
+            at = now - timedelta(minutes=n % (28 * 24 * 60))
+        file = {
+            "path": f"{project_id}/output.png",
+            "bytes": 1,
+            "sha256": "0" * 64,
+            "content_type": "image/png",
+        }
+        receipt = receipts.make(
+            {},
+            project_id=project_id,
+            kind="image",
+            conn_id="magichour_default",
+            files=[file],
+            downloaded_at=at,
+            downloaded_by=None,
+        )
+        for path, content in (
+            (f"{project_id}/output.png", "x"),
+            (receipts.path_of(project_id), json.dumps(receipt.data)),
+            (receipt.hint, "{}"),
+        ):
+            target = folder / path
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_text(content)
+
+
+FIGURES: dict[str, Callable[[Bench], list[Figure]]] = {
+    one.__name__: one for one in (one_large_file, one_large_object, many_files, many_deletes, much_history)
+}
+
+
+def _ratio(what: str, found: float, bar: float) -> Figure:
+    return Figure(what, f">= {bar:g} x", f"{found:.2f} x", found >= bar)
+
+
+def _at_most(what: str, found: float, bar: float, shape: str) -> Figure:
+    return Figure(what, f"<= {bar:g}", shape.format(found), found <= bar)
+
+
+def table(figures: list[Figure]) -> str:
+    """Return the figures as a Markdown table."""
+    rows = [f"| {one.what} | {one.bar} | {one.found} | {'yes' if one.met else 'NO'} |" for one in figures]
+    return "\n".join(["| figure | bar | found | met |", "|---|---|---|---|", *rows])
+
+
+METHOD = """\
+One process serves the files with `sendfile` and answers as Magic Hour does; each side runs in a process of its
+own, after a small download to warm up. The 1 GiB figures are the best of three rounds of curl, ours and the
+SDK in turn; ours ends with an `fsync`, curl's and the SDK's do not. Memory is the growth of the peak resident
+set during the download, the largest of ours and the smallest of the SDK's. `make bench` measures it anew.
+"""
+
+
+def main() -> int:
+    """Measure and print, or run one side."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--only", nargs="+", choices=FIGURES, default=list(FIGURES))
+    parser.add_argument("--folder", type=Path, help="where the files go; a temporary folder by default")
+    parser.add_argument("--write", action="store_true", help="write docs/benchmarks.md")
+    parser.add_argument("--side", nargs="+", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.side:
+        SIDES[arguments.side[0]](*arguments.side[1:])
+        return 0
+    figures: list[Figure] = []
+    with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
+        content = Path(folder, "content")
+        with content.open("wb") as file:
+            for _ in range(GIB // (16 * MIB)):
+                file.write(os.urandom(16 * MIB))
+        with file_server(content) as url:
+            for name in arguments.only:
+                found = FIGURES[name](Bench(url, Path(folder)))
+                figures += found
+                print(table(found), flush=True)
+    if arguments.write:
+        from benchmarks.report import write_section
+
+        write_section("Files", f"{METHOD}\n{table(figures)}\n")
+    return 0 if all(one.met for one in figures) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+import pytest
+
+from airflow_provider_magichour import exceptions as errors
+from airflow_provider_magichour.hooks import MagicHourHook
+from airflow_provider_magichour.operators import MagicHourDeleteProjectOperator
+from tests.support.files import complete_project
+from tests.support.tasks import task_context
+
+
+@pytest.fixture
+def hook(magichour_simulator, connect):
+    connect(magichour_simulator.url, magichour_simulator.api_key)
+    return MagicHourHook()
+
+
+def delete(project_id, **arguments):
+    operator = MagicHourDeleteProjectOperator(
+        task_id="delete", project_id=project_id, kind="image", **arguments
+    )
+    return operator.execute(task_context())
+
+
+def test_deletes_one(magichour_simulator, hook):
+    project_id = complete_project(magichour_simulator, hook)
+    assert delete(project_id) == {"deleted": [project_id], "missing": []}
+    assert magichour_simulator.state()["projects"][project_id]["enabled"] is False
+    assert delete(project_id) == {"deleted": [], "missing": [project_id]}
+    with pytest.raises(errors.MagicHourNotFoundError):
+        delete(project_id, missing_ok=False)
+
+
+def test_deletes_a_list_each_once(magichour_simulator, hook):
+    ids = [complete_project(magichour_simulator, hook) for _ in range(5)]
+    assert delete([ids[0], "nowhere", *ids]) == {"deleted": ids, "missing": ["nowhere"]}
+    assert len([one for one in magichour_simulator.requests() if one["method"] == "DELETE"]) == 6
+    assert delete([]) == {"deleted": [], "missing": []}
+
+
+def test_tries_all_and_names_each_failure(magichour_simulator, hook):
+    magichour_simulator.faults({"undeletable": True, "times": 2})
+    ids = [complete_project(magichour_simulator, hook) for _ in range(4)]
+    with pytest.raises(errors.MagicHourError, match="2 of 4") as caught:
+        delete(ids)
+    projects = magichour_simulator.state()["projects"]
+    assert [projects[one]["enabled"] for one in ids] == [True, True, False, False]
+    assert ids[0] in str(caught.value)
+    assert ids[1] in str(caught.value)
+    assert [projects[one]["deletes"] for one in ids[:2]] == [1, 1]  # 422 is not tried again
+
+
+def test_a_trouble_that_passes_is_ridden_out(magichour_simulator, hook, monkeypatch):
+    from airflow_provider_magichour import retry
+
+    monkeypatch.setattr(retry, "retry_wait", lambda *_: 0.0)
+    project_id = complete_project(magichour_simulator, hook)
+    magichour_simulator.faults({"match": {"method": "DELETE"}, "status": 503, "times": 2})
+    assert delete(project_id)["deleted"] == [project_id]
+
+
+@pytest.mark.parametrize("kind", ["document", "", None])
+def test_a_wrong_kind_is_refused_when_the_dag_is_parsed(kind):
+    with pytest.raises(errors.MagicHourArgumentError, match="kind"):
+        MagicHourDeleteProjectOperator(task_id="delete", project_id="p", kind=kind)
+
+
+@pytest.mark.parametrize("project_id", [None, "", "a/b", ["a", ""], 7])
+def test_a_wrong_id_is_refused_before_anything_is_sent(magichour_simulator, hook, project_id):
+    with pytest.raises(errors.MagicHourArgumentError, match="project_id"):
+        delete(project_id)
+    assert magichour_simulator.requests() == []
