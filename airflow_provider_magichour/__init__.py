@@ -61,7 +61,7 @@ _FIELD_BEHAVIOUR: dict[str, Any] = {
         "password": "mhk_live_... from https://magichour.ai/developer?tab=api-keys",
         "timeout": "60",
         "max_attempts": "5",
-        "requests_per_second": "100",
+        "requests_per_second": "500",
     },
 }
 

@@ -44,7 +44,7 @@ class MagicHourHook(BaseHook):
 
     The connection's password is the API key; its host, scheme and port are the base URL, empty for
     ``https://api.magichour.ai``. Its extra may hold ``timeout`` (seconds for one try, 60), ``max_attempts``
-    (5), ``requests_per_second`` (100), ``webhook_secret`` and ``allow_private_hosts`` (true).
+    (5), ``requests_per_second`` (500), ``webhook_secret`` and ``allow_private_hosts`` (true).
 
     :param magichour_conn_id: the connection.
     """
@@ -371,9 +371,7 @@ class MagicHourHook(BaseHook):
         :raises MagicHourTimeoutError: if the time was up.
         """
         if wait_for_completion:
-            project = self.wait_for_project(  # type: ignore[attr-defined,unused-ignore]
-                kind, project_id, timeout
-            )
+            project = self.wait_for_project(kind, project_id, timeout)
         else:
             project = self.get_project(kind, project_id)
         paths = None

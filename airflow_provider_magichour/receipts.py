@@ -235,7 +235,9 @@ def acknowledge_moved(storage: Storage, project_id: str, moved_to: Mapping[str, 
         raise ReceiptError(f"there is no receipt {storage.shown(path_of(project_id))}")
     unknown = set(moved_to) - {_name(file) for file in receipt.files}
     if unknown or not all(isinstance(where, str) and where.strip() for where in moved_to.values()):
-        raise ReceiptError(f"the receipt does not list {sorted(unknown)}, or it is not said where a file went")
+        raise ReceiptError(
+            f"the receipt does not list {sorted(unknown)}, or it is not said where a file went"
+        )
     files = [
         {**file, "moved_to": moved_to[_name(file)]} if _name(file) in moved_to else file
         for file in receipt.files

@@ -61,7 +61,7 @@ class Settings:
     base_url: str = api.DEFAULT_BASE_URL
     timeout: float = 60.0
     max_attempts: int = 5
-    requests_per_second: float = 100.0
+    requests_per_second: float = 500.0
     allow_private_hosts: bool = True
 
 

@@ -66,7 +66,9 @@ def test_every_kind(magichour_simulator, hook, tmp_path, kind, tool, body):
 
 def test_a_list_gives_a_list_for_each_in_order(magichour_simulator, hook, tmp_path):
     ids = [complete_project(magichour_simulator, hook) for _ in range(6)]
-    files = download(project_id=[*ids, ids[0]], kind="image", destination=str(tmp_path)).execute(task_context())
+    files = download(project_id=[*ids, ids[0]], kind="image", destination=str(tmp_path)).execute(
+        task_context()
+    )
     assert [Path(one[0]["path"]).parent.name for one in files] == [*ids, ids[0]]
     assert len(magichour_simulator.requests("download")) == 6
     assert download(project_id=[], kind="image", destination=str(tmp_path)).execute(task_context()) == []
@@ -95,7 +97,14 @@ def test_one_failed_project_costs_the_others_nothing(magichour_simulator, hook, 
 
 @pytest.mark.parametrize(
     ("argument", "value"),
-    [("kind", "document"), ("kind", ""), ("kind", None), ("max_bytes", 0), ("max_bytes", "1"), ("parallel", 0)],
+    [
+        ("kind", "document"),
+        ("kind", ""),
+        ("kind", None),
+        ("max_bytes", 0),
+        ("max_bytes", "1"),
+        ("parallel", 0),
+    ],
 )
 def test_a_wrong_argument_is_refused_when_the_dag_is_parsed(argument, value):
     given = {"project_id": "p1", "kind": "image", "destination": "x", argument: value}
