@@ -102,11 +102,10 @@ class MagicHourCreateProjectOperator(MagicHourOperator):
             if not isinstance(one, MagicHourError)
         ]
         self._raise_for_failed(context, outcomes, projects)
+        if not is_many(self.body):
+            context["ti"].xcom_push(key="id", value=projects[0]["id"])  # what .output["id"] gives
         memory.succeed()
-        if is_many(self.body):
-            return projects
-        context["ti"].xcom_push(key="id", value=projects[0]["id"])  # what a DAG author gets as .output["id"]
-        return projects[0]
+        return projects if is_many(self.body) else projects[0]
 
     def _remember(self, context: Mapping[str, Any]) -> Memory:
         """Return what the task remembers of earlier tries."""
