@@ -7,6 +7,7 @@ that broke, is made good with a fresh URL: uploads cost nothing.
 
 from __future__ import annotations
 
+import functools
 import io
 import logging
 import mimetypes
@@ -14,7 +15,7 @@ import os
 import random
 import re
 import stat
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -24,18 +25,21 @@ from urllib.parse import urlsplit
 
 import requests
 import tenacity
-from airflow.providers.common.compat.sdk import ObjectStoragePath
 
 from airflow_provider_magichour import api, retry
 from airflow_provider_magichour.exceptions import (
     MagicHourArgumentError,
+    MagicHourDownloadError,
     MagicHourError,
     MagicHourUploadError,
 )
 from airflow_provider_magichour.tools import UPLOAD_EXTENSIONS
+from airflow_provider_magichour.transfer.destination import open_destination
 from airflow_provider_magichour.transport import CONNECT_TIMEOUT, USER_AGENT, Sender
 
 if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import ObjectStoragePath
+
     from airflow_provider_magichour.transport import Settings
 
 log = logging.getLogger(__name__)
@@ -260,9 +264,9 @@ def _open(source: Source) -> Iterator[tuple[str, int, IO[bytes]]]:
     if isinstance(source, io.IOBase) or hasattr(source, "read"):
         yield from _open_file_object(source)
         return
-    path, size = _find(source)
-    with path.open("rb") as file:
-        yield str(path), size, file
+    name, size, open_file = _find(source)
+    with open_file() as file:
+        yield name, size, file
 
 
 def _open_file_object(file: Any) -> Iterator[tuple[str, int, IO[bytes]]]:
@@ -279,47 +283,44 @@ def _open_file_object(file: Any) -> Iterator[tuple[str, int, IO[bytes]]]:
         file.seek(stands)
 
 
-def _as_path(source: Any) -> Path | ObjectStoragePath:
-    if isinstance(source, ObjectStoragePath):
-        return source
-    if isinstance(source, os.PathLike):
-        source = os.fspath(source)
-    if not isinstance(source, str) or not source.strip():
-        raise MagicHourArgumentError(f"source must be a path or an object-storage URL, not {source!r}")
-    if "://" in source:
-        return ObjectStoragePath(source)
-    return Path(source).expanduser()
-
-
-def _find(source: Any) -> tuple[Path | ObjectStoragePath, int]:
+def _find(source: Any) -> tuple[str, int, Callable[[], IO[bytes]]]:
     """
-    Return a source's path and its size in bytes.
+    Return a source's name, its size in bytes, and what opens it.
 
     :raises MagicHourArgumentError: if there is no such file, or it is empty.
-    :raises MagicHourUploadError: if the storage does not say; a later try may pass.
+    :raises MagicHourUploadError: if its store cannot be read; a later try may pass.
     """
+    is_path = isinstance(source, str | os.PathLike) or hasattr(source, "storage_options")
+    if not is_path or not str(source).strip():
+        raise MagicHourArgumentError(f"source must be a path or an object-storage URL, not {source!r}")
     try:
-        path = _as_path(source)
-        found = path.stat()
+        storage = open_destination(source, "source")
+        if storage.fs is None:
+            found = Path(storage.root).stat()
+            kind = "directory" if stat.S_ISDIR(found.st_mode) else "file"
+            size = found.st_size
+        else:
+            info = storage.fs.info(storage.root)
+            kind, size = info["type"], info["size"]
     except MagicHourArgumentError:
         raise
+    except MagicHourDownloadError as error:
+        raise MagicHourUploadError(str(error)) from error
     except (FileNotFoundError, NotADirectoryError):
         raise MagicHourArgumentError(
             f"There is no file {str(source)!r} to upload. It is looked for where the task runs; "
             "what was uploaded before is named 'api-assets/...'"
         ) from None
-    except (ValueError, ImportError) as error:
-        raise MagicHourArgumentError(
-            f"{str(source)!r} cannot be read: {error}. Install the provider of its storage, such as "
-            "apache-airflow-providers-amazon[s3fs] for s3://"
-        ) from error
     except Exception as error:
         raise MagicHourUploadError(
             f"{str(source)!r} cannot be read: {type(error).__name__}: {error}"
         ) from error
-    if stat.S_ISDIR(found.st_mode):
-        raise MagicHourArgumentError(f"{str(path)!r} is a folder; only files can be uploaded")
-    return path, _not_empty(str(path), found.st_size)
+    name = storage.shown("")
+    if kind == "directory":
+        raise MagicHourArgumentError(f"{name!r} is a folder; only files can be uploaded")
+    if storage.fs is None:
+        return name, _not_empty(name, size), lambda: Path(storage.root).open("rb")
+    return name, _not_empty(name, size), functools.partial(storage.fs.open, storage.root, "rb")
 
 
 def _not_empty(name: str, size: int) -> int:
