@@ -9,9 +9,11 @@ STAMP := .venv/.installed
 # Two test processes: what the smallest machine has cores for.
 WORKERS ?= 2
 TESTS ?= tests
+# Modules of benchmarks/ that write a section of docs/benchmarks.md.
+BENCHMARKS ?= files
 
 .DEFAULT_GOAL := help
-.PHONY: help install test test-browser lint docs demo airflow dist constraints clean
+.PHONY: help install test test-browser lint bench docs demo airflow dist constraints clean
 
 # A virtual environment does not survive being moved or copied to another folder: make it anew there.
 ifneq ("$(CURDIR)","$(shell cat $(STAMP) 2>/dev/null)")
@@ -39,6 +41,9 @@ lint: $(STAMP) ## Check style and types.
 	$(RUN) ruff check
 	$(RUN) ruff format --check
 	$(RUN) mypy
+
+bench: $(STAMP) ## Measure the figures of docs/benchmarks.md. BENCHMARKS=... chooses some.
+	@status=0; for each in $(BENCHMARKS); do $(RUN) benchmarks.$$each --write || status=1; done; exit $$status
 
 demo: $(STAMP) ## Make an image, a video and a voice in a real Airflow: locally, or with MAGIC_HOUR_API_KEY at Magic Hour.
 	@$(RUN) scripts.demo
