@@ -283,8 +283,8 @@ def much_history(bench: Bench) -> list[Figure]:
         for number in range(ROUNDS):
             folder = bench.folder / f"receipts-{count}"
             if number == 0:
-                _write_history(folder, count - 100, 10)
-            _write_history(folder, 100, 31, f"due{number}-")
+                _write_history(folder, count - 100, "new", due=False)
+            _write_history(folder, 100, f"due{number}-", due=True)
             times.append(bench.child("clean_up", str(folder))["seconds"])
         seconds[count] = min(times)
         shutil.rmtree(folder)
@@ -293,8 +293,8 @@ def much_history(bench: Bench) -> list[Figure]:
     return [_at_most(f"{what} ({long:.2f} s, {short:.2f} s): time", long / short, 1.5, "{:.2f}")]
 
 
-def _write_history(folder: Path, count: int, days: int, name: str = "p") -> None:
-    """Write receipts as downloads leave them: that many days old, or of the last 28 days."""
+def _write_history(folder: Path, count: int, name: str, *, due: bool) -> None:
+    """Write receipts as downloads leave them: over the last 28 days, or 31 days old and with their files."""
     from datetime import UTC, datetime, timedelta
 
     from airflow_provider_magichour import receipts
@@ -302,32 +302,23 @@ def _write_history(folder: Path, count: int, days: int, name: str = "p") -> None
     now = datetime.now(UTC)
     for n in range(count):
         project_id = f"1.1.0.0.{name}{n}"
-        at = now - timedelta(days=days, minutes=n % (28 * 24 * 60) if days > 29 else 0)
-        if days < 29:
-            at = now - timedelta(minutes=n % (28 * 24 * 60))
-        file = {
-            "path": f"{project_id}/output.png",
-            "bytes": 1,
-            "sha256": "0" * 64,
-            "content_type": "image/png",
-        }
+        file = {"path": f"{project_id}/output.png", "bytes": 1, "sha256": "0" * 64}
         receipt = receipts.make(
             {},
             project_id=project_id,
             kind="image",
             conn_id="magichour_default",
             files=[file],
-            downloaded_at=at,
+            downloaded_at=now - timedelta(days=31 if due else 0, minutes=n % (28 * 24 * 60)),
             downloaded_by=None,
         )
-        for path, content in (
-            (f"{project_id}/output.png", "x"),
-            (receipts.path_of(project_id), json.dumps(receipt.data)),
-            (receipt.hint, "{}"),
-        ):
-            target = folder / path
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_text(content)
+        (folder / project_id).mkdir(parents=True)
+        (folder / receipts.path_of(project_id)).write_text(json.dumps(receipt.data))
+        hint = folder / receipt.hint
+        hint.parent.mkdir(parents=True, exist_ok=True)
+        hint.write_text("{}")
+        if due:
+            (folder / file["path"]).write_text("x")  # type: ignore[operator]
 
 
 FIGURES: dict[str, Callable[[Bench], list[Figure]]] = {

@@ -12,6 +12,7 @@ import pytest
 from airflow_provider_magichour.hooks import MagicHourHook
 from airflow_provider_magichour.simulator import Simulator
 from tests.support.airflow import IS_AIRFLOW_3, load_dag
+from tests.support.files import complete_project
 
 pytestmark = pytest.mark.skipif(not IS_AIRFLOW_3, reason="the examples are written for Airflow 3")
 
@@ -76,6 +77,24 @@ def test_scheduled_delete(
     assert xcom(run, "delete_images") == {"deleted": given[:2], "missing": ["gone-already"]}
     assert xcom(run, "delete_videos") == {"deleted": [], "missing": []}
     assert hook.get_project("image", kept)["enabled"]
+
+
+def test_cleanup(
+    magic_hour: Simulator, run_dag: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("AIRFLOW_VAR_MAGICHOUR_DESTINATION", str(tmp_path))
+    hook = MagicHourHook()
+    project_id = complete_project(magic_hour, hook)
+    hook.download_project("image", project_id, str(tmp_path))
+    file = FOLDER / "magichour_cleanup.py"
+    nothing = {"deleted": [], "missing": [], "kept": []}
+    assert xcom(run_dag(file, "magichour_cleanup"), "clean_up") == nothing
+    dry = xcom(run_dag(file, "magichour_cleanup", {"retention_days": 0}), "clean_up")
+    assert dry == {**nothing, "kept": [{"id": project_id, "reason": "dry run"}]}
+    assert hook.get_project("image", project_id)["enabled"]
+    done = xcom(run_dag(file, "magichour_cleanup", {"retention_days": 0, "dry_run": False}), "clean_up")
+    assert done == {**nothing, "deleted": [project_id]}
+    assert (tmp_path / project_id / "output.png").exists()
 
 
 def test_generate(magic_hour: Simulator, run_dag: Callable[..., Any], tmp_path: Path) -> None:

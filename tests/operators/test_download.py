@@ -11,6 +11,7 @@ from airflow_provider_magichour import exceptions as errors
 from airflow_provider_magichour.hooks import MagicHourHook
 from airflow_provider_magichour.lineage import dataset_name
 from airflow_provider_magichour.operators import MagicHourDownloadOperator
+from tests.support.airflow import IS_AIRFLOW_3
 from tests.support.files import IMAGE, complete_project, sha256, visible
 from tests.support.tasks import task_context
 
@@ -162,3 +163,82 @@ def test_files_are_openlineage_data_sets(magichour_simulator, hook, tmp_path, mo
 )
 def test_names_of_data_sets_carry_no_connection(path, name):
     assert dataset_name(path) == name
+
+
+DAG_FILE = """
+from datetime import timedelta
+
+from airflow.providers.common.compat.sdk import DAG, task
+from airflow_provider_magichour.operators import (
+    MagicHourCleanupOperator, MagicHourDeleteProjectOperator, MagicHourDownloadOperator
+)
+
+with DAG("files", schedule=None, params={"ids": [], "destination": "", "dry": False}):
+    @task
+    def ids(params=None):
+        return params["ids"]
+
+    @task
+    def same(one):
+        return one
+
+    given = ids()
+    whole = MagicHourDownloadOperator(
+        task_id="whole",
+        project_id=same.expand(one=given),
+        kind="image",
+        destination="{{ params.destination }}/a",
+    )
+    each = MagicHourDownloadOperator.partial(
+        task_id="each", kind="image", destination="{{ params.destination }}/b"
+    ).expand(project_id=given)
+    clean_up = MagicHourCleanupOperator(
+        task_id="clean_up",
+        destination="{{ params.destination }}/a",
+        older_than="{{ macros.timedelta(0) }}",
+        dry_run="{{ params.dry }}",
+        limit="{{ params.limit or None }}",
+    )
+    delete = MagicHourDeleteProjectOperator.partial(task_id="delete", kind="image").expand(project_id=given)
+    [whole, each] >> clean_up >> delete
+"""
+
+
+@pytest.mark.skipif(not IS_AIRFLOW_3, reason="dag.test() of 2.11 has no params from a conf")
+def test_templates_and_mapping_in_a_dag(magichour_simulator, hook, tmp_path, run_dag):
+    file = tmp_path / "files.py"
+    file.write_text(DAG_FILE)
+    ids = [complete_project(magichour_simulator, hook) for _ in range(2)]
+    run = run_dag(file, "files", {"ids": ids, "destination": str(tmp_path), "limit": 1})
+    assert run.state == "success"
+    assert visible(tmp_path / "a") == visible(tmp_path / "b") == sorted(f"{one}/output.png" for one in ids)
+    enabled = [project["enabled"] for project in magichour_simulator.state()["projects"].values()]
+    assert enabled == [False, False]
+
+
+# ---------------------------------------------------------------------------------- hook.check_result
+
+
+def test_check_result_waits_and_stores(magichour_simulator, hook, tmp_path, monkeypatch):
+    project_id = hook.create_project("ai-image-generator", IMAGE)["id"]
+    found = hook.check_result("image", project_id, True, True, str(tmp_path))
+    assert found["status"] == "complete"
+    assert found["downloaded_paths"] == [f"{tmp_path}/{project_id}/output.png"]
+    assert hook.check_result("image", project_id, False, False)["downloaded_paths"] is None
+    monkeypatch.chdir(tmp_path)
+    hook.check_result("image", project_id, False, True)
+    assert Path(project_id, "output.png").exists()
+
+
+def test_check_result_of_what_is_not_complete(magichour_simulator, hook, tmp_path):
+    magichour_simulator.faults({"duration": 60})
+    project_id = hook.create_project("ai-image-generator", IMAGE)["id"]
+    found = hook.check_result("image", project_id, False, True, str(tmp_path))
+    assert found["status"] in {"queued", "rendering"}
+    assert found["downloaded_paths"] is None
+    with pytest.raises(errors.MagicHourTimeoutError):
+        hook.check_result("image", project_id, True, True, str(tmp_path), timeout=0.2)
+    magichour_simulator.end_project(project_id, "error", "no_source_face", "No face")
+    with pytest.raises(errors.MagicHourProjectFailedError):
+        hook.check_result("image", project_id, True, True, str(tmp_path))
+    assert list(tmp_path.iterdir()) == []
