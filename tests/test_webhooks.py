@@ -390,6 +390,7 @@ def empty_database() -> None:
     from airflow.models.asset import AssetDagRunQueue, AssetEvent, AssetModel, DagScheduleAssetReference
     from airflow.models.asset_state_store import AssetStateStoreModel
     from airflow.models.dag import DagModel
+    from airflow.models.dagrun import DagRun
     from airflow.utils.session import create_session
     from sqlalchemy import delete
 
@@ -399,6 +400,7 @@ def empty_database() -> None:
         AssetEvent,
         DagScheduleAssetReference,
         AssetModel,
+        DagRun,
         DagModel,
     )
     with create_session(scoped=False) as session:
@@ -443,6 +445,32 @@ def queue() -> dict[str, datetime]:
 
     with create_session(scoped=False) as session:
         return {row.target_dag_id: row.created_at for row in session.scalars(select(AssetDagRunQueue))}
+
+
+def delete_queue() -> None:
+    from airflow.models.asset import AssetDagRunQueue
+    from airflow.utils.session import create_session
+    from sqlalchemy import delete
+
+    with create_session(scoped=False) as session:
+        session.execute(delete(AssetDagRunQueue))
+
+
+def make_run(dag_id: str, run_after: datetime) -> None:
+    """Make the run that a scheduler makes of the events up to a time."""
+    from airflow.models.dagrun import DagRun
+    from airflow.utils.session import create_session
+    from airflow.utils.types import DagRunType
+
+    with create_session(scoped=False) as session:
+        session.add(
+            DagRun(
+                dag_id=dag_id,
+                run_id=f"asset_triggered__{run_after.isoformat()}",
+                run_type=DagRunType.ASSET_TRIGGERED,
+                run_after=run_after,
+            )
+        )
 
 
 def remembered() -> dict[str, datetime]:
@@ -603,6 +631,34 @@ class TestEndpoint:
         schedule_dags("consumer")
         monkeypatch.setattr(store, "asset_manager", Declining())
         assert endpoint.deliver(event_body()).json() == {"status": "unused"}
+
+    def test_a_scheduler_without_row_locks_cannot_lose_an_event(
+        self, endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        from airflow_provider_magichour.webhooks import writer
+
+        monkeypatch.setattr(writer, "LOOK_EVERY", 0.1)
+        schedule_dags("consumer")
+        schedule_dags("paused", kind="image", paused=True)
+        endpoint.deliver(event_body())
+        endpoint.deliver(event_body("image"))
+        delete_queue()  # as a scheduler does that made a run of the events before these
+        eventually(lambda: queue() == {"consumer": asset_events()[0].timestamp})
+
+    def test_what_a_run_was_given_is_not_queued_again(self, endpoint: Endpoint) -> None:
+        from airflow_provider_magichour.webhooks import store
+
+        schedule_dags("consumer")
+        for project_id in ("a", "b"):
+            endpoint.deliver(event_body(project_id=project_id))
+        first, second = (event.timestamp for event in asset_events())
+        assert store.queue_again() == 0  # it waits in the queue
+        delete_queue()
+        make_run("consumer", first)
+        assert store.queue_again() == 1
+        delete_queue()
+        make_run("consumer", second)
+        assert store.queue_again() == 0
 
     def test_listeners_hear_of_it_after_the_commit(self, endpoint: Endpoint) -> None:
         from airflow.listeners import hookimpl

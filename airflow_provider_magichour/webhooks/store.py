@@ -8,10 +8,14 @@ from datetime import UTC, datetime, timedelta
 from enum import Enum
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from airflow import settings
 from airflow.assets.manager import asset_manager
-from airflow.models.asset import AssetDagRunQueue, AssetEvent, AssetModel
+from airflow.models.asset import AssetDagRunQueue, AssetEvent, AssetModel, DagScheduleAssetReference
 from airflow.models.asset_state_store import AssetStateStoreModel
+from airflow.models.dag import DagModel
+from airflow.models.dagrun import DagRun
 from airflow.utils.session import create_session
+from airflow.utils.types import DagRunType
 from sqlalchemy import delete, func, select, update
 
 from airflow_provider_magichour.webhooks.events import ASSET_URIS, Event, asset_uri
@@ -21,6 +25,8 @@ if TYPE_CHECKING:
 
 #: How long a delivery is remembered: Magic Hour repeats one for up to 24 hours.
 REMEMBERED = timedelta(hours=25)
+#: How far back events are looked for that a run may have missed.
+RECENT = timedelta(minutes=1)
 _BATCH = 1000
 
 
@@ -235,3 +241,46 @@ def _stamp_queue(session: Session, asset: AssetModel, latest: datetime) -> bool:
         .execution_options(synchronize_session=False)
     )
     return bool(result.rowcount)
+
+
+# ------------------------------------------------------------------------------ where rows cannot be locked
+
+
+def has_row_locks() -> bool:
+    """Tell whether the database can lock rows: SQLite, for development, cannot."""
+    return bool(settings.engine is not None and settings.engine.dialect.name != "sqlite")
+
+
+def queue_again() -> int:
+    """
+    Queue the DAGs that have not been given the last event of an asset; return how many.
+
+    Without row locks, a scheduler that makes a run deletes the queue although an event has come meanwhile.
+    """
+    queued = 0
+    with create_session(scoped=False) as session:
+        waiting = session.execute(
+            select(DagScheduleAssetReference.dag_id, AssetModel.id, func.max(AssetEvent.timestamp))
+            .join(AssetModel, AssetModel.id == DagScheduleAssetReference.asset_id)
+            .join(AssetEvent, AssetEvent.asset_id == AssetModel.id)
+            .join(DagModel, DagModel.dag_id == DagScheduleAssetReference.dag_id)
+            .where(
+                AssetModel.name.in_(ASSET_URIS),
+                AssetEvent.timestamp > _utcnow() - RECENT,
+                DagModel.is_paused.is_(False),
+            )
+            .group_by(DagScheduleAssetReference.dag_id, AssetModel.id)
+        ).all()
+        for dag_id, asset_id, latest in waiting:
+            if session.get(AssetDagRunQueue, (asset_id, dag_id)):  # before the runs: they replace it
+                continue
+            last_run = session.scalar(
+                select(func.max(DagRun.run_after)).where(
+                    DagRun.dag_id == dag_id, DagRun.run_type == DagRunType.ASSET_TRIGGERED
+                )
+            )
+            if last_run is None or last_run < latest:
+                queue = AssetDagRunQueue(asset_id=asset_id, target_dag_id=dag_id, created_at=latest)
+                session.add(queue)
+                queued += 1
+    return queued

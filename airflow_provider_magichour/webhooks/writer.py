@@ -18,6 +18,10 @@ MAX_BATCH = 25
 #: Seconds between two clean-ups of the memory of deliveries.
 FORGET_EVERY = 3600.0
 
+#: Seconds between two looks, and until the last one, for DAGs that were not started by what was written.
+LOOK_EVERY = 3.0
+LOOK_FOR = 20.0
+
 _Waiting = tuple[Delivery, "asyncio.Future[Outcome]"]
 
 
@@ -34,6 +38,8 @@ class Writer:
         self._waiting: list[_Waiting] = []
         self._work: asyncio.Task[None] | None = None
         self._forgot_at = time.monotonic()
+        self._looking: asyncio.Task[None] | None = None
+        self._look_until = 0.0
 
     async def write(self, delivery: Delivery) -> Outcome:
         """
@@ -54,6 +60,10 @@ class Writer:
             if not await self._write_together(batch):
                 for one in batch:
                     await self._write_together([one])
+        if not store.has_row_locks():
+            self._look_until = time.monotonic() + LOOK_FOR
+            if self._looking is None or self._looking.done():
+                self._looking = asyncio.create_task(self._look_after())
         await self._forget_old()
 
     async def _write_together(self, batch: Sequence[_Waiting]) -> bool:
@@ -82,3 +92,12 @@ class Writer:
             await asyncio.get_running_loop().run_in_executor(self._executor, store.forget_old)
         except Exception:
             log.warning("The memory of old Magic Hour webhooks was not cleaned up", exc_info=True)
+
+    async def _look_after(self) -> None:
+        """Start the DAGs that missed an event, which happens where the database cannot lock rows."""
+        while time.monotonic() < self._look_until:
+            await asyncio.sleep(LOOK_EVERY)
+            try:
+                await asyncio.get_running_loop().run_in_executor(self._executor, store.queue_again)
+            except Exception:
+                log.warning("Whether each Magic Hour webhook started its DAG is not known", exc_info=True)

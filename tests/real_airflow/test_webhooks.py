@@ -65,7 +65,7 @@ def make(simulator: Simulator, tool: str, body: dict[str, Any]) -> str:
     return str(answer.json()["id"])
 
 
-def wait_until(condition: Callable[[], bool], what: str, timeout: float = 60) -> None:
+def wait_until(condition: Callable[[], bool], what: str, timeout: float = 120) -> None:
     deadline = time.monotonic() + timeout
     while not condition():
         assert time.monotonic() < deadline, f"waited in vain for {what}"
