@@ -172,6 +172,7 @@ class _Watch:
         "kind",
         "project_id",
         "refused",
+        "request",
         "seen",
         "told",
         "usual",
@@ -181,6 +182,7 @@ class _Watch:
     def __init__(self, kind: str, project_id: str, created: float, usual: float | None) -> None:
         self.kind = kind
         self.project_id = project_id
+        self.request = api.get_project(kind, project_id)
         self.created = created
         self.usual = usual
         self.waits: tuple[Wait, ...] = ()
@@ -365,7 +367,7 @@ class Poller:
                     self._plan(watch, BACKOFF_CAP)
 
     async def _look(self, watch: _Watch) -> Look:
-        request = api.get_project(watch.kind, watch.project_id)
+        request = watch.request
         while True:
             sender, asked_at = self._sender, self._loop.time()
             if sender is None:

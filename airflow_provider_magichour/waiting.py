@@ -51,6 +51,7 @@ class _Course:
         self.log = logger
         self._unknown: set[str] = set()
         self._blips = 0
+        self._blip: MagicHourError | None = None
         self._blips_logged_at = self._progress_logged_at = -LOG_INTERVAL
         self.logged_done = 0
 
@@ -73,7 +74,7 @@ class _Course:
             self._finish(project_id, look.outcome)
         elif look.blip is not None:
             self._blips += 1
-            self.last_blip = look.blip
+            self.last_blip = self._blip = look.blip
         elif look.project is not None:
             status = str(look.project["status"])
             self.pending[project_id] = status
@@ -102,7 +103,7 @@ class _Course:
         now = time.monotonic()
         if self._blips and now - self._blips_logged_at >= LOG_INTERVAL:
             self.log.warning(
-                "%d failed look(s), waiting on all the same; the last: %s", self._blips, self.last_blip
+                "%d failed look(s), waiting on all the same; the last: %s", self._blips, self._blip
             )
             self._blips, self._blips_logged_at = 0, now
         done = len(self.outcomes)

@@ -33,6 +33,9 @@ KEY = "mhk_live_benchmark"
 _ID = re.compile(r"/v1/(image|video|audio)-projects/(p-(\d+)-(\d+)-\w+)$")
 
 
+_PEER = json.dumps({"status": {"code": 200}, "data": {"id": 1, "status": 3, "filler": "x" * 480}}).encode()
+
+
 def project_id(number: int | str, duration: float, made_at: float | None = None) -> str:
     """Return the id of a project made now, or then, that takes so many seconds."""
     made = time.time() if made_at is None else made_at
@@ -84,6 +87,8 @@ class World:
         if now < self.paused_until:
             self.asked_in_pause.append(now - self.paused_at)
             return 429, b'{"message": "slow down"}', f"Retry-After: {self.paused_until - now:.3f}\r\n"
+        if path.startswith("/api/v2/accounts/"):  # what a peer's hook asks for, and about as long an answer
+            return 200, _PEER, ""
         found = _ID.match(path)
         if not found:
             return 404, b'{"message": "no such project"}', ""
