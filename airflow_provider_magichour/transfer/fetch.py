@@ -135,8 +135,6 @@ class Fetch:
             announced = self._begin(response.status_code, known, sink, bool(headers))
             self._check_size(announced)
             self._copy(response, known, sink, from_start=response.status_code == 200)
-        if sink.offset == 0:
-            raise InterruptedDownloadError("the answer was empty")
         if announced is not None and sink.offset != announced:
             raise InterruptedDownloadError(f"{sink.offset} of {announced} bytes arrived")
 
@@ -195,6 +193,8 @@ class Fetch:
             self._progress.tell(sink.offset, total)
             if self.stop.is_set():
                 raise MagicHourDownloadError(f"{self.shown}: stopped, because the task ends")
+        if from_start:  # what the sink holds is of an earlier try, and no end of this answer
+            raise InterruptedDownloadError("the answer was empty")
         self._content_type = self._content_type or announced_type
 
     def _chunks(

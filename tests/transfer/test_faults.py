@@ -243,6 +243,41 @@ def test_parts_shorter_than_asked_for_are_joined(host, tmp_path, media):
     assert_whole(download(host, tmp_path), digest(media))
 
 
+def test_a_weak_etag_still_tells_a_changed_file(host, tmp_path, media):
+    def fetch_it(seen):
+        if "range" not in seen.headers:
+            return ranged(media, seen, cut=200_000 if len(host.fetches) == 1 else None)
+        headers = {"ETag": 'W/"v2"', "Content-Range": "bytes 200000-299999/300000"}
+        return Reply(206, b"\0" * 100_000, headers)
+
+    host.fetch = fetch_it
+    assert_whole(download(host, tmp_path), digest(media))
+
+
+def test_an_empty_answer_does_not_make_a_part_the_file(host, tmp_path, media):
+    def fetch_it(seen):
+        if len(host.fetches) == 2:
+            return Reply(body=b"0\r\n\r\n", headers={"Transfer-Encoding": "chunked", "ETag": '"v1"'})
+        return ranged(media, seen, cut=200_000 if len(host.fetches) == 1 else None)
+
+    host.fetch = fetch_it
+    assert_whole(download(host, tmp_path), digest(media))
+
+
+def test_a_part_of_a_file_of_unknown_length_is_not_taken_for_its_end(host, tmp_path, media):
+    def fetch_it(seen):
+        if len(host.fetches) == 1:
+            headers = {"Transfer-Encoding": "chunked", "Connection": "close", "ETag": '"v1"'}
+            return Reply(body=b"%x\r\n%s\r\n" % (100_000, media[:100_000]), headers=headers)
+        if "range" not in seen.headers:
+            return ranged(media, seen)
+        headers = {"ETag": '"v1"', "Content-Range": "bytes 100000-149999/*"}
+        return Reply(206, media[100_000:150_000], headers)
+
+    host.fetch = fetch_it
+    assert_whole(download(host, tmp_path), digest(media))
+
+
 def test_a_part_that_nobody_asked_for_is_no_file(host, tmp_path, media):
     headers = {"Content-Type": "video/mp4", "Content-Range": "bytes 0-99/300000"}
     host.fetch = lambda seen: Reply(206, media[:100], headers)
@@ -313,6 +348,9 @@ def test_a_broken_coded_file_is_not_stored(host, tmp_path, media, broken):
         (b'{"message": "no"}', "application/octet-stream"),
         (b"anything", "text/html; charset=utf-8"),
         (b"[]", "application/json"),
+        (b"<!-- proxy --><html>", "video/mp4"),
+        (b"<h1>Bad gateway</h1>", "application/octet-stream"),
+        (b'[{"message": "no"}]', "video/mp4"),
         (b"", "video/mp4"),
     ],
 )
