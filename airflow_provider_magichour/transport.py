@@ -139,7 +139,10 @@ class _OneCallAdapter(HTTPAdapter):
     def proxy_manager_for(self, proxy: str, **proxy_kwargs: Any) -> Any:
         """Mark what goes through a proxy, too."""
         manager = super().proxy_manager_for(proxy, **proxy_kwargs)
-        manager.pool_classes_by_scheme = self._pools
+        if proxy.lower().startswith("socks"):
+            self.sent = True  # it has connections of its own kind, of which nothing is known
+        else:
+            manager.pool_classes_by_scheme = self._pools
         return manager
 
 

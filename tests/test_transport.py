@@ -8,10 +8,12 @@ import socket
 import ssl
 import time
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from requests.adapters import HTTPAdapter
 
 from airflow_provider_magichour import api, retry, transport
 from airflow_provider_magichour import exceptions as errors
@@ -212,6 +214,14 @@ class TestMoney:
         settings = Settings(api_key=KEY, base_url="http://magichour.invalid", max_attempts=1)
         with pytest.raises(errors.MagicHourConnectionError):
             Sender(settings).send(CREATE)
+
+    def test_a_socks_proxy_keeps_its_own_connections_and_is_uncertain(self, monkeypatch):
+        own = {"http": object()}
+        manager = SimpleNamespace(pool_classes_by_scheme=own)
+        monkeypatch.setattr(HTTPAdapter, "proxy_manager_for", lambda self, proxy, **_: manager)
+        adapter = transport._OneCallAdapter()
+        assert adapter.proxy_manager_for("socks5h://127.0.0.1:1").pool_classes_by_scheme is own
+        assert adapter.sent
 
     def test_a_proxy_that_refuses_the_tunnel_is_certain(self, server, monkeypatch):
         monkeypatch.setenv("https_proxy", server.url)

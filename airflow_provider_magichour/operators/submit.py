@@ -260,7 +260,11 @@ class Submitter:
     # -------------------------------------------------------------------------------------------- credits
 
     def _explained(self, error: MagicHourError) -> MagicHourError:
-        """Add the credits that are left to a 402."""
+        """Add the credits that are left to a 402, and to a 404 that it is the tool that is not found."""
+        if isinstance(error, MagicHourNotFoundError):
+            return MagicHourNotFoundError(
+                error.status_code, f"{error.message} (Magic Hour has no tool {self._tool!r})", error.call
+            )
         if not isinstance(error, MagicHourPaymentRequiredError):
             return error
         left = self._balance()

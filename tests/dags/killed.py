@@ -2,7 +2,7 @@
 Tasks that kill themselves, supervisor and all, where the run's conf says so: for tests/real_airflow.
 
 The conf lists what each task does: ``{"sync": [step...], "deferred": [step...]}``, the names of steps are the
-keys of ``STEPS``, or ``""`` for a task that lives.
+keys of ``STEPS``, or ``lives``.
 """
 
 from __future__ import annotations
@@ -59,6 +59,9 @@ STEPS: dict[str, Callable[[], None]] = {
     "returned": lambda: wrap(Memory, "succeed", None, die),
 }
 
+#: The test's simulator takes long to answer a create call of the one, and to render the other.
+TOOLS = {"unanswered": "ai-meme-generator", "lives": "ai-qr-code-generator"}
+
 
 class KilledOperator(MagicHourGenerateOperator):
     """Dies in its first try."""
@@ -86,12 +89,12 @@ def killed() -> None:
         steps = dag_run.conf.get(mode, [])
         return [
             {
-                # the test's simulator takes its time to answer this tool's create call
-                "tool": "ai-meme-generator" if step == "unanswered" else "ai-image-generator",
+                "tool": TOOLS.get(step, "ai-image-generator"),
                 "body": {
                     "name": f"{step} {mode} {position}",
                     "image_count": 1,
-                    "style": {"prompt": step, "topic": step, "template": "Random"},
+                    "content": step,
+                    "style": {"prompt": step, "topic": step, "template": "Random", "art_style": step},
                 },
             }
             for position, step in enumerate(steps)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +87,9 @@ class TestSubmit:
     def test_a_tool_that_is_not_known_needs_a_kind(self, sim: Simulator) -> None:
         with pytest.raises(exceptions.MagicHourArgumentError, match="pass kind="):
             operator(tool="ai-hologram")
-        with pytest.raises(exceptions.MagicHourNotFoundError):  # as the simulator does not know it either
+        with pytest.raises(
+            exceptions.MagicHourNotFoundError, match="no tool"
+        ):  # as the simulator does not know it either
             operator(tool="ai-hologram", kind="video").execute(task_context())
 
     def test_the_link_is_left(self, sim: Simulator) -> None:
@@ -357,33 +361,48 @@ class TestList:
         assert store.values == {}
 
 
+class TimeoutOfAirflowError(BaseException):
+    """What Airflow raises in the main thread at ``execution_timeout``."""
+
+
+@contextlib.contextmanager
+def struck_after(seconds: float) -> Iterator[None]:
+    def strike(*_: object) -> None:
+        raise TimeoutOfAirflowError
+
+    before = signal.signal(signal.SIGALRM, strike)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        with pytest.raises(TimeoutOfAirflowError):
+            yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
 class TestInterrupted:
     def test_a_timeout_of_the_task_leaves_no_submit_without_its_id(
         self, sim: Simulator, store: TaskStateStore
     ) -> None:
         """Airflow's execution_timeout raises in the main thread while others submit."""
-        import signal
-
-        class TimeoutOfAirflowError(BaseException):
-            pass
-
-        def strike(*_: object) -> None:
-            raise TimeoutOfAirflowError
-
         sim.faults({"match": CREATE, "delay_after": 0.5})
-        before = signal.signal(signal.SIGALRM, strike)
-        signal.setitimer(signal.ITIMER_REAL, 0.25)
-        try:
-            with pytest.raises(TimeoutOfAirflowError):
-                operator(bodies(12)).execute(task_context(store=store))
-        finally:
-            signal.setitimer(signal.ITIMER_REAL, 0)
-            signal.signal(signal.SIGALRM, before)
+        with struck_after(0.25):
+            operator(bodies(12)).execute(task_context(store=store))
         first = created(sim)
         assert first <= submit.MAX_PARALLEL
         sim.clear_faults()
         operator(bodies(12)).execute(task_context(store=store, try_number=2))
         assert created(sim) == 12
+
+    def test_a_timeout_of_the_task_in_the_middle_of_a_create_call_is_uncertain(
+        self, sim: Simulator, store: TaskStateStore
+    ) -> None:
+        sim.faults({"match": CREATE, "delay_after": 1})
+        with struck_after(0.3):
+            operator().execute(task_context(store=store))
+        with pytest.raises(exceptions.MagicHourUncertainSubmitError, match="my-library"):
+            operator().execute(task_context(store=store, try_number=2))
+        assert posts(sim) == 1
 
 
 class TestBudget:
