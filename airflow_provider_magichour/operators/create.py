@@ -162,6 +162,8 @@ class MagicHourCreateProjectOperator(MagicHourOperator):
             return
         if not is_many(self.body):
             raise failed[0][1]
+        for position, error in failed:
+            log.error("body[%d]: %s", position, error)
         context["ti"].xcom_push(key="results", value=results)
         raise batch_error(failed, len(outcomes))
 

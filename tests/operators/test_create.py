@@ -302,7 +302,7 @@ class TestRetry:
         assert posts(sim) == 1
 
     def test_only_what_failed_of_a_list_is_submitted_again(
-        self, sim: Simulator, store: TaskStateStore
+        self, sim: Simulator, store: TaskStateStore, caplog: pytest.LogCaptureFixture
     ) -> None:
         good, bad = bodies(4), bodies(4)
         bad[2] = {"style": {}}
@@ -310,6 +310,7 @@ class TestRetry:
         with pytest.raises(exceptions.MagicHourInvalidRequestError) as caught:
             operator(bad).execute(context)
         assert any("body[2]" in note for note in caught.value.__notes__)
+        assert "body[2]: POST" in caplog.text
         kept = context["ti"].xcoms.pull("create", "results")
         assert len(kept) == 3
         made = operator(good).execute(task_context(store=store, try_number=2, max_tries=1))
