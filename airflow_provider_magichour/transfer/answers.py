@@ -15,10 +15,8 @@ _TEXT_TYPES = re.compile(
     r"(text/html|application/xhtml\+xml|application/(problem\+)?json|(text|application)/xml)$"
 )
 _TEXT_NAMES = re.compile(r"(?i)\.(html?|xhtml|json|xml|svg|txt|srt|vtt|ass|csv|md|lottie)$")
-_PAGE = re.compile(
-    rb"(?is)(\xef\xbb\xbf)?\s*(<!doctype\s+html|<!--|<\?xml\b|\{\s*(\"|\})|\[\s*[\[{\"]"
-    rb"|<(html|head|title|body|center|div|p|pre|h[1-6]|error)\b)"
-)
+#: How a text in angle brackets or a JSON value begins; no image, video or sound does.
+_PAGE = re.compile(rb"(\xef\xbb\xbf)?\s*(<[!?a-zA-Z]|\{\s*[\"}]|\[\s*[\[{\"\]])")
 
 
 class InterruptedDownloadError(Exception):

@@ -133,6 +133,16 @@ def test_a_project_whose_object_is_gone_is_kept(host, s3, media):
     assert body(s3, "in/here/p1/output.mp4") == media
 
 
+@pytest.mark.parametrize("content", [b"", b"garbage"])
+def test_a_spoiled_receipt_is_kept_and_repaired(host, s3, media, content):
+    host.fetch = lambda seen: Reply(body=media)
+    download()
+    s3.put_object(Bucket="media", Key="in/here/p1/.magichour-receipt.json", Body=content)
+    assert "not JSON" in clean_up()["kept"][0]["reason"]
+    download()
+    assert clean_up(dry_run=True)["kept"] == [{"id": "p1", "reason": "dry run"}]
+
+
 @pytest.mark.parametrize("size", [300_000, 12_000_000])
 def test_a_download_that_breaks_off_publishes_nothing(host, s3, media, size):
     data = media * (size // len(media))
