@@ -104,11 +104,8 @@ def fits(headers: Mapping[str, str], offset: int, known: Validator) -> bool:
         return False
     end = int(match[2]) + 1
     total = None if match[3] == "*" else int(match[3])
-    if total is None and known.length is None:  # nothing would tell where the file ends
-        return False
-    if total is not None and (end > total or known.length not in (None, total)):
-        return False
-    if known.length is not None and end > known.length:
+    length = known.length if total is None else total
+    if length is None or end > length or known.length not in (None, length):  # None: it could end anywhere
         return False
     if content_length(headers) not in (None, end - offset):
         return False

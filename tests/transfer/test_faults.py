@@ -346,8 +346,6 @@ def test_a_broken_coded_file_is_not_stored(host, tmp_path, media, broken):
         (b"\xef\xbb\xbf \n<html>", ""),
         (b"<?xml version='1.0'?><Error/>", "application/octet-stream"),
         (b'{"message": "no"}', "application/octet-stream"),
-        (b'[{"message": "no"}]', "video/mp4"),
-        (b"<!-- busy --><p>Try again", "video/mp4"),
         (b"anything", "text/html; charset=utf-8"),
         (b"[]", "application/json"),
         (b"<!-- proxy --><html>", "video/mp4"),
