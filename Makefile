@@ -41,6 +41,7 @@ lint: $(STAMP) ## Check style and types.
 	$(RUN) ruff check
 	$(RUN) ruff format --check
 	$(RUN) mypy
+	$(RUN) pyright --pythonpath .venv/bin/python
 
 bench: $(STAMP) ## Measure the figures of docs/benchmarks.md. BENCHMARKS=... chooses some.
 	@status=0; for each in $(BENCHMARKS); do $(RUN) benchmarks.$$each --write || status=1; done; exit $$status

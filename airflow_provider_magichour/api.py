@@ -49,14 +49,7 @@ class ProjectError(TypedDict, total=False):
     message: str
 
 
-class Project(TypedDict, total=False):
-    """
-    A project as the API gives it. Newer fields pass through.
-
-    ``image_count`` belongs to images; ``width``, ``height``, ``fps``, ``start_seconds`` and
-    ``end_seconds`` to videos. ``credits_charged`` is an estimate until the project is complete.
-    """
-
+class _AnyProject(TypedDict):
     id: str
     name: str | None
     status: str
@@ -66,6 +59,16 @@ class Project(TypedDict, total=False):
     credits_charged: int
     downloads: list[Download]
     error: ProjectError | None
+
+
+class Project(_AnyProject, total=False):
+    """
+    A project as the API gives it. Newer fields pass through.
+
+    ``image_count`` belongs to images; ``width``, ``height``, ``fps``, ``start_seconds`` and
+    ``end_seconds`` to videos. ``credits_charged`` is an estimate until the project is complete.
+    """
+
     image_count: int
     width: int
     height: int

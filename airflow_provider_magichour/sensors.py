@@ -35,6 +35,7 @@ from airflow_provider_magichour.tools import check_kind
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
+    from airflow_provider_magichour.types import KindName, Templated
     from airflow_provider_magichour.waiting import LookedOnce
 
 
@@ -64,15 +65,15 @@ class MagicHourProjectSensor(BaseSensorOperator):
     :raises MagicHourSensorTimeoutError: if a project was not finished in time.
     """
 
-    template_fields: Sequence[str] = ("project_id", "kind", "magichour_conn_id")
+    template_fields: Sequence[str] = ("project_id", "kind", "magichour_conn_id")  # pyright: ignore[reportIncompatibleVariableOverride]
     operator_extra_links = (MagicHourProjectLink(),)
     ui_color = "#efe6ff"
 
     def __init__(
         self,
         *,
-        project_id: str | list[str],
-        kind: str,
+        project_id: Templated[str | list[str]],
+        kind: Templated[KindName],
         magichour_conn_id: str = MagicHourHook.default_conn_name,
         poll_interval: float | None = None,
         poke_interval: timedelta | float | None = None,
@@ -84,8 +85,8 @@ class MagicHourProjectSensor(BaseSensorOperator):
         if poke_interval is not None:
             kwargs["poke_interval"] = poke_interval
         super().__init__(**kwargs)
-        self.project_id = project_id
-        self.kind = kind
+        self.project_id: Any = project_id
+        self.kind: Any = kind
         self.magichour_conn_id = magichour_conn_id
         self.poll_interval = poll_interval
         self.deferrable = deferrable
@@ -106,6 +107,12 @@ class MagicHourProjectSensor(BaseSensorOperator):
             check_some_ids(self.project_id)
         if self.kind is None or (isinstance(self.kind, str) and "{{" not in self.kind):
             check_kind(self.kind)
+
+    if TYPE_CHECKING:
+
+        @property
+        def output(self) -> Any:
+            """What the task returns: stands for any value, as in Airflow's own plugin for mypy."""
 
     @property
     def hook(self) -> MagicHourHook:

@@ -41,8 +41,9 @@ WEATHER = ["at dawn", "in the rain", "in fog", "under the stars", "in a storm"]
 
 
 @task
-def write_bodies(params: dict[str, Any]) -> list[dict[str, Any]]:
+def write_bodies(**context: Any) -> list[dict[str, Any]]:
     """Return what to send for each image; here a prompt each, from your own tables or files in real life."""
+    params = context["params"]
     return [
         {
             "name": f"image {number}",

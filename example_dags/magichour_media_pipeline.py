@@ -17,6 +17,7 @@ few. What was charged stands in the log of `make`. A project that fails is refun
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
 
 from airflow.sdk import Param, TaskGroup, dag
 
@@ -29,7 +30,7 @@ from airflow_provider_magichour.sensors import MagicHourProjectSensor
 
 # What to make: for each kind of media, the tool that makes it and what to tell the tool. Names in {{ }} are
 # filled in when the DAG runs, from the parameters below.
-MEDIA = {
+MEDIA: dict[str, tuple[str, dict[str, Any]]] = {
     "image": (
         "ai-image-generator",
         {"image_count": 1, "model": "flux-schnell", "style": {"prompt": "{{ params.prompt }}"}},

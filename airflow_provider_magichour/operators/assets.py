@@ -18,11 +18,14 @@ from airflow_provider_magichour.exceptions import (
     MagicHourServerError,
     MagicHourTimeoutError,
 )
+from airflow_provider_magichour.hooks import MagicHourHook
 from airflow_provider_magichour.operators.base import MagicHourOperator
 from airflow_provider_magichour.operators.create import is_settled
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
+
+    from airflow_provider_magichour.types import Templated
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +40,7 @@ class MagicHourUploadOperator(MagicHourOperator):
     :param source: a local path or an object-storage URL such as ``s3://bucket/face.png``, or a list of them,
         which are uploaded side by side. What Magic Hour can read by itself (``https://...``,
         ``api-assets/...``) is returned as it is. (templated)
+    :param magichour_conn_id: the connection. (templated)
     :return: what create calls take, ``api-assets/...``; for a list, a list in the same order.
     :raises MagicHourArgumentError: if there is no such file, or it is empty or of an unknown type.
     :raises MagicHourUploadError: if it could not be uploaded; a retry may pass.
@@ -44,9 +48,15 @@ class MagicHourUploadOperator(MagicHourOperator):
 
     template_fields: Sequence[str] = (*MagicHourOperator.template_fields, "source")
 
-    def __init__(self, *, source: Any, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.source = source
+    def __init__(
+        self,
+        *,
+        source: Templated[str | list[str]],
+        magichour_conn_id: str = MagicHourHook.default_conn_name,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(magichour_conn_id=magichour_conn_id, **kwargs)
+        self.source: Any = source
         _check_source(source)
 
     def execute(self, context: Context) -> Any:
@@ -70,6 +80,7 @@ class MagicHourDetectFacesOperator(MagicHourOperator):
     :param poll_interval: seconds between the first looks; they become fewer.
     :param timeout: seconds to wait at most.
     :param durable: whether to remember the submit in Airflow's task state store.
+    :param magichour_conn_id: the connection. (templated)
     :return: the faces, ``{"path", "url"}`` each. A path is what ``original_face`` takes, in the
         ``face_mappings`` of the tools ``face-swap`` and ``face-swap-photo``.
     :raises MagicHourUncertainSubmitError: if nobody knows whether the detection was accepted.
@@ -78,21 +89,22 @@ class MagicHourDetectFacesOperator(MagicHourOperator):
     """
 
     template_fields: Sequence[str] = (*MagicHourOperator.template_fields, "assets", "confidence_score")
-    operator_extra_links = ()  # type: ignore[assignment]  # there is no page of a detection
+    operator_extra_links = ()  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType, reportIncompatibleVariableOverride]  # there is no page of a detection
 
     def __init__(
         self,
         *,
-        assets: dict[str, Any],
-        confidence_score: float | None = None,
+        assets: Templated[dict[str, Any]],
+        confidence_score: Templated[float | str | None] = None,
         poll_interval: float = 2.0,
         timeout: float = 600.0,
         durable: bool = True,
+        magichour_conn_id: str = MagicHourHook.default_conn_name,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
-        self.assets = assets
-        self.confidence_score = confidence_score
+        super().__init__(magichour_conn_id=magichour_conn_id, **kwargs)
+        self.assets: Any = assets
+        self.confidence_score: Any = confidence_score
         self.poll_interval = check_seconds(poll_interval, "poll_interval")
         self.timeout = check_seconds(timeout, "timeout")
         self.durable = durable

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import BaseOperator
 
@@ -31,6 +31,12 @@ class MagicHourOperator(BaseOperator):
     def __init__(self, *, magichour_conn_id: str = MagicHourHook.default_conn_name, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.magichour_conn_id = magichour_conn_id
+
+    if TYPE_CHECKING:
+
+        @property
+        def output(self) -> Any:
+            """What the task returns: stands for any value, as in Airflow's own plugin for mypy."""
 
     @cached_property
     def hook(self) -> MagicHourHook:

@@ -20,14 +20,15 @@ from airflow_provider_magichour.exceptions import (
     MagicHourError,
     MagicHourNotFoundError,
 )
+from airflow_provider_magichour.hooks import MagicHourHook
 from airflow_provider_magichour.operators.base import MagicHourOperator, is_template
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
-    from airflow_provider_magichour.hooks import MagicHourHook
     from airflow_provider_magichour.receipts import Hint, Receipt
     from airflow_provider_magichour.storage import Storage
+    from airflow_provider_magichour.types import Templated
 
 log = logging.getLogger(__name__)
 
@@ -76,20 +77,21 @@ class MagicHourCleanupOperator(MagicHourOperator):
     def __init__(
         self,
         *,
-        destination: str,
-        older_than: timedelta,
-        dry_run: bool = False,
-        limit: int | None = None,
+        destination: Templated[str],
+        older_than: Templated[timedelta | str],
+        dry_run: Templated[bool | str] = False,
+        limit: Templated[int | str | None] = None,
         fail_on_kept: bool = False,
         check_sha256: bool = False,
+        magichour_conn_id: str = MagicHourHook.default_conn_name,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
-        self.destination = destination
-        self.older_than = older_than
+        super().__init__(magichour_conn_id=magichour_conn_id, **kwargs)
+        self.destination: Any = destination
+        self.older_than: Any = older_than
         # BaseOperator has a method of this name, which only `airflow tasks test --dry-run` calls.
         self.dry_run = dry_run  # type: ignore[method-assign,assignment]
-        self.limit = limit
+        self.limit: Any = limit
         self.fail_on_kept = fail_on_kept
         self.check_sha256 = check_sha256
         for value, check in ((older_than, check_age), (dry_run, check_dry_run), (limit, check_limit)):
@@ -275,10 +277,10 @@ def table(rows: Sequence[Row]) -> str:
     """Return what became of each project, as a table for the log."""
     counts = Counter(row.outcome for row in rows)
     summary = ", ".join(f"{counts[name]} {name}" for name in ("deleted", "missing", "kept"))
-    lines = [("project", "kind", "downloaded", "files", "bytes", "outcome")]
+    lines: list[tuple[str, ...]] = [("project", "kind", "downloaded", "files", "bytes", "outcome")]
     for row in rows[:MAX_ROWS]:
         outcome = f"{row.outcome}: {row.reason}" if row.reason else row.outcome
-        facts = ("?", "?", "?", "?")
+        facts: tuple[str, ...] = ("?", "?", "?", "?")
         if row.receipt:
             files = row.receipt.files
             size = sum(file["bytes"] for file in files)

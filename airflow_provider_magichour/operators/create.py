@@ -15,6 +15,7 @@ from airflow_provider_magichour.exceptions import (
     MagicHourBatchFailedError,
     MagicHourError,
 )
+from airflow_provider_magichour.hooks import MagicHourHook
 from airflow_provider_magichour.links import MagicHourProjectLink
 from airflow_provider_magichour.operators.base import MagicHourOperator
 from airflow_provider_magichour.tools import tool_kind
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
     from airflow_provider_magichour.durable import Memory, Submit
+    from airflow_provider_magichour.types import KindName, Templated, ToolName
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +49,7 @@ class MagicHourCreateProjectOperator(MagicHourOperator):
         this may cost the credits twice.
     :param max_credits: what all bodies together may cost. Nothing is submitted while the account has less,
         and no further body once it could be exceeded; a warning is logged above 80 %.
+    :param magichour_conn_id: the connection. (templated)
     :return: ``{"id", "kind", "tool", "credits_charged"}``, for a list of bodies a list of these. The id of a
         single body is an XCom of its own too, so that ``create.output["id"]`` feeds the next task.
     :raises MagicHourUncertainSubmitError: if nobody knows whether the create call was accepted.
@@ -59,18 +62,19 @@ class MagicHourCreateProjectOperator(MagicHourOperator):
     def __init__(
         self,
         *,
-        tool: str,
-        body: dict[str, Any] | list[dict[str, Any]],
-        kind: str | None = None,
+        tool: Templated[ToolName],
+        body: Templated[dict[str, Any] | list[dict[str, Any]]],
+        kind: Templated[KindName | None] = None,
         durable: bool = True,
         retry_uncertain_submit: bool = False,
         max_credits: float | None = None,
+        magichour_conn_id: str = MagicHourHook.default_conn_name,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
-        self.tool = tool
-        self.body = body
-        self.kind = kind
+        super().__init__(magichour_conn_id=magichour_conn_id, **kwargs)
+        self.tool: Any = tool
+        self.body: Any = body
+        self.kind: Any = kind
         self.durable = durable
         self.retry_uncertain_submit = retry_uncertain_submit
         self.max_credits = max_credits
@@ -103,7 +107,8 @@ class MagicHourCreateProjectOperator(MagicHourOperator):
         ]
         self._raise_for_failed(context, outcomes, projects)
         if not is_many(self.body):
-            context["ti"].xcom_push(key="id", value=projects[0]["id"])  # what .output["id"] gives
+            ti: Any = context.get("ti")
+            ti.xcom_push(key="id", value=projects[0]["id"])  # what .output["id"] gives
         memory.succeed()
         return projects if is_many(self.body) else projects[0]
 

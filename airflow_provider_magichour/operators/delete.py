@@ -7,11 +7,14 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_magichour.arguments import check_ids
+from airflow_provider_magichour.hooks import MagicHourHook
 from airflow_provider_magichour.operators.base import MagicHourOperator, is_template
 from airflow_provider_magichour.tools import check_kind
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
+
+    from airflow_provider_magichour.types import KindName, Templated
 
 log = logging.getLogger(__name__)
 
@@ -33,11 +36,17 @@ class MagicHourDeleteProjectOperator(MagicHourOperator):
     template_fields: Sequence[str] = ("project_id", "kind", *MagicHourOperator.template_fields)
 
     def __init__(
-        self, *, project_id: str | list[str], kind: str, missing_ok: bool = True, **kwargs: Any
+        self,
+        *,
+        project_id: Templated[str | list[str]],
+        kind: Templated[KindName],
+        missing_ok: bool = True,
+        magichour_conn_id: str = MagicHourHook.default_conn_name,
+        **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
-        self.project_id = project_id
-        self.kind = kind
+        super().__init__(magichour_conn_id=magichour_conn_id, **kwargs)
+        self.project_id: Any = project_id
+        self.kind: Any = kind
         self.missing_ok = missing_ok
         if not is_template(kind):
             check_kind(kind)

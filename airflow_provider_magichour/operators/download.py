@@ -6,12 +6,15 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_magichour.arguments import check_count
+from airflow_provider_magichour.hooks import MagicHourHook
 from airflow_provider_magichour.lineage import openlineage_outputs
 from airflow_provider_magichour.operators.base import MagicHourOperator, is_template
 from airflow_provider_magichour.tools import check_kind
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
+
+    from airflow_provider_magichour.types import KindName, Templated
 
 
 class MagicHourDownloadOperator(MagicHourOperator):
@@ -44,18 +47,19 @@ class MagicHourDownloadOperator(MagicHourOperator):
     def __init__(
         self,
         *,
-        project_id: str | list[str],
-        kind: str,
-        destination: str,
+        project_id: Templated[str | list[str]],
+        kind: Templated[KindName],
+        destination: Templated[str],
         overwrite: bool = False,
         max_bytes: int | None = None,
         parallel: int = 4,
+        magichour_conn_id: str = MagicHourHook.default_conn_name,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
-        self.project_id = project_id
-        self.kind = kind
-        self.destination = destination
+        super().__init__(magichour_conn_id=magichour_conn_id, **kwargs)
+        self.project_id: Any = project_id
+        self.kind: Any = kind
+        self.destination: Any = destination
         self.overwrite = overwrite
         self.max_bytes = max_bytes
         self.parallel = parallel

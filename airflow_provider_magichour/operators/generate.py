@@ -20,6 +20,7 @@ from airflow_provider_magichour.exceptions import (
     MagicHourProjectFailedError,
     MagicHourTimeoutError,
 )
+from airflow_provider_magichour.hooks import MagicHourHook
 from airflow_provider_magichour.lineage import openlineage_outputs
 from airflow_provider_magichour.operators.create import (
     LIMIT_PATIENCE,
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
     from airflow_provider_magichour.durable import Memory, Submit
+    from airflow_provider_magichour.types import KindName, Templated, ToolName
 
 log = logging.getLogger(__name__)
 
@@ -61,6 +63,12 @@ class MagicHourGenerateOperator(MagicHourCreateProjectOperator):
     :param delete_on_kill: whether to delete the projects when the task is killed. Airflow cannot tell a
         person's kill from a worker's shutdown or from ``execution_timeout``, which do the same while the
         task is on a worker.
+    :param durable: whether to remember the submit in Airflow's task state store.
+    :param retry_uncertain_submit: whether a retry submits anew where nobody knows if an earlier try did;
+        this may cost the credits twice.
+    :param max_credits: what all bodies together may cost. Nothing is submitted while the account has less,
+        and no further body once it could be exceeded; a warning is logged above 80 %.
+    :param magichour_conn_id: the connection. (templated)
     :return: ``{"project": {...}, "files": [...]}``, for a list of bodies a list of these.
     :raises MagicHourUncertainSubmitError: if nobody knows whether the create call was accepted.
     :raises MagicHourProjectFailedError: if the project failed, and its input is to blame.
@@ -75,15 +83,31 @@ class MagicHourGenerateOperator(MagicHourCreateProjectOperator):
     def __init__(
         self,
         *,
-        destination: str | None = None,
+        tool: Templated[ToolName],
+        body: Templated[dict[str, Any] | list[dict[str, Any]]],
+        kind: Templated[KindName | None] = None,
+        destination: Templated[str | None] = None,
         deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
         poll_interval: float | None = None,
         timeout: float | None = None,
         delete_on_kill: bool = False,
+        durable: bool = True,
+        retry_uncertain_submit: bool = False,
+        max_credits: float | None = None,
+        magichour_conn_id: str = MagicHourHook.default_conn_name,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
-        self.destination = destination
+        super().__init__(
+            tool=tool,
+            body=body,
+            kind=kind,
+            durable=durable,
+            retry_uncertain_submit=retry_uncertain_submit,
+            max_credits=max_credits,
+            magichour_conn_id=magichour_conn_id,
+            **kwargs,
+        )
+        self.destination: Any = destination
         self.deferrable = deferrable
         self.poll_interval = poll_interval
         self.timeout = timeout

@@ -154,7 +154,7 @@ class Submitter:
                 outcomes[position] = None
             else:
                 log.info("Going on with project %s, which an earlier try submitted.", record.id)
-                if api.is_finished(answer):
+                if not isinstance(answer, MagicHourError) and api.is_finished(answer):
                     self.finished.add(str(record.id))
 
     # -------------------------------------------------------------------------------------------- uploads

@@ -37,13 +37,14 @@ def open_destination(destination: object, name: str = "destination") -> Storage:
 
 def _text(destination: object, name: str) -> str:
     conn_id = getattr(destination, "conn_id", None)
-    if not isinstance(destination, str | os.PathLike) and not hasattr(destination, "storage_options"):
+    options = getattr(destination, "storage_options", None)
+    if not isinstance(destination, str | os.PathLike) and options is None:
         raise MagicHourArgumentError(
             f"{name} must be a path such as '/data' or 's3://conn_id@bucket/folder', not {destination!r}"
         )
     text = str(destination)
-    if conn_id is None and hasattr(destination, "storage_options"):
-        conn_id = destination.storage_options.get("conn_id")
+    if conn_id is None and options is not None:
+        conn_id = options.get("conn_id")
     if conn_id and "@" not in urlsplit(text).netloc:  # Airflow 2.11 leaves it out
         scheme, _, rest = text.partition("://")
         text = f"{scheme}://{conn_id}@{rest}"

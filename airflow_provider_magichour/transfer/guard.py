@@ -155,11 +155,11 @@ class _PublicHTTPSConnection(_PublicConnection, HTTPSConnection):
 
 
 class _PublicPool(HTTPConnectionPool):
-    ConnectionCls = _PublicConnection
+    ConnectionCls = _PublicConnection  # pyright: ignore[reportAssignmentType]  # as urllib3 documents it
 
 
 class _PublicHTTPSPool(HTTPSConnectionPool):
-    ConnectionCls = _PublicHTTPSConnection
+    ConnectionCls = _PublicHTTPSConnection  # pyright: ignore[reportAssignmentType]
 
 
 class _PublicHostsAdapter(HTTPAdapter):

@@ -42,6 +42,7 @@ class Sink(Protocol):
 
     def publish(self) -> str:
         """Give the file its final name and return its sha256."""
+        ...
 
     def close(self) -> None:
         """Let go; keep what a later try can go on with. Does nothing after ``publish``."""

@@ -24,6 +24,7 @@ from typing import IO, TYPE_CHECKING, Any, NamedTuple, TypeAlias
 from urllib.parse import urlsplit
 
 import requests
+import requests.auth
 import tenacity
 
 from airflow_provider_magichour import api, retry
