@@ -121,4 +121,4 @@ def test_every_dependency_says_why() -> None:
 
 def test_the_readme_shows_on_an_index(metadata: Message) -> None:
     assert metadata["Description-Content-Type"] == "text/markdown"
-    assert str(metadata.get_payload()).startswith("# airflow-provider-magichour")
+    assert str(metadata.get_payload()).startswith("# Magic Hour for Apache Airflow")

@@ -1,0 +1,108 @@
+"""The documentation says what is so: its code runs, its errors are all there, its links lead somewhere."""
+
+from __future__ import annotations
+
+import configparser
+import json
+import re
+import subprocess
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import yaml
+from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSensorTimeout
+
+from airflow_provider_magichour import exceptions
+from tests.support.airflow import IS_AIRFLOW_3
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = sorted([*(ROOT / "docs").rglob("*.md"), *ROOT.glob("*.md")])
+
+_BLOCK = re.compile(
+    r"^(?P<indent> *)```(?P<language>\w+)[^\n]*\n(?P<code>.*?)^(?P=indent)```$", re.MULTILINE | re.DOTALL
+)
+
+
+class Block(NamedTuple):
+    page: Path
+    line: int
+    language: str
+    code: str
+
+    def __str__(self) -> str:
+        return f"{self.page.relative_to(ROOT)}:{self.line}"
+
+
+def blocks(language: str) -> Iterator[Block]:
+    """Find the code blocks of all pages."""
+    for page in PAGES:
+        text = page.read_text()
+        for found in _BLOCK.finditer(text):
+            line = text.count("\n", 0, found.start()) + 1
+            if found["language"] == language:
+                yield Block(page, line, language, textwrap.dedent(found["code"]))
+
+
+@pytest.mark.parametrize("block", [*blocks("python")], ids=str)
+def test_each_python_block_runs(block: Block, tmp_path: Path) -> None:
+    """DAGs are built, functions defined, and what is outside both is carried out."""
+    tree = compile(block.code, str(block), "exec")
+    if not IS_AIRFLOW_3 and "airflow.sdk" in block.code:
+        pytest.skip("the documentation is written for Airflow 3")
+    exec(tree, {"__name__": "documentation"})  # noqa: S102  # our own pages
+
+
+@pytest.mark.parametrize("block", [*blocks("bash"), *blocks("sh"), *blocks("shell")], ids=str)
+def test_each_shell_block_is_one(block: Block) -> None:
+    done = subprocess.run(["bash", "-n"], input=block.code, text=True, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+    for target in re.findall(r"^(?:\w+=\S+ )?make ([a-z-]+)", block.code, re.MULTILINE):
+        assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE), f"no make {target}"
+
+
+@pytest.mark.parametrize(
+    "block", [*blocks("json"), *blocks("yaml"), *blocks("toml"), *blocks("ini")], ids=str
+)
+def test_each_data_block_is_one(block: Block) -> None:
+    if block.language == "json":
+        json.loads(block.code)
+    elif block.language == "yaml":
+        yaml.safe_load(block.code)
+    elif block.language == "ini":
+        configparser.ConfigParser().read_string(block.code)
+
+
+def test_no_block_is_left_without_a_check() -> None:
+    checked = {"python", "bash", "sh", "shell", "json", "yaml", "toml", "ini", "text", "dockerfile", "nginx"}
+    found = {match["language"] for page in PAGES for match in _BLOCK.finditer(page.read_text())}
+    assert found <= checked
+
+
+def test_every_error_has_its_cure() -> None:
+    page = (ROOT / "docs" / "errors.md").read_text()
+    entries = dict(re.findall(r"^### (\w+)\n\*retry: (yes|no)\.\* ", page, re.MULTILINE))
+    assert sorted(entries) == sorted(exceptions.__all__)
+    for name, retry in entries.items():
+        final = issubclass(getattr(exceptions, name), AirflowFailException | AirflowSensorTimeout)
+        assert retry == ("no" if final else "yes"), f"{name}: {retry}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_within_the_repository_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#\s]+)", page.read_text()):
+        if not re.match(r"https?:|mailto:", target):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_every_page_is_in_the_table_of_contents() -> None:
+    text = (ROOT / "mkdocs.yml").read_text()
+    for page in (ROOT / "docs").rglob("*.md"):
+        assert str(page.relative_to(ROOT / "docs")) in text
+
+
+def test_pictures_are_small() -> None:
+    for picture in (ROOT / "docs" / "images").iterdir():
+        assert picture.stat().st_size < 150_000
