@@ -71,14 +71,22 @@ def _loopback_only() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def airflow_db(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A migrated metadata database in this process's AIRFLOW_HOME, migrated once for all processes."""
+def _migrated_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Migrate once for all test processes, and give this one a copy."""
     shared = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         shared = shared.parent
+    template = airflow_support.migrated_database(shared)
+    shutil.copyfile(template, AIRFLOW_HOME / "airflow.db")
+    return template
+
+
+@pytest.fixture
+def airflow_db(_migrated_database: Path) -> Iterator[Path]:
+    """A migrated metadata database in this process's AIRFLOW_HOME, as good as new for each test."""
     database = AIRFLOW_HOME / "airflow.db"
-    shutil.copyfile(airflow_support.migrated_database(shared), database)
-    return database
+    yield database
+    airflow_support.restore_database(database, _migrated_database)
 
 
 @pytest.fixture

@@ -49,7 +49,7 @@ def processes_of(folder: Path) -> list[int]:
 
 @pytest.mark.real_airflow
 @pytest.mark.parametrize(
-    "moment", ["local Magic Hour", "Airflow's database", "starting Airflow", "make             running"]
+    "moment", ["local Magic Hour", "Airflow's database", "starting Airflow", "make       running"]
 )
 def test_ctrl_c_leaves_no_process(tmp_path: Path, moment: str) -> None:
     folder = tmp_path / "a folder"

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import importlib.util
 import json
 import os
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -35,6 +37,19 @@ def migrated_database(folder: Path) -> Path:
             subprocess.run([sys.executable, "-m", "airflow", "db", "migrate"], env=env, check=True)
             making.rename(database)
     return database
+
+
+def restore_database(database: Path, template: Path) -> None:
+    """Give each table of a database the rows it has in the template; open connections go on with it."""
+    with contextlib.closing(sqlite3.connect(database, timeout=60)) as connection, connection:
+        connection.execute("ATTACH ? AS template", (str(template),))
+        tables = connection.execute(
+            "SELECT name FROM main.sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'"
+        ).fetchall()
+        # SQLite checks foreign keys only where a connection asks for it, so the order does not matter.
+        for (table,) in tables:
+            connection.execute(f'DELETE FROM main."{table}"')  # noqa: S608  # Airflow's own names
+            connection.execute(f'INSERT INTO main."{table}" SELECT * FROM template."{table}"')  # noqa: S608
 
 
 def connection_json(base_url: str, api_key: str, **extra: Any) -> str:
