@@ -143,8 +143,9 @@ class Downloads:
 
     def _fetch_all(self, project_id: str, outputs: Sequence[Output], receipt: Receipt | None) -> list[File]:
         """Fetch the files that are not there and whole, side by side; all end before an error is raised."""
-        sizes = self.storage.sizes(project_id)
         known = {file["path"]: file for file in receipt.files} if receipt and not self.overwrite else {}
+        # a look for a folder that is not there makes some stores list all the folders beside it
+        sizes = self.storage.sizes(project_id) if known else {}
         futures = []
         for output in outputs:
             path = f"{project_id}/{output.name}"

@@ -14,6 +14,7 @@ from airflow_provider_magichour.hooks import MagicHourHook
 from airflow_provider_magichour.operators import MagicHourCleanupOperator, MagicHourDownloadOperator
 from airflow_provider_magichour.transfer import sinks
 from airflow_provider_magichour.transfer.destination import open_destination
+from tests.support.files import complete_project
 from tests.support.scripted_server import Reply
 from tests.support.tasks import task_context
 from tests.transfer.conftest import digest, ranged
@@ -254,3 +255,25 @@ def test_other_stores_keep_nothing_of_a_broken_download(host, memory, media):
     with pytest.raises(errors.MagicHourDownloadError):
         MagicHourHook().download_project("video", "p1", "memory://box")
     assert memory.find("/") == []
+
+
+def test_an_empty_receipt_does_not_stand_in_the_way(hook, magichour_simulator, s3):
+    project_id = complete_project(magichour_simulator, hook)
+    s3.put_object(Bucket="media", Key=f"in/here/{project_id}/.magichour-receipt.json", Body=b"")
+    (file,) = hook.download_project("image", project_id, WHERE)
+    assert digest(body(s3, f"in/here/{project_id}/output.png")) == file["sha256"]
+
+
+def test_a_new_project_is_stored_without_listing_the_others(hook, magichour_simulator, s3, monkeypatch):
+    import s3fs
+
+    listed = []
+    list_folder = s3fs.S3FileSystem._lsdir
+
+    async def note(self, path, *args, **options):
+        listed.append(path)
+        return await list_folder(self, path, *args, **options)
+
+    monkeypatch.setattr(s3fs.S3FileSystem, "_lsdir", note)
+    hook.download_project("image", complete_project(magichour_simulator, hook), WHERE)
+    assert "media/in/here" not in listed
