@@ -162,14 +162,19 @@ class MagicHourProjectSensor(BaseSensorOperator):
 
         with self._lenient():
             try:
-                return super().resume_execution(next_method, next_kwargs, context)
-            except MagicHourError:
+                # Not the base sensor's: with soft_fail it skips whatever goes wrong, and hides what it was.
+                return super(BaseSensorOperator, self).resume_execution(next_method, next_kwargs, context)
+            except (MagicHourError, AirflowSkipException):
                 raise
             except AirflowException as error:
-                if "timeout" not in str(error) or isinstance(error, AirflowSkipException):
-                    raise
-                ids = dict.fromkeys(self._ids())
-                raise timeout_error(ids, len(ids), time.time()) from error
+                if "timeout" in str(error):
+                    ids = dict.fromkeys(self._ids())
+                    raise timeout_error(ids, len(ids), time.time()) from error
+                if self.soft_fail:  # the trigger itself failed: as any sensor does
+                    raise AirflowSkipException(
+                        f"Skipping due to soft_fail is set to True: {error}"
+                    ) from error
+                raise
 
     def _wait_here(self, ids: list[str]) -> Any:
         from airflow_provider_magichour.waiting import wait_for_finished

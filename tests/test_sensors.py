@@ -195,6 +195,19 @@ def test_skips_when_resumed_by_airflow(projects: Projects, lenient: str) -> None
         task.resume_execution("execute_complete", {"event": event}, task_context("wait"))
 
 
+def test_soft_fail_skips_no_more_when_resumed_than_on_a_worker(projects: Projects) -> None:
+    task = sensor("deferrable", "p1", soft_fail=True)
+    foreign = {"kind": "image", "outcomes": {"p2": "complete"}}
+    with pytest.raises(errors.MagicHourError, match="not trusted"):
+        task.resume_execution("execute_complete", {"event": foreign}, task_context("wait"))
+    error = {"class": "MagicHourTimeoutError", "args": ["p1 was late"]}
+    late = {"kind": "image", "project_ids": ["p1"], "error": error}
+    with pytest.raises(AirflowSkipException, match="p1 was late"):
+        task.resume_execution("execute_complete", {"event": late}, task_context("wait"))
+    with pytest.raises(AirflowSkipException, match="Trigger failure"):
+        task.resume_execution("__fail__", {"error": "Trigger failure"}, task_context("wait"))
+
+
 def test_airflows_own_timeout_of_a_deferral_is_told_alike(projects: Projects) -> None:
     task = sensor("deferrable", "p1")
     with pytest.raises(errors.MagicHourSensorTimeoutError, match="p1"):
