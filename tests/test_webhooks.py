@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -904,6 +905,32 @@ class TestDatabaseDown:
         assert len(asset_events()) == 12
         assert len(batches) < 8
         assert queue() == {"consumer": asset_events()[-1].timestamp}
+
+    def test_what_comes_too_fast_is_refused_at_once(
+        self, endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        from airflow_provider_magichour.webhooks import store, writer
+
+        busy, released = threading.Event(), threading.Event()
+        record = store.record
+
+        def slowly(deliveries: Any) -> Any:
+            busy.set()
+            released.wait(30)
+            return record(deliveries)
+
+        schedule_dags("consumer")
+        monkeypatch.setattr(store, "record", slowly)
+        monkeypatch.setattr(writer, "MAX_WAITING", 3)
+        with ThreadPoolExecutor(10) as executor:
+            futures = [executor.submit(endpoint.deliver, event_body(project_id="cm"))]
+            assert busy.wait(30)
+            futures += [executor.submit(endpoint.deliver, event_body(project_id=f"cm{n}")) for n in range(9)]
+            eventually(lambda: sum(future.done() for future in futures) >= 6)
+            released.set()
+        statuses = Counter(future.result().status_code for future in futures)
+        assert statuses == {200: 4, 503: 6}
+        assert len(asset_events()) == 4
 
     def test_one_that_fails_does_not_take_the_others_with_it(
         self, endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch

@@ -23,7 +23,7 @@ from airflow_provider_magichour.webhooks.signatures import (
     read_signature,
 )
 from airflow_provider_magichour.webhooks.store import Delivery, Outcome
-from airflow_provider_magichour.webhooks.writer import Writer
+from airflow_provider_magichour.webhooks.writer import BusyError, Writer
 
 log = logging.getLogger(__name__)
 
@@ -89,7 +89,7 @@ class Receiver:
         except RefusedError as refusal:
             log.warning("Refused a Magic Hour webhook for connection %.200r: %s", conn_id, refusal)
             return _refusal(refusal.status)
-        except (SQLAlchemyError, OSError) as error:  # TimeoutError is an OSError
+        except (BusyError, SQLAlchemyError, OSError) as error:  # TimeoutError is an OSError
             log.error(  # noqa: TRY400  # the traceback would show the statement's values
                 "A Magic Hour webhook for connection %.200r could not be taken now, %s",
                 *(conn_id, f"{type(error).__name__}: {error}".partition("\n")[0]),

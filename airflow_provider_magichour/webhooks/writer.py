@@ -15,6 +15,8 @@ log = logging.getLogger(__name__)
 
 #: How many deliveries share a transaction at most.
 MAX_BATCH = 25
+#: How many deliveries may wait. More would be given up before their turn, and hold up the others.
+MAX_WAITING = 100
 #: Seconds between two clean-ups of the memory of deliveries.
 FORGET_EVERY = 3600.0
 
@@ -23,6 +25,10 @@ LOOK_EVERY = 3.0
 LOOK_FOR = 20.0
 
 _Waiting = tuple[Delivery, "asyncio.Future[Outcome]"]
+
+
+class BusyError(Exception):
+    """More comes than can be written. Magic Hour delivers again what is refused now."""
 
 
 class Writer:
@@ -45,8 +51,11 @@ class Writer:
         """
         Write a delivery, and return what became of it once that is certain.
 
+        :raises BusyError: if too many wait already.
         :raises Exception: if it was not written.
         """
+        if len(self._waiting) >= MAX_WAITING:
+            raise BusyError(f"{len(self._waiting)} webhooks wait to be written")
         done: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
         self._waiting.append((delivery, done))
         if self._work is None or self._work.done():
