@@ -113,4 +113,18 @@ def killed() -> None:
         ).expand_kwargs(plan.override(task_id=f"plan_{mode}")(mode))
 
 
+@dag(schedule=None)
+def killed_on_purpose() -> None:
+    MagicHourGenerateOperator(
+        task_id="generate",
+        magichour_conn_id="magichour_killed",
+        tool=TOOLS["lives"],
+        body={"content": "x", "style": {"art_style": "x"}},
+        deferrable=True,
+        poll_interval=0.5,
+        delete_on_kill=True,
+    )
+
+
 killed()
+killed_on_purpose()

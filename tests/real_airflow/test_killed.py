@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import signal
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -126,3 +127,19 @@ def test_nothing_is_paid_twice(real_airflow: LocalAirflow, sim: Simulator, tmp_p
             check_files(real_airflow.xcom("killed", run, mode, map_index=position))
         else:
             assert again[name] == 1
+
+
+def test_only_a_persons_kill_deletes(real_airflow: LocalAirflow, sim: Simulator) -> None:
+    run = real_airflow.trigger("killed_on_purpose")
+    real_airflow.wait_for_task("killed_on_purpose", run, "generate", ["deferred"])
+    wait_until(lambda: sim.requests("get_project"), "the triggerer to look at the project")
+    (project_id,) = sim.state()["projects"]
+
+    real_airflow.kill("triggerer", signal.SIGTERM)
+    before = len(sim.requests("get_project"))
+    real_airflow.start("triggerer")
+    wait_until(lambda: len(sim.requests("get_project")) > before, "the next triggerer to look")
+    assert sim.requests("delete_project") == []
+
+    real_airflow.mark("killed_on_purpose", run, "generate", "failed")
+    wait_until(lambda: not sim.state()["projects"][project_id]["enabled"], "the project to be deleted")
