@@ -26,6 +26,7 @@ from urllib.parse import urlsplit
 import requests
 import requests.auth
 import tenacity
+from urllib3.exceptions import HTTPError
 
 from airflow_provider_magichour import api, retry
 from airflow_provider_magichour.exceptions import (
@@ -199,18 +200,27 @@ def _put(settings: Settings, target: _Target, name: str, file: IO[bytes], size: 
                 stream=True,
             ) as response:
                 status = response.status_code
-                said = api.Response(status, {}, response.raw.read(4096, decode_content=True) or b"")
+                said = "" if 200 <= status < 300 else _quoted(response)
         except (requests.RequestException, OSError) as error:
-            # the exception's own text holds the signed URL
-            raise _AgainError(f"Uploading {name} to {host} broke off: {type(error).__name__}") from error
+            # without the exception, whose own text holds the signed URL
+            raise _AgainError(f"Uploading {name} to {host} broke off: {type(error).__name__}") from None
     if body.is_short:
         raise MagicHourUploadError(f"{name} became shorter than its {size} bytes while it was uploaded")
     if 200 <= status < 300:
         return
-    message = f"Uploading {name}: {host} answered {status}: {api.quoted_message(said)}"
+    message = f"Uploading {name}: {host} answered {status}: {said}"
     if status in _REFUSED:
         raise MagicHourUploadError(message)
     raise _AgainError(message)
+
+
+def _quoted(response: requests.Response) -> str:
+    """Return what an answer says in its first bytes, whatever is wrong with the rest."""
+    try:
+        first = response.raw.read1(4096, decode_content=True)
+    except (HTTPError, OSError):
+        first = b""
+    return api.quoted_message(api.Response(response.status_code, {}, first))
 
 
 class _NoAuth(requests.auth.AuthBase):

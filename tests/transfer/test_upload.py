@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from airflow_provider_magichour.hooks import MagicHourHook
 from airflow_provider_magichour.operators import MagicHourUploadOperator
 from airflow_provider_magichour.simulator import Simulator
 from airflow_provider_magichour.transfer import upload
+from scripts.processes import free_port
 from tests.support.airflow import IS_AIRFLOW_3
 from tests.support.scripted_server import Reply, ScriptedServer, Seen, scripted_server
 from tests.support.tasks import task_context
@@ -224,7 +226,21 @@ class TestPut:
         storage.puts = [Reply(drop=True)] * 3
         with pytest.raises(MagicHourUploadError) as caught:
             MagicHourHook().upload_file(face)
-        assert "s3cret" not in str(caught.value)
+        assert "s3cret" not in "".join(traceback.format_exception(caught.value))
+
+    def test_nor_does_the_traceback_where_nobody_listens(self, storage: Storage, face: Path) -> None:
+        storage.item = {"upload_url": f"http://127.0.0.1:{free_port()}/x.png?signature=s3cret"}
+        with pytest.raises(MagicHourUploadError) as caught:
+            MagicHourHook().upload_file(face)
+        assert "s3cret" not in "".join(traceback.format_exception(caught.value))
+
+    def test_a_stored_file_needs_no_whole_answer(self, storage: Storage, face: Path) -> None:
+        storage.puts = [Reply(200, b"half", headers={"Content-Length": "500"})]
+        assert MagicHourHook().upload_file(face) == "api-assets/id/1.png"
+
+    def test_an_answer_that_breaks_off_is_made_good(self, storage: Storage, face: Path) -> None:
+        storage.puts = [Reply(500, b"no gzip", headers={"Content-Encoding": "gzip"})]
+        assert MagicHourHook().upload_file(face) == "api-assets/id/2.png"
 
     @pytest.mark.parametrize(
         "item", [{"upload_url": None}, {"upload_url": "ftp://h/x"}, {"file_path": 7}, {"upload_url": "x"}]
