@@ -41,6 +41,8 @@ CONNECT_TIMEOUT = 10.0
 MAX_CONNECTIONS = 16
 #: The largest answer of the API that is read, in bytes after decompression; real ones are a few KiB.
 MAX_BODY = 8 * 1024 * 1024
+#: The shortest API key that is looked for in answers, in bytes; less could be any word.
+MIN_KEY = 8
 USER_AGENT = f"airflow-provider-magichour/{__version__}"
 
 
@@ -63,6 +65,12 @@ class Settings:
     max_attempts: int = 5
     requests_per_second: float = 500.0
     allow_private_hosts: bool = True
+
+
+def _without_key(settings: Settings, body: bytes) -> bytes:
+    """Return an answer without the API key: a proxy's error page may quote the request that it refused."""
+    key = settings.api_key.encode()
+    return body.replace(key, b"***") if len(key) >= MIN_KEY else body
 
 
 _HEADERS = {"Accept": "application/json", "User-Agent": USER_AGENT}
@@ -216,7 +224,7 @@ class Sender:
                 if time.monotonic() > deadline:  # read1 returns what is there, so a drip ends here, too
                     raise requests.Timeout(f"the answer took longer than {timeout:g} s")
             headers = {name.lower(): value for name, value in response.headers.items()}
-            return api.Response(response.status_code, headers, bytes(body))
+            return api.Response(response.status_code, headers, _without_key(self.settings, bytes(body)))
 
 
 # ----------------------------------------------------------------------------------- asynchronous sender
@@ -296,7 +304,7 @@ class AsyncSender:
                 allow_redirects=False,
                 proxy=self._proxy,
             ) as response:
-                body = await _read_bounded(response)
+                body = _without_key(self.settings, await _read_bounded(response))
                 return api.Response(response.status, response.headers, body)  # they ignore case
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise _connection_error(request, error) from error

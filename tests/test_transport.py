@@ -134,6 +134,12 @@ class TestBothSenders:
             send(settings, GET)
         assert KEY not in f"{caught.value} {caught.value!r} {settings!r} {caplog.text}"
 
+    def test_an_error_page_that_quotes_the_request_does_not_give_the_key_away(self, server, send):
+        server.answer = lambda seen: Reply(400, f"<pre>refused: {dict(seen.headers)}</pre>".encode())
+        with pytest.raises(errors.MagicHourInvalidRequestError, match=r"refused.*Bearer") as caught:
+            send(settings_for(server), GET)
+        assert KEY not in f"{caught.value} {caught.value!r}"
+
 
 class TestRetryAfter:
     def test_it_is_waited_for_and_holds_the_others_back(self, server, send):
