@@ -125,6 +125,10 @@ class MagicHourGenerateOperator(MagicHourCreateProjectOperator):
     def execute(self, context: Context) -> Any:
         """Submit, or take up what an earlier try submitted; then wait and download."""
         _check_destination(self.destination)
+        if self.destination is not None:  # where nothing can be stored, nothing is paid for
+            from airflow_provider_magichour.transfer.destination import open_destination
+
+            open_destination(self.destination)
         memory = self._remember(context)
         outcomes = self._submit(context, memory)
         if memory.succeeded and (results := _stored_results(outcomes)):
@@ -334,7 +338,7 @@ class MagicHourGenerateOperator(MagicHourCreateProjectOperator):
                 error = api.project_error(answer)
                 if isinstance(error, MagicHourProjectFailedError):
                     error = api.render_error(error)
-                ends[position] = answer if error is None else error
+                ends[position] = {"id": submit.id, **answer} if error is None else error
         return ends
 
     def _download(

@@ -392,6 +392,16 @@ class TestArguments:
             task.execute(task_context())
         assert sim.requests() == []
 
+    @pytest.mark.parametrize("destination", [7, ["/media"], "s3://", "no-such-store://bucket/folder"])
+    def test_a_destination_that_cannot_be_opened_is_named_before_anything_is_sent(
+        self, sim: Simulator, destination: Any
+    ) -> None:
+        task = operator(destination="{{ x }}")
+        task.destination = destination
+        with pytest.raises(exceptions.MagicHourError, match=r"destination|no-such-store"):
+            task.execute(task_context())
+        assert sim.requests() == []
+
 
 def test_the_records_of_a_large_list_are_small(sim: Simulator, tmp_path: Path) -> None:
     store = TaskStateStore()  # refuses what is larger than Airflow takes
