@@ -18,7 +18,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any, TypedDict
 
 from airflow_provider_magichour import exceptions as errors
-from airflow_provider_magichour.arguments import check_body, check_id
+from airflow_provider_magichour.arguments import check_body, check_id, check_json
 from airflow_provider_magichour.exceptions import MagicHourApiError, MagicHourArgumentError
 from airflow_provider_magichour.tools import check_kind, tool_kind
 
@@ -95,6 +95,7 @@ class Request:
     :param repeatable: whether sending it twice does no more than sending it once. False for calls that
         may cost credits: they are sent again only when they were certainly not accepted.
     :param needs_id: whether an answer without an id leaves it open what was made.
+    :param about: the id of what is asked for; an answer about another is none.
     """
 
     method: str
@@ -103,6 +104,7 @@ class Request:
     params: Mapping[str, str | int | float] = field(default_factory=dict)
     repeatable: bool = True
     needs_id: bool = False
+    about: str | None = None
 
     def __str__(self) -> str:
         return f"{self.method} {self.path}"
@@ -110,7 +112,7 @@ class Request:
 
 def get_project(kind: str, project_id: str) -> Request:
     """Ask for a project's details."""
-    return Request("GET", f"/v1/{check_kind(kind)}-projects/{check_id(project_id)}")
+    return Request("GET", f"/v1/{check_kind(kind)}-projects/{check_id(project_id)}", about=project_id)
 
 
 def delete_project(kind: str, project_id: str) -> Request:
@@ -137,7 +139,8 @@ def detect_faces(body: dict[str, Any]) -> Request:
 
 def get_face_detection(detection_id: str) -> Request:
     """Ask for a face detection's status and faces."""
-    return Request("GET", f"/v1/face-detection/{check_id(detection_id, 'detection_id')}")
+    path = f"/v1/face-detection/{check_id(detection_id, 'detection_id')}"
+    return Request("GET", path, about=detection_id)
 
 
 def get_account() -> Request:
@@ -154,11 +157,12 @@ def custom(
     """
     Describe any other call; only GET, HEAD, PUT and DELETE are repeated.
 
-    :raises MagicHourArgumentError: if the path is not a plain path below the base URL.
+    :raises MagicHourArgumentError: if the path is not a plain path below the base URL, or the body not JSON.
     """
     verb = method.upper() if isinstance(method, str) else ""
     if verb not in {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"}:
         raise MagicHourArgumentError(f"method must be an HTTP method such as 'GET', not {method!r}")
+    check_json(json)
     if not isinstance(path, str) or not _CUSTOM_PATH.fullmatch(path) or _has_dot_segment(path):
         raise MagicHourArgumentError(
             f"path must be a path of the API such as '/v1/saved-items', not {path!r}; "
@@ -229,16 +233,28 @@ def result(request: Request, response: Response) -> Any:
         raise uncertain_submit(
             request, f"it was answered {status}, but without an id: {quoted_message(response)}"
         )
-    if not response.body.strip():
-        return None
     try:
-        return json.loads(response.body.decode("utf-8-sig"))
+        answer = json.loads(response.body) if response.body.strip() else None
     except (ValueError, RecursionError):
+        what = f"not JSON, but {quoted_message(response)!r} (is the connection's host the API?)"
+        if not request.repeatable:
+            raise uncertain_submit(request, f"it was answered {status}, {what}") from None
+        raise MagicHourApiError(status, what, str(request)) from None
+    if request.about is not None and not _is_about(answer, request.about):
         raise MagicHourApiError(
             status,
-            f"not JSON, but {quoted_message(response)!r} (is the connection's host the API?)",
+            f"not as what is asked for ({request.about}), but {quoted_message(response)!r}",
             str(request),
-        ) from None
+        )
+    return answer
+
+
+def _is_about(answer: Any, asked_for: str) -> bool:
+    return (
+        isinstance(answer, Mapping)
+        and isinstance(answer.get("status", ""), str)
+        and answer.get("id", asked_for) == asked_for
+    )
 
 
 def uncertain_submit(request: Request, what_happened: str) -> errors.MagicHourUncertainSubmitError:
@@ -258,7 +274,16 @@ def _error(request: Request, response: Response) -> MagicHourApiError:
             f"a redirect to {response.headers.get('location', 'nowhere')[:200]!r}, where the API gives none"
         )
     found = _ERROR_CLASSES.get(status, errors.MagicHourServerError if status >= 500 else MagicHourApiError)
-    return found(status, message, str(request))
+    error = found(status, message, str(request))
+    error.is_own = _is_own(response)
+    return error
+
+
+def _is_own(response: Response) -> bool:
+    try:
+        return not response.body.strip() or isinstance(json.loads(response.body), Mapping)
+    except (ValueError, RecursionError):
+        return False
 
 
 def _read_id(response: Response) -> str | None:
@@ -328,7 +353,10 @@ def project_error(project: Mapping[str, Any]) -> errors.MagicHourError | None:
     if project.get("status") == "error":
         details = project.get("error")
         details = details if isinstance(details, Mapping) else {}
-        return errors.MagicHourProjectFailedError(project_id, details.get("code"), details.get("message"))
+        code, message = (
+            value if isinstance(value, str) else None for value in map(details.get, ("code", "message"))
+        )
+        return errors.MagicHourProjectFailedError(project_id, code, message)
     return None
 
 

@@ -75,11 +75,20 @@ def check_body(value: object, name: str = "body") -> dict[str, Any]:
         raise MagicHourArgumentError(
             f"{name} must be a dict, the JSON object of the create call, not {type(value).__name__}"
         )
+    check_json(value, name)
+    return cast("dict[str, Any]", value)
+
+
+def check_json(value: object, name: str = "json") -> None:
+    """
+    Check that something can be sent as JSON.
+
+    :raises MagicHourArgumentError: if it cannot.
+    """
     try:
-        json.dumps(value, allow_nan=False)
+        json.dumps(value, allow_nan=False, sort_keys=True)  # sorted, as durable.fingerprint does it
     except (TypeError, ValueError, RecursionError) as error:
         raise MagicHourArgumentError(f"{name} cannot be sent as JSON: {error}") from error
-    return cast("dict[str, Any]", value)
 
 
 def check_seconds(value: object, name: str) -> float:

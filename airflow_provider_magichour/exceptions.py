@@ -73,6 +73,8 @@ class MagicHourApiError(MagicHourError):
     """
 
     advice: ClassVar[str] = ""
+    #: Whether the answer was in Magic Hour's own form; a web page is of something on the way to it.
+    is_own = True
 
     def __init__(self, status_code: int, message: str, call: str | None = None) -> None:
         super().__init__(status_code, message, call)

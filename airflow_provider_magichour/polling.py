@@ -79,12 +79,11 @@ class Look:
     retry_after: float | None = None
 
 
-def judge(request: api.Request, project_id: str, answer: api.Response | MagicHourConnectionError) -> Look:
+def judge(request: api.Request, answer: api.Response | MagicHourConnectionError) -> Look:
     """
     Tell what an answer to :func:`api.get_project` means for a wait: the one judgement of every mode.
 
     :param request: the call.
-    :param project_id: the project that was asked for.
     :param answer: what came of it, one try without a retry.
     """
     if isinstance(answer, MagicHourConnectionError):
@@ -95,14 +94,8 @@ def judge(request: api.Request, project_id: str, answer: api.Response | MagicHou
         return Look(error=error)
     except MagicHourError as error:
         return Look(blip=error, retry_after=api.retry_after_seconds(answer, datetime.now(UTC)))
-    except RecursionError:
-        project = None
-    if (
-        not isinstance(project, Mapping)
-        or not isinstance(project.get("status"), str)
-        or project.get("id", project_id) != project_id
-    ):
-        said = f"not as project {project_id}, but {api.quoted_message(answer)!r}"
+    if "status" not in project:
+        said = f"without a status: {api.quoted_message(answer)!r}"
         return Look(blip=MagicHourApiError(answer.status, said, str(request)))
     outcome = project["status"] if api.is_finished(project) else None
     return Look("deleted" if project.get("enabled") is False else outcome, project)
@@ -377,7 +370,7 @@ class Poller:
                 answer = await sender.attempt(request)
             except MagicHourConnectionError as error:
                 answer = error
-            look = judge(request, watch.project_id, answer)
+            look = judge(request, answer)
             if not isinstance(answer, api.Response):
                 return look
             if answer.status == 429 and look.retry_after:
@@ -487,7 +480,7 @@ async def look_at_all(settings: Settings, kind: str, project_ids: Iterable[str])
         for project_id in queue:
             request = api.get_project(kind, project_id)
             try:
-                looks[project_id] = judge(request, project_id, await sender.attempt(request))
+                looks[project_id] = judge(request, await sender.attempt(request))
             except MagicHourConnectionError as error:
                 looks[project_id] = Look(blip=error)
 

@@ -62,6 +62,10 @@ class TestRequests:
         with pytest.raises(errors.MagicHourArgumentError, match="path"):
             api.custom("GET", path)
 
+    def test_a_custom_body_has_to_be_json(self):
+        with pytest.raises(errors.MagicHourArgumentError, match="JSON"):
+            api.custom("POST", "/v1/new-tool", json={"when": NOW})
+
     def test_an_unknown_method_is_refused(self):
         with pytest.raises(errors.MagicHourArgumentError, match="method"):
             api.custom("FETCH", "/v1/account")
@@ -103,6 +107,14 @@ class TestResult:
         with pytest.raises(errors.MagicHourApiError, match="host"):
             api.result(GET, answer(200, body))
 
+    @pytest.mark.parametrize(
+        "body",
+        [b"", b"[]", b"null", b'"abc"', b'{"id": "other", "status": "error"}', b'{"status": ["complete"]}'],
+    )
+    def test_an_answer_about_something_else_is_an_error(self, body):
+        with pytest.raises(errors.MagicHourApiError, match="asked for"):
+            api.result(GET, answer(200, body))
+
 
 class TestMoney:
     """A create call is sent again only when it was certainly not accepted."""
@@ -134,6 +146,15 @@ class TestMoney:
     def test_a_success_without_a_readable_id_is_uncertain(self, body):
         with pytest.raises(errors.MagicHourUncertainSubmitError, match="without an id"):
             api.result(CREATE, answer(200, body))
+
+    @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
+    def test_an_id_is_read_in_every_encoding_of_json(self, encoding):
+        response = answer(200, '{"id": "abc"}'.encode(encoding))
+        assert api.result(CREATE, response) == {"id": "abc"}
+
+    def test_any_post_whose_success_cannot_be_read_is_uncertain(self):
+        with pytest.raises(errors.MagicHourUncertainSubmitError, match="not JSON"):
+            api.result(api.custom("POST", "/v1/new-tool"), answer(200, b"<html>"))
 
     @pytest.mark.parametrize("status", [400, 402, 408, 409, 422])
     def test_a_refusal_is_certain(self, status):
@@ -218,7 +239,7 @@ class TestProjects:
         assert isinstance(error, errors.MagicHourProjectFailedError)
         assert (error.project_id, error.code, error.message) == ("abc", "no_source_face", "no face")
 
-    @pytest.mark.parametrize("details", [None, "text", {}, []])
+    @pytest.mark.parametrize("details", [None, "text", {}, [], {"code": ["x"], "message": {}}])
     def test_a_failed_project_without_details_still_tells_its_id(self, details):
         error = api.project_error({"id": "abc", "status": "error", "error": details})
         assert isinstance(error, errors.MagicHourProjectFailedError)

@@ -157,7 +157,7 @@ def test_few_looks_and_little_lateness(known: bool, bar: float) -> None:
 @given(st.binary(max_size=200), st.sampled_from([200, 201, 204, 302, 400, 422, 429, 500, 503]))
 def test_no_answer_ends_a_wait_that_is_not_its_project(body: bytes, status: int) -> None:
     request = api.get_project("image", "p1")
-    look = judge(request, "p1", api.Response(status, {}, body))
+    look = judge(request, api.Response(status, {}, body))
     assert look.error is None
     assert look.outcome is None
     assert isinstance(look.blip, errors.MagicHourError)
@@ -167,7 +167,7 @@ def test_no_answer_ends_a_wait_that_is_not_its_project(body: bytes, status: int)
 def test_unknown_fields_and_statuses_pass_through(more: dict[str, int], status: str) -> None:
     request = api.get_project("image", "p1")
     said = {**more, "id": "p1", "status": status, "enabled": True}
-    look = judge(request, "p1", api.Response(200, {}, json.dumps(said).encode()))
+    look = judge(request, api.Response(200, {}, json.dumps(said).encode()))
     assert look == Look(project=said)
 
 

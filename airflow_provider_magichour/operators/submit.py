@@ -34,6 +34,8 @@ MAX_PARALLEL = 4
 #: The first and the longest pause before a create call is tried again that the plan's limit held back, in
 #: seconds. They are for lists, whose own projects may be what the limit is used up by.
 FIRST_LIMIT_PAUSE, MAX_LIMIT_PAUSE = 2.0, 30.0
+#: More than this is no number of credits.
+MAX_CREDITS = 1e15
 #: The share of ``max_credits`` above which a warning is logged.
 WARN_SHARE = 0.8
 
@@ -102,7 +104,9 @@ class Submitter:
         self._check_projects(outcomes)
         missing = [position for position, outcome in enumerate(outcomes) if outcome is None]
         if missing:
-            self._charges = [_number(one.credits_charged) for one in outcomes if isinstance(one, Submit)]
+            self._charges = [
+                _credits(one.credits_charged) or 0 for one in outcomes if isinstance(one, Submit)
+            ]
             try:
                 self._check_balance()
                 ready = self._upload({position: bodies[position] for position in missing}, outcomes)
@@ -142,7 +146,13 @@ class Submitter:
         for (position, record), answer in zip(taken.items(), answers, strict=True):
             error = answer if isinstance(answer, MagicHourError) else api.project_error(answer)
             if isinstance(error, MagicHourNotFoundError):
-                if record.result is None:
+                if not error.is_own:
+                    outcomes[position] = MagicHourError(
+                        f"Whether project {record.id} still exists cannot be told: {error.call} was answered "
+                        f"404 by something on the way to Magic Hour: {error.message}. Nothing was submitted; "
+                        "a retry looks again"
+                    )
+                elif record.result is None:
                     log.warning("Project %s was deleted: submitting anew.", record.id)
                     outcomes[position] = None
                 else:
@@ -251,11 +261,12 @@ class Submitter:
         except MagicHourError as error:
             self._memory.take_back(position)
             raise self._explained(error) from error
-        project_id, charged = str(answer["id"]), answer.get("credits_charged")
-        log.info("Submitted %s: project %s, %s credits (an estimate).", name, project_id, charged)
+        project_id, charged = str(answer["id"]), _credits(answer.get("credits_charged"))
         with self._lock:
-            self._charges.append(_number(charged))
-        return self._memory.accept(position, intent, project_id, charged, name=name)
+            self._charges.append(charged or 0)
+        submit = self._memory.accept(position, intent, project_id, charged, name=name)
+        log.info("Submitted %s: project %s, %s credits (an estimate).", name, project_id, charged)
+        return submit
 
     # -------------------------------------------------------------------------------------------- credits
 
@@ -281,8 +292,7 @@ class Submitter:
         except MagicHourError as error:
             log.warning("The account's credits could not be read: %s", error)
             return None
-        left = account.get("credits") if isinstance(account, Mapping) else None
-        return left if isinstance(left, int | float) else None
+        return _credits(account.get("credits")) if isinstance(account, Mapping) else None
 
     def _check_balance(self) -> None:
         if self._max_credits is None:
@@ -333,5 +343,7 @@ class DetectionSubmitter(Submitter):
         return api.get_face_detection(project_id)
 
 
-def _number(value: Any) -> float:
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else 0.0
+def _credits(value: Any) -> float | None:
+    """Return an answer's number of credits, None for anything else: it must fit into a JSON store."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < MAX_CREDITS
+    return value if is_number else None

@@ -16,6 +16,7 @@ from airflow.providers.common.compat.sdk import DAG, AirflowFailException
 from airflow_provider_magichour import durable, exceptions
 from airflow_provider_magichour.operators import MagicHourCreateProjectOperator, submit
 from airflow_provider_magichour.simulator import Simulator
+from tests.support.scripted_server import Reply, scripted_server
 from tests.support.tasks import TaskStateStore, task_context
 
 TOOL = "ai-image-generator"
@@ -114,6 +115,7 @@ class TestArguments:
             ({"body": []}, "body is an empty list"),
             ({"body": [BODY, 7]}, r"body\[1\]"),
             ({"body": {"n": float("nan")}}, "body"),
+            ({"body": {1: "one", "two": 2}}, "body"),
             ({"kind": "hologram"}, "kind"),
             ({"kind": "video"}, "contradicts"),
             ({"tool": "../account"}, "tool"),
@@ -300,6 +302,40 @@ class TestRetry:
         with pytest.raises(exceptions.MagicHourApiError):
             operator().execute(task_context(store=store, try_number=2))
         assert posts(sim) == 1
+
+    @pytest.mark.parametrize(
+        "said",
+        [
+            Reply(404, b"<html>default backend - 404</html>"),
+            Reply(200, {"id": "another", "status": "error"}),
+            Reply(200, []),
+            Reply(200),
+            Reply(200, {"id": "p1", "status": ["error"]}),
+        ],
+    )
+    def test_what_is_not_said_of_the_project_is_no_reason_to_make_it_anew(
+        self, connect: Callable[..., str], store: TaskStateStore, said: Reply
+    ) -> None:
+        with scripted_server() as server:
+            connect(server.url, "mhk_live_test")
+            server.script(Reply(200, {"id": "p1", "credits_charged": 5}), said)
+            operator().execute(task_context(store=store))
+            store.delete("magichour_success")
+            with pytest.raises(exceptions.MagicHourError) as caught:
+                operator().execute(task_context(store=store, try_number=2))
+            assert not isinstance(caught.value, AirflowFailException)
+            assert [seen.method for seen in server.seen] == ["POST", "GET"]
+
+    @pytest.mark.parametrize("charged", ["1" + "0" * 400, "NaN", '"' + "9" * 70_000 + '"', "true", "[]"])
+    def test_an_id_is_kept_whatever_is_said_of_the_credits(
+        self, connect: Callable[..., str], store: TaskStateStore, charged: str
+    ) -> None:
+        with scripted_server() as server:
+            connect(server.url, "mhk_live_test")
+            server.script(Reply(200, f'{{"id": "p1", "credits_charged": {charged}}}'.encode()))
+            made = operator().execute(task_context(store=store))
+        assert made == {"id": "p1", "kind": "image", "tool": TOOL, "credits_charged": None}
+        assert store.get("magichour_submit_0")["id"] == "p1"
 
     def test_only_what_failed_of_a_list_is_submitted_again(
         self, sim: Simulator, store: TaskStateStore, caplog: pytest.LogCaptureFixture
