@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast, overload
 
-from airflow.providers.common.compat.sdk import BaseHook
+from airflow.providers.common.compat.sdk import AirflowFailException, BaseHook
 
 from airflow_provider_magichour import api
 from airflow_provider_magichour.arguments import (
@@ -25,6 +25,8 @@ from airflow_provider_magichour.connections import get_settings, get_settings_as
 from airflow_provider_magichour.exceptions import (
     MagicHourArgumentError,
     MagicHourAuthenticationError,
+    MagicHourBatchError,
+    MagicHourBatchFailedError,
     MagicHourError,
     MagicHourNotFoundError,
 )
@@ -437,7 +439,9 @@ def _all_or_error(ids: Sequence[str], answers: list[Any]) -> list[Any]:
     if len(failed) == 1:
         raise failed[0][1]
     details = "; ".join(f"{one}: {error}" for one, error in failed)
-    raise MagicHourError(f"{len(failed)} of {len(ids)} failed: {details}") from failed[0][1]
+    final = all(isinstance(error, AirflowFailException) for _, error in failed)
+    together = MagicHourBatchFailedError if final else MagicHourBatchError
+    raise together(f"{len(failed)} of {len(ids)} failed: {details}") from failed[0][1]
 
 
 def raise_project_errors(projects: Iterable[Mapping[str, Any]]) -> None:

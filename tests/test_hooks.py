@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 
 import pytest
+from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_provider_magichour import exceptions as errors
 from airflow_provider_magichour import retry
@@ -83,6 +84,13 @@ class TestDelete:
         with pytest.raises(errors.MagicHourInvalidRequestError, match="template"):
             hook.delete_project("video", ["a", "b", "c"])
         assert routes(server) == [f"DELETE /v1/video-projects/{project_id}" for project_id in "abc"]
+
+    @pytest.mark.parametrize(("second", "final"), [(422, True), (404, True), (501, False)])
+    def test_several_failures_are_as_final_as_each_of_them(self, server, hook, second, final):
+        server.answer = lambda seen: Reply(422 if seen.path.endswith("a") else second, {"message": "no"})
+        with pytest.raises(errors.MagicHourBatchError, match=r"2 of 2 failed: a: .* b: ") as caught:
+            hook.delete_project("video", ["a", "b"], missing_ok=False)
+        assert isinstance(caught.value, AirflowFailException) is final
 
 
 class TestCreate:

@@ -152,7 +152,7 @@ class Fetch:
 
     def _quote(self, response: requests.Response) -> str:
         try:
-            body = response.raw.read(4096, decode_content=True) or b""
+            body = response.raw.read1(4096, decode_content=True) or b""  # what is there, however it drips
         except (urllib3.exceptions.HTTPError, OSError, ValueError):
             body = b""
         return without_query(api.quoted_message(api.Response(response.status_code, {}, body)))

@@ -245,7 +245,12 @@ class ObjectSink:
             raise
         self._file = None
         if self._target != self._final:
-            self._storage.fs.mv(self._target, self._final)
+            try:
+                self._storage.fs.mv(self._target, self._final)
+            except BaseException:
+                with suppress(Exception):
+                    self._storage.fs.rm_file(self._target)
+                raise
         self._digest.close()
         return sha256
 

@@ -278,6 +278,12 @@ def test_a_part_of_a_file_of_unknown_length_is_not_taken_for_its_end(host, tmp_p
     assert_whole(download(host, tmp_path), digest(media))
 
 
+def test_a_refusal_that_does_not_end_is_quoted_all_the_same(host, tmp_path):
+    host.fetch = lambda seen: Reply(403, b'{"message": "Request has expired"}', {"Content-Length": "4096"})
+    with pytest.raises(errors.MagicHourDownloadError, match="Request has expired"):
+        download(host, tmp_path)
+
+
 def test_a_part_that_nobody_asked_for_is_no_file(host, tmp_path, media):
     headers = {"Content-Type": "video/mp4", "Content-Range": "bytes 0-99/300000"}
     host.fetch = lambda seen: Reply(206, media[:100], headers)

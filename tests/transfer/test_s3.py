@@ -277,3 +277,19 @@ def test_a_new_project_is_stored_without_listing_the_others(hook, magichour_simu
     monkeypatch.setattr(s3fs.S3FileSystem, "_lsdir", note)
     hook.download_project("image", complete_project(magichour_simulator, hook), WHERE)
     assert "media/in/here" not in listed
+
+
+def test_a_file_that_cannot_get_its_name_leaves_nothing_behind(monkeypatch):
+    storage = open_destination("memory:///unnamed")
+
+    def refuse(*args, **options):
+        raise PermissionError("no renames")
+
+    monkeypatch.setattr(type(storage.fs), "mv", refuse)
+    sink = sinks.ObjectSink(storage, "p1/output.png")
+    sink.restart(sinks.Validator(length=5))
+    sink.write(b"media")
+    with pytest.raises(PermissionError):
+        sink.publish()
+    sink.discard()
+    assert storage.fs.find("/unnamed") == []
