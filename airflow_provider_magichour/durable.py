@@ -208,6 +208,7 @@ class Memory:
         try:
             self._write(_key(position), asdict(record), BEFORE_SUBMIT_PAUSES)
         except Exception as error:
+            self.take_back(position)  # it may have been taken, and only the answer got lost
             raise MagicHourError(
                 f"Airflow's task state store did not take the intent to submit {name}: {_short(error)}. "
                 "Nothing was submitted; a retry may pass"
@@ -236,12 +237,12 @@ class Memory:
         return record
 
     def take_back(self, position: int) -> None:
-        """Forget an intent whose create call was certainly refused."""
+        """Forget an intent whose create call was certainly refused, or never left."""
         try:
             self._patiently(lambda: self._delete(_key(position)), BEFORE_SUBMIT_PAUSES)
         except Exception as error:  # noqa: BLE001  # the refusal is what the user has to hear of
             log.warning(
-                "The create call was refused, but Airflow's task state store did not let go of the intent "
+                "Nothing was made, but Airflow's task state store did not let go of the intent "
                 "(%s): a retry will take it for an uncertain submit.",
                 _short(error),
             )

@@ -55,6 +55,18 @@ class TestRecall:
                 memory(store).recall(0, "b", name="text-to-video")
             assert isinstance(caught.value, AirflowFailException)
 
+    def test_an_intent_whose_writing_was_not_confirmed_is_not_uncertain(
+        self, store: TaskStateStore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def write_and_lose_the_answer(key: str, value: Any, **options: Any) -> None:
+            TaskStateStore.set(store, key, value)
+            raise TimeoutError
+
+        monkeypatch.setattr(store, "set", write_and_lose_the_answer)
+        with pytest.raises(MagicHourError, match="Nothing was submitted"):
+            memory(store).intend(0, "b", name="t")
+        assert memory(store).recall(0, "b", name="t") is None
+
     def test_a_clear_before_anyone_was_told_is_uncertain_too(self, store: TaskStateStore) -> None:
         memory(store).intend(0, "b", name="t")
         with pytest.raises(MagicHourUncertainSubmitError):
