@@ -1,7 +1,9 @@
 """
 How many webhooks a real API server takes, on PostgreSQL, while a DAG consumes them.
 
-    python -m benchmarks.webhooks --database postgresql+psycopg2://postgres@127.0.0.1:5432/postgres
+    python -m benchmarks.webhooks [--database URL] [--rates N ...] [--duration SECONDS] [--write]
+
+``--write`` puts the table into docs/benchmarks.md.
 
 Makes a database of its own on that server and drops it. Deliveries are sent at a fixed rate, whether or not
 the earlier ones were answered, as Magic Hour does; each is for a project of its own. "Other" is another call
@@ -15,6 +17,7 @@ import asyncio
 import hashlib
 import hmac
 import json
+import os
 import statistics
 import tempfile
 import time
@@ -27,6 +30,7 @@ import aiohttp
 import psutil
 import sqlalchemy
 
+from benchmarks.report import write_section
 from scripts.local_airflow import LocalAirflow
 
 SECRET = "whsec_benchmark"  # noqa: S105
@@ -69,6 +73,12 @@ class Load:
         )
 
 
+WHAT = """\
+Deliveries to a real API server (one worker) on PostgreSQL, at a fixed rate, whether or not the earlier ones were
+answered; each for a project of its own, while a DAG consumes them. All of Airflow, the database and the sender
+shared {cores} cores; the load average before the first row was {load:.1f}. "Other" is `GET /api/v2/version`,
+asked ten times a second: a blocked event loop would show there. What is answered 503, or not within 10 s, Magic
+Hour delivers again; it may have been accepted, which the last line shows."""
 HEAD = """
 | sent/s | events | answered/s | p50 s | p95 s | p99 s | longest s | longest other s | CPU ms each | answers |
 |---|---|---|---|---|---|---|---|---|---|"""
@@ -156,7 +166,12 @@ def consumed(airflow: LocalAirflow) -> int:
 def main() -> None:
     """Run the loads and print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--database", required=True, help="SQLAlchemy URL of a PostgreSQL server")
+    parser.add_argument(
+        "--database",
+        default="postgresql+psycopg2://postgres@127.0.0.1:5432/postgres",
+        help="SQLAlchemy URL of a PostgreSQL server (default: %(default)s)",
+    )
+    parser.add_argument("--write", action="store_true", help="write docs/benchmarks.md")
     parser.add_argument("--rates", type=float, nargs="+", default=[30, 50, 70, 90])
     parser.add_argument("--duration", type=float, default=30, help="seconds for each rate")
     arguments = parser.parse_args()
@@ -175,26 +190,31 @@ def main() -> None:
             ) as airflow:
                 airflow.wait_for_dag(DAG_ID)
                 airflow.api("PATCH", f"/dags/{DAG_ID}", json={"is_paused": False})
-                measure(airflow, arguments.rates, arguments.duration)
+                text = measure(airflow, arguments.rates, arguments.duration)
         finally:
             connection.execute(sqlalchemy.text(f"DROP DATABASE {name} WITH (FORCE)"))
+    print(text)
+    if arguments.write:
+        write_section("Webhooks", text)
 
 
-def measure(airflow: LocalAirflow, rates: list[float], duration: float) -> None:
-    """Run one load after another, and count what the DAG was given of them."""
+def measure(airflow: LocalAirflow, rates: list[float], duration: float) -> str:
+    """Run one load after another, and count what the DAG was given of them; return the section."""
     asyncio.run(run_load(airflow.url, 10, 3))  # warm
-    before = 30
-    print(HEAD, flush=True)
+    accepted = 30
+    lines = [WHAT.format(cores=os.cpu_count(), load=os.getloadavg()[0]), HEAD]
     for rate in rates:
         cpu = cpu_seconds(airflow)
         load = asyncio.run(run_load(airflow.url, rate, duration))
         load.cpu = cpu_seconds(airflow) - cpu
         print(load.line(), flush=True)
-        before += load.answers["accepted"]
+        lines.append(load.line())
+        accepted += load.answers["accepted"]
     deadline = time.monotonic() + 120
-    while consumed(airflow) < before and time.monotonic() < deadline:
+    while consumed(airflow) < accepted and time.monotonic() < deadline:
         time.sleep(2)
-    print(f"\nAccepted in all: {before}; given to runs of the DAG: {consumed(airflow)}", flush=True)
+    lines.append(f"\nAccepted in all: {accepted}; given to runs of the DAG: {consumed(airflow)}.")
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":
