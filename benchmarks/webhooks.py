@@ -74,11 +74,11 @@ class Load:
 
 
 WHAT = """\
-Deliveries to a real API server (one worker) on PostgreSQL, at a fixed rate, whether or not the earlier ones were
-answered; each for a project of its own, while a DAG consumes them. All of Airflow, the database and the sender
-shared {cores} cores; the load average before the first row was {load:.1f}. "Other" is `GET /api/v2/version`,
-asked ten times a second: a blocked event loop would show there. What is answered 503, or not within 10 s, Magic
-Hour delivers again; it may have been accepted, which the last line shows."""
+Deliveries to a real API server (one worker) on PostgreSQL, at a fixed rate, whether or not the earlier ones
+were answered; each for a project of its own, while a DAG consumes them. All of Airflow, the database and the
+sender shared {cores} cores; the load average before the first row was {load:.1f}. "Other" is another call,
+`GET /api/v2/version`, ten times a second: a blocked event loop would show there. What is answered 503, or not
+within 10 s, Magic Hour delivers again; it may have been accepted, which the last line shows."""
 HEAD = """
 | sent/s | events | answered/s | p50 s | p95 s | p99 s | longest s | longest other s | CPU ms each | answers |
 |---|---|---|---|---|---|---|---|---|---|"""
