@@ -26,6 +26,8 @@ from airflow_provider_magichour.transport import CONNECT_TIMEOUT, USER_AGENT
 
 MAX_REDIRECTS = 5
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
+#: For protocols, not for hosts (a cloud's metadata service is among them); older Pythons call it global.
+_PROTOCOLS = ipaddress.ip_network("192.0.0.0/24")
 
 
 class DownloadSession:
@@ -79,6 +81,7 @@ class DownloadSession:
         try:
             parts = urlsplit(url)
             host, port = parts.hostname, parts.port
+            (host or "").encode("idna")
         except ValueError:
             parts, host, port = urlsplit(""), None, None
         if parts.scheme not in {"http", "https"} or not host:
@@ -126,6 +129,10 @@ def _is_public(address: str) -> bool:
             inner = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
         if inner is not None:
             return _is_public(str(inner))
+        if ip.is_site_local:
+            return False
+    elif ip in _PROTOCOLS:
+        return False
     return ip.is_global and not (ip.is_multicast or ip.is_reserved)
 
 

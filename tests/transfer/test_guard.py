@@ -31,6 +31,8 @@ def redirect(target, status=302):
         "data://x/,abc",
         "http://",
         "http://[::1/x",
+        "http://a..b/x",
+        f"http://{'a' * 64}.com/x",
     ],
 )
 def test_only_http_urls_are_asked(host, tmp_path, url):
@@ -118,6 +120,8 @@ def test_private_hosts_are_refused_where_the_connection_says_so(strict, tmp_path
         "255.255.255.255",
         "172.16.5.4",
         "198.18.0.1",
+        "192.0.0.192",
+        "[fec0::1]",
     ],
 )
 def test_addresses_that_are_not_public(strict, tmp_path, name, monkeypatch):
