@@ -10,7 +10,7 @@ STAMP := .venv/.installed
 WORKERS ?= 2
 TESTS ?= tests
 # Modules of benchmarks/ that write a section of docs/benchmarks.md.
-BENCHMARKS ?= files
+BENCHMARKS ?= files waiting
 
 .DEFAULT_GOAL := help
 .PHONY: help install test test-browser lint bench docs demo airflow dist constraints clean

@@ -1,0 +1,233 @@
+"""
+The figures of waiting: a section of docs/benchmarks.md.
+
+    python -m benchmarks.waiting --write                 all of them, about 20 minutes
+    python -m benchmarks.waiting --only cpu schedule     some
+
+The comparison with dbt Cloud needs its provider installed; without it its row is left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+
+class Row(NamedTuple):
+    """A figure, its bar, and whether it is met."""
+
+    name: str
+    value: str
+    bar: str
+    met: bool
+
+
+def schedule() -> Any:
+    from benchmarks import waiting_schedule
+
+    waiting_schedule.plot()
+    return {"known": waiting_schedule.measure(True), "kind": waiting_schedule.measure(False)}
+
+
+def cpu() -> Any:
+    from benchmarks.waiting_cpu import measure
+
+    return measure()
+
+
+def parse() -> Any:
+    from benchmarks.waiting_parse import measure
+
+    return measure()
+
+
+def scale() -> Any:
+    """Run each shape in a process of its own, so that its memory is its own."""
+    return {
+        f"{triggers}x{each}": _run("waiting_scale", str(triggers), str(each))
+        for triggers, each in ((2000, 5), (10, 1000))
+    }
+
+
+def airflow() -> Any:
+    return {name: _run("waiting_airflow", name) for name in ("many", "killed", "stopped", "two")}
+
+
+def soak() -> Any:
+    return _run("waiting_soak", "--seconds", "300")
+
+
+def _run(module: str, *arguments: str) -> Any:
+    command = [sys.executable, "-m", f"benchmarks.{module}", *arguments]
+    printed = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
+    return json.loads(printed[printed.rindex("\n{\n") if "\n{\n" in printed else 0 :])
+
+
+PARTS: dict[str, Callable[[], Any]] = {
+    "schedule": schedule,
+    "cpu": cpu,
+    "parse": parse,
+    "scale": scale,
+    "soak": soak,
+    "airflow": airflow,
+}
+
+
+def at_most(name: str, value: float, bar: float, unit: str, digits: int = 2) -> Row:
+    return Row(name, f"{value:.{digits}f} {unit}".strip(), f"<= {bar:g} {unit}".strip(), value <= bar)
+
+
+def rows(found: dict[str, Any]) -> list[Row]:
+    """Turn what was measured into rows."""
+    return [*_airflow_rows(found.get("airflow", {})), *_loop_rows(found), *_cost_rows(found)]
+
+
+def _airflow_rows(real: dict[str, Any]) -> list[Row]:
+    table: list[Row] = []
+    if many := real.get("many"):
+        table += [
+            Row(
+                "10,000 waits in one real triggerer (10 tasks of 1,000 ids): finished",
+                f"{many['projects_complete']} of {many['projects']}",
+                "all",
+                many["projects_complete"] == many["projects"],
+            ),
+            at_most("the same: event loop lag p99", many["lag_p99_ms"], 100, "ms", 0),
+            at_most("the same: sockets at the server", many["most_sockets"], 16, "", 0),
+        ]
+    for name, label in {
+        "killed": "1,000 waits, their triggerer killed (SIGKILL) and started again",
+        "stopped": "1,000 waits, their triggerer stopped politely (SIGTERM) and started again",
+        "two": "600 waits on two triggerers, one of them stopped halfway",
+    }.items():
+        if one := real.get(name):
+            once = one["tries"] == [1] and one["projects_complete"] == one["projects"]
+            said = f"{one['projects_complete']} of {one['projects']} finished, tries {one['tries']}"
+            table.append(Row(label, said, "all, in one try", once))
+    return table
+
+
+def _loop_rows(found: dict[str, Any]) -> list[Row]:
+    table: list[Row] = []
+    for shape, one in found.get("scale", {}).items():
+        table += [
+            at_most(f"{shape} ids in one event loop: lag p99", one["lag_p99_ms"], 100, "ms", 0),
+            at_most(f"{shape} ids: memory per waiting project", one["kib_per_project"], 4, "KiB"),
+            Row(
+                f"{shape} ids: requests in a pause that a 429 asked for, beyond those in flight",
+                str(one["asked_later_than_100_ms_into_it"]),
+                "0",
+                one["asked_later_than_100_ms_into_it"] == 0,
+            ),
+        ]
+    if one := found.get("soak"):
+        table += [
+            Row(
+                f"{one['seconds']:.0f} s of waits with 10 % of the answers wrong: lost",
+                f"{one['other']} of {one['complete'] + one['other']}",
+                "0",
+                one["other"] == 0,
+            ),
+            at_most("the same: growth of memory since warm", one["rss_growth_mib_since_warm"], 8, "MiB"),
+            Row(
+                "the same: tasks left at the end",
+                str(one["tasks_at_the_end"]),
+                "0",
+                one["tasks_at_the_end"] == 0,
+            ),
+        ]
+    return table
+
+
+def _cost_rows(found: dict[str, Any]) -> list[Row]:
+    table: list[Row] = []
+    if one := found.get("cpu"):
+        table += [
+            at_most(
+                "CPU per look, against a new aiohttp session per poll",
+                one["ratio_to_session_per_poll"],
+                0.4,
+                "x",
+            ),
+            at_most("CPU per look, against the official async SDK", one["ratio_to_official_sdk"], 0.25, "x"),
+        ]
+        if "ratio_to_dbt_cloud" in one:
+            table.append(
+                at_most(
+                    "CPU per look, against the dbt Cloud provider's hook", one["ratio_to_dbt_cloud"], 0.4, "x"
+                )
+            )
+    for which, bar in (("known", 0.5), ("kind", 0.65)):
+        if one := found.get("schedule", {}).get(which):
+            label = "usual duration known" if which == "known" else "only the kind known"
+            table += [
+                at_most(f"requests per project, {label}, against every 5 s", one["ratio"], bar, "x"),
+                at_most(
+                    f"lateness p50, {label}, in shares of 4 % of the duration or 1 s",
+                    one["late_p50_against_4_percent_or_1_s"],
+                    1,
+                    "",
+                ),
+                at_most(f"lateness p99, {label}", one["late_p99_s"], 10, "s"),
+            ]
+    if one := found.get("parse"):
+        table.append(
+            at_most(
+                "operators and sensors, added to a DAG parse (CPU time, median)",
+                one["added_ms_median"],
+                25,
+                "ms",
+                0,
+            )
+        )
+    return table
+
+
+METHOD = """\
+The server is a small process of its own (`benchmarks/load_server.py`), because the simulator would be what is
+measured; it speaks plain HTTP on loopback, which is kind to those who open a connection for each poll: TLS
+handshakes would cost them more. The real Airflow has a SQLite database and all its processes on this machine;
+a trigger of its own samples the lag of the triggerer's event loop every 20 ms. For 2,000 triggers an event
+loop that runs the triggers' own `run()` stands in for the triggerer. CPU is the process's user and system time
+per look, the median of interleaved rounds. Requests and lateness are drawn from the schedule itself: durations
+log-normal around the medians of Magic Hour's tools, sigma 0.5, as many for each tool; the first look comes at
+once, for ours and for the fixed interval.
+"""
+
+
+def text(found: dict[str, Any]) -> str:
+    lines = ["| figure | measured | bar | met |", "|---|---|---|---|"]
+    lines += [
+        f"| {row.name} | {row.value} | {row.bar} | {'yes' if row.met else 'no'} |" for row in rows(found)
+    ]
+    return f"{METHOD}\n" + "\n".join(lines) + "\n"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--only", nargs="*", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--keep", type=Path, help="gathers the figures of several runs")
+    parser.add_argument("--write", action="store_true", help="write docs/benchmarks.md")
+    arguments = parser.parse_args()
+    found: dict[str, Any] = {}
+    if arguments.keep and arguments.keep.exists():
+        found = json.loads(arguments.keep.read_text())
+    for name in arguments.only:
+        found[name] = PARTS[name]()
+        if arguments.keep:
+            arguments.keep.write_text(json.dumps(found, indent=2))
+    print(text(found))
+    if arguments.write:
+        from benchmarks.report import write_section
+
+        write_section("Waiting", text(found))
+    return 0 if all(row.met for row in rows(found)) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
