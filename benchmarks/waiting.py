@@ -190,13 +190,13 @@ def _cost_rows(found: dict[str, Any]) -> list[Row]:
 
 METHOD = """\
 The server is a small process of its own (`benchmarks/load_server.py`), because the simulator would be what is
-measured; it speaks plain HTTP on loopback, which is kind to those who open a connection for each poll: TLS
+measured. It speaks plain HTTP on loopback, which is kind to those who open a connection for each poll: TLS
 handshakes would cost them more. The real Airflow has a SQLite database and all its processes on this machine;
 a trigger of its own samples the lag of the triggerer's event loop every 20 ms. For 2,000 triggers an event
-loop that runs the triggers' own `run()` stands in for the triggerer. CPU is the process's user and system time
-per look, the median of interleaved rounds. Requests and lateness are drawn from the schedule itself: durations
-log-normal around the medians of Magic Hour's tools, sigma 0.5, as many for each tool; the first look comes at
-once, for ours and for the fixed interval.
+loop that runs the triggers' own `run()` stands in for the triggerer. CPU is the process's user and system
+time per look, the median of interleaved rounds. Requests and lateness are drawn from the schedule itself:
+durations log-normal around the medians of Magic Hour's tools, sigma 0.5, as many for each tool; the first
+look comes at once, for ours and for the fixed interval.
 """
 
 
