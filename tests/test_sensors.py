@@ -24,6 +24,7 @@ except ImportError:
 
 from airflow_provider_magichour import exceptions as errors
 from airflow_provider_magichour.sensors import MagicHourProjectSensor
+from tests.support.airflow import IS_AIRFLOW_3
 from tests.support.projects import KEY, Projects, project
 from tests.support.scripted_server import Reply, scripted_server
 from tests.support.tasks import rebuilt, run_task, stored, task_context
@@ -39,7 +40,11 @@ def projects(connect: Any) -> Iterator[Projects]:
 
 
 @pytest.fixture(params=MODES)
-def mode(request: pytest.FixtureRequest) -> str:
+def mode(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    if request.param == "reschedule" and not IS_AIRFLOW_3:
+        # Airflow 2 asks its database when the sensor was rescheduled first.
+        now = datetime.now(UTC)
+        monkeypatch.setattr("airflow.sensors.base._orig_start_date", lambda **_: now)
     return str(request.param)
 
 
@@ -156,10 +161,9 @@ def test_waits_on_an_unknown_status_and_warns_once(
 ) -> None:
     projects.script("p1", "post-processing", "post-processing", "complete")
     assert run(sensor(mode, "p1", return_projects=True))["status"] == "complete"
-    said = "".join(capfd.readouterr()) + caplog.text
-    assert said.count("status 'post-processing'") == (
-        2 if mode == "reschedule" else 1
-    )  # rescheduled, each look is a process
+    texts = (*capfd.readouterr(), caplog.text)  # where it goes depends on the Airflow
+    said = max(text.count("status 'post-processing'") for text in texts)
+    assert said == (2 if mode == "reschedule" else 1)  # rescheduled, each look is a process
 
 
 def test_times_out_alike(mode: str, projects: Projects) -> None:
@@ -279,11 +283,12 @@ def test_takes_an_explicit_poke_interval_for_its_own(projects: Projects) -> None
     assert deferred(both, task_context()).trigger.poll_interval == 3
 
 
-def test_reschedules_after_the_adaptive_interval(projects: Projects) -> None:
+@pytest.mark.parametrize("mode", ["reschedule"], indirect=True)
+def test_reschedules_after_the_adaptive_interval(mode: str, projects: Projects) -> None:
     created = datetime.now(UTC).isoformat()
     projects.script("p1", project("p1", "rendering", type="NEW_TYPE", created_at=created))
     with pytest.raises(AirflowRescheduleException) as caught:
-        sensor("reschedule", "p1", kind="video", poll_interval=None).execute(task_context("wait"))
+        sensor(mode, "p1", kind="video", poll_interval=None).execute(task_context("wait"))
     assert 4 < (caught.value.reschedule_date - datetime.now(UTC)).total_seconds() < 11
 
 
