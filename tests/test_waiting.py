@@ -1,0 +1,61 @@
+"""The hook's wait: the same as the sensor's, on the caller's thread."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from airflow_provider_magichour import exceptions as errors
+from airflow_provider_magichour.hooks import MagicHourHook
+from tests.support.projects import KEY, Projects, project
+from tests.support.scripted_server import Reply, scripted_server
+
+
+@pytest.fixture
+def projects(connect: Any) -> Iterator[Projects]:
+    with scripted_server() as server:
+        connect(server.url, KEY, timeout=5)
+        yield Projects(server)
+
+
+def test_returns_the_complete_project_or_the_list_in_its_order(projects: Projects) -> None:
+    projects.script("p1", "rendering", Reply(503), "complete")
+    assert MagicHourHook().wait_for_project("image", "p1", 20, 0.05) == project("p1")
+    found = MagicHourHook().wait_for_project("image", ["p2", "p1", "p2"], 20, poll_interval=0.05)
+    assert [one["id"] for one in found] == ["p2", "p1", "p2"]
+
+
+def test_raises_the_first_failure_and_tells_of_the_others(projects: Projects) -> None:
+    projects.script("p1", "canceled")
+    projects.script("p2", project("p2", "error", error={"code": "no_source_face", "message": "no face"}))
+    with pytest.raises(errors.MagicHourProjectCanceledError) as caught:
+        MagicHourHook().wait_for_project("image", ["p3", "p1", "p2"], 20, 0.05)
+    assert "no_source_face" in "".join(caught.value.__notes__)
+
+
+def test_raises_a_timeout_that_names_the_project(projects: Projects) -> None:
+    projects.script("p1", "rendering")
+    with pytest.raises(
+        errors.MagicHourTimeoutError, match="Project p1 \\(rendering\\) was not finished"
+    ) as caught:
+        MagicHourHook().wait_for_project("image", "p1", 0.5, 0.05)
+    assert not isinstance(caught.value, errors.MagicHourSensorTimeoutError)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (("sculpture", "p1", 5), "kind"),
+        (("image", "", 5), "project_id"),
+        (("image", [], 5), "project_id"),
+        (("image", "p1", 0), "timeout"),
+        (("image", "p1", -1), "timeout"),
+        (("image", "p1", 5, 0), "poll_interval"),
+    ],
+)
+def test_refuses_bad_arguments_before_a_request(projects: Projects, arguments: Any, named: str) -> None:
+    with pytest.raises(errors.MagicHourArgumentError, match=named):
+        MagicHourHook().wait_for_project(*arguments)
+    assert not projects.asked
