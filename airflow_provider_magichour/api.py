@@ -225,7 +225,8 @@ def result(request: Request, response: Response) -> Any:
     """
     status = response.status
     accepted = 200 <= status < 300
-    if not request.repeatable and not (accepted or 400 <= status < 500 or may_send_again(request, response)):
+    refused = (400 <= status < 500 and status != 429) or may_send_again(request, response)
+    if not request.repeatable and not (accepted or refused):
         raise uncertain_submit(request, f"it was answered {status}: {quoted_message(response)}")
     if not accepted:
         raise _error(request, response)

@@ -232,7 +232,8 @@ class Memory:
             raise MagicHourUncertainSubmitError(
                 f"{name} made project {project_id}, which is paid for and goes on at Magic Hour, but "
                 f"Airflow's task state store did not take its id: {_short(error)}. A retry could not know "
-                f"it, so there is none: use project {project_id}, or clear the task to submit anew"
+                f"it, so there is none: use project {project_id}. To submit anew instead, clear the task, "
+                "once more where it then says that the outcome is unknown"
             ) from error
         return record
 

@@ -127,8 +127,8 @@ class TestMoney:
     def test_any_other_create_is_not(self, status):
         assert not api.may_send_again(CREATE, answer(status))
 
-    @pytest.mark.parametrize("status", [502, 503])
-    def test_a_gateway_error_that_carries_an_id_was_accepted_after_all(self, status):
+    @pytest.mark.parametrize("status", [429, 502, 503])
+    def test_a_refusal_that_carries_an_id_was_accepted_after_all(self, status):
         response = answer(status, {"id": "abc"})
         assert not api.may_send_again(CREATE, response)
         with pytest.raises(errors.MagicHourUncertainSubmitError):

@@ -214,9 +214,8 @@ class Submitter:
                     self._stopped_by = self._stopped_by or error
                     self._stop.set()
 
-        if len(bodies) == 1:
-            work(*bodies)
-            return
+        # Threads for a single body, too: where Airflow interrupts the task (``execution_timeout``), the
+        # thread still hears the answer and writes the id down.
         # A budget is kept to by knowing each charge before the next submit.
         workers = MAX_PARALLEL if self._max_credits is None else 1
         executor = ThreadPoolExecutor(workers, thread_name_prefix="magichour-submit")
