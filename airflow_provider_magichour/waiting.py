@@ -21,6 +21,7 @@ from airflow_provider_magichour.exceptions import (
     MagicHourTimeoutError,
 )
 from airflow_provider_magichour.polling import Look, Poller, Wait, delay_after, look_at_all
+from airflow_provider_magichour.schedule import created_at
 
 if TYPE_CHECKING:
     from airflow_provider_magichour.polling import ReadSettings
@@ -71,21 +72,23 @@ class _Course:
         elif look.outcome is not None:
             if keep_projects and look.project is not None:
                 self.projects[project_id] = look.project
-            self._finish(project_id, look.outcome)
+            self._finish(project_id, look.outcome, look.project)
         elif look.blip is not None:
             self._blips += 1
             self.last_blip = self._blip = look.blip
         elif look.project is not None:
             status = str(look.project["status"])
+            if status != self.pending[project_id] and self._total <= MAX_NAMED:
+                self.log.info("Project %s: %s%s", project_id, status[:100], _age(look.project))
             self.pending[project_id] = status
             self.last_blip = None
             self._warn_if_unknown(project_id, status)
 
-    def _finish(self, project_id: str, outcome: str) -> None:
+    def _finish(self, project_id: str, outcome: str, project: Mapping[str, Any] | None = None) -> None:
         del self.pending[project_id]
         self.outcomes[project_id] = outcome
         if self._total <= MAX_NAMED:
-            self.log.info("Project %s: %s", project_id, outcome)
+            self.log.info("Project %s: %s%s", project_id, outcome, _age_and_charge(project or {}))
 
     def _warn_if_unknown(self, project_id: str, status: str) -> None:
         from airflow_provider_magichour.api import STATUSES
@@ -118,6 +121,16 @@ class _Course:
     def timeout(self, deadline: float) -> MagicHourTimeoutError:
         """Return the error of a wait that reached its deadline."""
         return timeout_error(self.pending, self._total, deadline, self.last_blip)
+
+
+def _age(project: Mapping[str, Any]) -> str:
+    created = created_at(project)
+    return "" if created is None else f", {max(time.time() - created, 0):.0f} s after it was made"
+
+
+def _age_and_charge(project: Mapping[str, Any]) -> str:
+    charged = project.get("credits_charged")
+    return _age(project) + (f", {charged:g} credits" if isinstance(charged, int | float) else "")
 
 
 def timeout_error(

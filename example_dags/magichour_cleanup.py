@@ -29,6 +29,7 @@ from airflow_provider_magichour.operators import MagicHourCleanupOperator
     start_date=datetime(2026, 1, 1, tzinfo=UTC),
     catchup=False,  # the days before it was switched on are not made up for
     max_active_runs=1,
+    description="Delete at Magic Hour what was downloaded long enough ago",
     doc_md=__doc__,
     tags=["magichour", "example"],
     render_template_as_native_obj=True,  # so that a number in {{ }} stays a number

@@ -31,6 +31,7 @@ DESTINATION = "{{ var.value.get('magichour_destination', 'file:///tmp/magichour'
 @dag(
     # It runs when a project of any kind is completed.
     schedule=magichour_asset("image") | magichour_asset("video") | magichour_asset("audio"),
+    description="Save whatever Magic Hour completes, started by its webhooks",
     doc_md=__doc__,
     tags=["magichour", "example"],
 )

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
+#: How many projects a log line names.
+MAX_NAMED = 20
+
+
 class MagicHourDeleteProjectOperator(MagicHourOperator):
     """
     Delete projects and their files at Magic Hour, for good.
@@ -58,5 +62,9 @@ class MagicHourDeleteProjectOperator(MagicHourOperator):
         outcome: dict[str, list[str]] = {"deleted": [], "missing": []}
         for project_id, deleted in zip(ids, was_there, strict=True):
             outcome["deleted" if deleted else "missing"].append(project_id)
-        log.info("Deleted %d projects; %d were gone already", *map(len, outcome.values()))
+        for what, which in (("Deleted", outcome["deleted"]), ("Gone already", outcome["missing"])):
+            if which:
+                more = f" and {len(which) - MAX_NAMED} more" if len(which) > MAX_NAMED else ""
+                named = ", ".join(which[:MAX_NAMED])
+                log.info("%s: %d %s project(s): %s%s", what, len(which), self.kind, named, more)
         return outcome

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -164,6 +165,7 @@ class Downloads:
     def _fetch(self, project_id: str, output: Output, path: str) -> File:
         shown = self.storage.shown(path)
         sink = open_sink(self.storage, path, fresh=self.overwrite)
+        started = time.monotonic()
         try:
             fetched = Fetch(
                 session=self._session,
@@ -185,7 +187,15 @@ class Downloads:
         except BaseException:
             sink.close()
             raise
-        log.info("Stored %s: %d bytes, sha256 %s", shown, fetched.bytes, fetched.sha256)
+        seconds = max(time.monotonic() - started, 0.001)
+        log.info(
+            "Stored %s: %d bytes in %.1f s (%.1f MB/s), sha256 %s",
+            shown,
+            fetched.bytes,
+            seconds,
+            fetched.bytes / seconds / 1e6,
+            fetched.sha256,
+        )
         return _file(path, fetched)
 
     def _fresh_url(self, project_id: str, output: Output) -> str:

@@ -1,0 +1,77 @@
+"""A task's log tells the story: submitted, waiting, finished, files, deleted; and no secret."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from airflow_provider_magichour.connections import get_settings_async
+from airflow_provider_magichour.hooks import MagicHourHook
+from airflow_provider_magichour.operators import MagicHourDeleteProjectOperator, MagicHourGenerateOperator
+from airflow_provider_magichour.simulator import Simulator
+from airflow_provider_magichour.waiting import wait_for_finished
+from tests.support.tasks import task_context
+
+
+def test_the_life_of_a_project_stands_in_the_log(
+    magichour_simulator: Simulator,
+    connect: Callable[..., str],
+    caplog: pytest.LogCaptureFixture,
+    tmp_path: Path,
+) -> None:
+    connect(magichour_simulator.url, magichour_simulator.api_key)
+    generate = MagicHourGenerateOperator(
+        task_id="generate",
+        tool="ai-image-generator",
+        body={"image_count": 1, "style": {"prompt": "a lighthouse"}},
+        destination=str(tmp_path),
+        deferrable=False,
+        poll_interval=0.05,
+    )
+    with caplog.at_level(logging.INFO, "airflow_provider_magichour"):
+        made = generate.execute(task_context())
+        project_id = made["project"]["id"]
+        delete = MagicHourDeleteProjectOperator(task_id="delete", kind="image", project_id=project_id)
+        delete.execute(task_context())
+        delete.execute(task_context())
+
+    story = [record.getMessage() for record in caplog.records]
+    expected = [
+        f"Submitted ai-image-generator: project {project_id}, 5 credits",
+        f"Stored {tmp_path}/{project_id}/output.png: ",
+        f"Deleted: 1 image project(s): {project_id}",
+        f"Gone already: 1 image project(s): {project_id}",
+    ]
+    positions = [next(i for i, line in enumerate(story) if start in line) for start in expected]
+    assert positions == sorted(positions), story
+    assert "MB/s), sha256 " in story[positions[1]]
+    assert magichour_simulator.api_key not in caplog.text
+
+
+def test_a_wait_tells_each_status_with_its_age_and_what_was_charged(
+    magichour_simulator: Simulator, connect: Callable[..., str], caplog: pytest.LogCaptureFixture
+) -> None:
+    name = connect(magichour_simulator.url, magichour_simulator.api_key)
+    body = {"image_count": 1, "style": {"prompt": "a lighthouse"}}
+    project_id = MagicHourHook().create_project("ai-image-generator", body)["id"]
+    with caplog.at_level(logging.INFO, "airflow_provider_magichour"):
+        wait_for_finished(
+            "image",
+            [project_id],
+            name,
+            functools.partial(get_settings_async, name),
+            time.time() + 30,
+            poll_interval=0.05,
+        )
+
+    story = [record.getMessage() for record in caplog.records if project_id in record.getMessage()]
+    assert story[-1] == f"Project {project_id}: complete, 0 s after it was made, 5 credits"
+    assert [line.split(": ")[1].split(",")[0] for line in story] in (
+        ["queued", "rendering", "complete"],
+        ["rendering", "complete"],
+    )
