@@ -191,7 +191,8 @@ def clean_up(target: str, receipts_at: str) -> None:
     """Clean up a destination where 100 receipts are due."""
     from datetime import UTC, datetime, timedelta
 
-    from airflow_provider_magichour.operators.cleanup import Cleanup, check_age
+    from airflow_provider_magichour.cleanup import Cleanup
+    from airflow_provider_magichour.operators.cleanup import check_age
     from airflow_provider_magichour.transfer.destination import open_destination
 
     hook = _hook()

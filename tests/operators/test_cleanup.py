@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from airflow_provider_magichour import cleanup as engine
 from airflow_provider_magichour import exceptions as errors
 from airflow_provider_magichour import receipts
 from airflow_provider_magichour.hooks import MagicHourHook
@@ -295,7 +296,7 @@ def _run_and_die(destination, step):
         return result
 
     setattr(owner, name, deadly)
-    cleanup_module.READERS = 1
+    engine.READERS = 1
     clean_up(destination)
 
 
