@@ -9,6 +9,8 @@ STAMP := .venv/.installed
 # Two test processes: what the smallest machine has cores for.
 WORKERS ?= 2
 TESTS ?= tests
+# All the tests together must reach nearly every branch; some of them need not.
+ENOUGH := $(if $(filter tests,$(TESTS)),--cov-fail-under 95)
 # Modules of benchmarks/ that write a section of docs/benchmarks.md.
 BENCHMARKS ?= files waiting
 
@@ -35,7 +37,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@printf '%s' "$(CURDIR)" > $(STAMP)
 
 test: $(STAMP) ## Run the tests, with the coverage of branches. TESTS=... chooses some.
-	$(RUN) pytest --numprocesses $(WORKERS) --cov --cov-report term $(TESTS)
+	$(RUN) pytest --numprocesses $(WORKERS) --durations 10 --cov --cov-report term $(ENOUGH) $(TESTS)
 
 lint: $(STAMP) ## Check style and types.
 	$(RUN) ruff check
