@@ -20,7 +20,8 @@ from airflow_provider_magichour.exceptions import (
     MagicHourNotFoundError,
     MagicHourTimeoutError,
 )
-from airflow_provider_magichour.polling import Look, Poller, Wait, delay_after, look_at_all
+from airflow_provider_magichour.looks import Look, look_at_all
+from airflow_provider_magichour.polling import Poller, Wait, delay_after
 from airflow_provider_magichour.schedule import created_at
 
 if TYPE_CHECKING:

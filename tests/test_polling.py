@@ -22,7 +22,8 @@ from hypothesis import strategies as st
 
 from airflow_provider_magichour import api, transport
 from airflow_provider_magichour import exceptions as errors
-from airflow_provider_magichour.polling import Look, Poller, Wait, judge, next_delay
+from airflow_provider_magichour.looks import Look, judge
+from airflow_provider_magichour.polling import Poller, Wait, next_delay
 from airflow_provider_magichour.schedule import (
     BACKOFF_CAP,
     CAP,
