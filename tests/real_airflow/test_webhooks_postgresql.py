@@ -43,7 +43,7 @@ uvicorn.run(root, host="127.0.0.1", port=int(sys.argv[1]), log_level="warning")
 """
 
 PREPARE = """
-from tests.test_webhooks import schedule_dags
+from tests.webhooks.support import schedule_dags
 schedule_dags("first", "second")
 schedule_dags("third", kind="image")
 """

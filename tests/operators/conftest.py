@@ -1,0 +1,30 @@
+"""A simulator for the tests of the operators, which some of them replace by their own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from airflow_provider_magichour import durable
+from airflow_provider_magichour.operators import submit
+from airflow_provider_magichour.simulator import Simulator
+from tests.support.tasks import TaskStateStore
+
+
+@pytest.fixture
+def store() -> TaskStateStore:
+    return TaskStateStore()
+
+
+@pytest.fixture
+def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(durable.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr("airflow_provider_magichour.retry.BACKOFF_FIRST", 0.01)
+    monkeypatch.setattr(submit, "FIRST_LIMIT_PAUSE", 0.05)
+
+
+@pytest.fixture
+def sim(magichour_simulator: Simulator, connect: Callable[..., str]) -> Simulator:
+    connect(magichour_simulator.url, magichour_simulator.api_key, timeout=2)
+    return magichour_simulator

@@ -1,0 +1,33 @@
+"""What the tests of MagicHourCreateProjectOperator share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from airflow_provider_magichour.operators import MagicHourCreateProjectOperator
+from airflow_provider_magichour.simulator import Simulator
+
+TOOL = "ai-image-generator"
+BODY: dict[str, Any] = {
+    "image_count": 1,
+    "aspect_ratio": "1:1",
+    "style": {"prompt": "a lighthouse"},
+}
+CREATE = {"route": "create_project"}
+
+
+def operator(body: Any = BODY, **kwargs: Any) -> MagicHourCreateProjectOperator:
+    return MagicHourCreateProjectOperator(task_id="create", **{"tool": TOOL, "body": body, **kwargs})
+
+
+def bodies(count: int) -> list[dict[str, Any]]:
+    return [{**BODY, "name": f"number {position}"} for position in range(count)]
+
+
+def created(sim: Simulator) -> int:
+    """Return how many projects Magic Hour made, each of which was paid for."""
+    return int(sum(sim.state()["created"].values()))
+
+
+def posts(sim: Simulator) -> int:
+    return len(sim.requests("create_project"))

@@ -1,0 +1,214 @@
+"""MagicHourCreateProjectOperator that is tried again, interrupted or kept to a budget pays once."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import signal
+from collections.abc import Callable, Iterator
+
+import pytest
+from airflow.providers.common.compat.sdk import AirflowFailException
+
+from airflow_provider_magichour import exceptions
+from airflow_provider_magichour.operators import submit
+from airflow_provider_magichour.simulator import Simulator
+from tests.operators.support import CREATE, TOOL, bodies, created, operator, posts
+from tests.support.scripted_server import Reply, scripted_server
+from tests.support.tasks import TaskStateStore, task_context
+
+pytestmark = pytest.mark.usefixtures("no_pauses")
+
+
+class TestRetry:
+    def test_it_returns_the_same(self, sim: Simulator, store: TaskStateStore) -> None:
+        first = operator().execute(task_context(store=store))
+        assert operator().execute(task_context(store=store, try_number=2)) == first
+        assert posts(sim) == 1
+
+    def test_a_clear_of_a_success_submits_anew(self, sim: Simulator, store: TaskStateStore) -> None:
+        first = operator().execute(task_context(store=store))
+        second = operator().execute(task_context(store=store, try_number=2, max_tries=1))
+        assert second["id"] != first["id"]
+
+    @pytest.mark.parametrize("status", ["error", "canceled"])
+    def test_a_project_that_came_to_nothing_is_made_anew(
+        self, sim: Simulator, store: TaskStateStore, status: str
+    ) -> None:
+        first = operator().execute(task_context(store=store))
+        store.delete("magichour_success")  # the worker was killed before it could return
+        sim.end_project(first["id"], status)
+        second = operator().execute(task_context(store=store, try_number=2))
+        assert second["id"] != first["id"]
+
+    def test_a_deleted_project_is_made_anew(self, sim: Simulator, store: TaskStateStore) -> None:
+        task = operator()
+        first = task.execute(task_context(store=store))
+        store.delete("magichour_success")
+        task.hook.wait_for_project = None  # type: ignore[assignment, method-assign]  # it is not waited for
+        sim.end_project(first["id"])
+        task.hook.delete_project("image", first["id"])
+        second = operator().execute(task_context(store=store, try_number=2))
+        assert second["id"] != first["id"]
+
+    @pytest.mark.parametrize("status", [401, 403, 500])
+    def test_a_project_that_cannot_be_looked_at_is_not_made_anew(
+        self, sim: Simulator, store: TaskStateStore, status: int
+    ) -> None:
+        operator().execute(task_context(store=store))
+        store.delete("magichour_success")
+        sim.faults({"match": {"route": "get_project"}, "status": status})
+        with pytest.raises(exceptions.MagicHourApiError):
+            operator().execute(task_context(store=store, try_number=2))
+        assert posts(sim) == 1
+
+    @pytest.mark.parametrize(
+        "said",
+        [
+            Reply(404, b"<html>default backend - 404</html>"),
+            Reply(200, {"id": "another", "status": "error"}),
+            Reply(200, []),
+            Reply(200),
+            Reply(200, {"id": "p1", "status": ["error"]}),
+        ],
+    )
+    def test_what_is_not_said_of_the_project_is_no_reason_to_make_it_anew(
+        self, connect: Callable[..., str], store: TaskStateStore, said: Reply
+    ) -> None:
+        with scripted_server() as server:
+            connect(server.url, "mhk_live_test")
+            server.script(Reply(200, {"id": "p1", "credits_charged": 5}), said)
+            operator().execute(task_context(store=store))
+            store.delete("magichour_success")
+            with pytest.raises(exceptions.MagicHourError) as caught:
+                operator().execute(task_context(store=store, try_number=2))
+            assert not isinstance(caught.value, AirflowFailException)
+            assert [seen.method for seen in server.seen] == ["POST", "GET"]
+
+    @pytest.mark.parametrize("charged", ["1" + "0" * 400, "NaN", '"' + "9" * 70_000 + '"', "true", "[]"])
+    def test_an_id_is_kept_whatever_is_said_of_the_credits(
+        self, connect: Callable[..., str], store: TaskStateStore, charged: str
+    ) -> None:
+        with scripted_server() as server:
+            connect(server.url, "mhk_live_test")
+            server.script(Reply(200, f'{{"id": "p1", "credits_charged": {charged}}}'.encode()))
+            made = operator().execute(task_context(store=store))
+        assert made == {"id": "p1", "kind": "image", "tool": TOOL, "credits_charged": None}
+        assert store.get("magichour_submit_0")["id"] == "p1"
+
+    def test_only_what_failed_of_a_list_is_submitted_again(
+        self, sim: Simulator, store: TaskStateStore, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        good, bad = bodies(4), bodies(4)
+        bad[2] = {"style": {}}
+        context = task_context("create", store=store)
+        with pytest.raises(exceptions.MagicHourInvalidRequestError) as caught:
+            operator(bad).execute(context)
+        assert any("body[2]" in note for note in caught.value.__notes__)
+        assert "body[2]: POST" in caplog.text
+        kept = context["ti"].xcoms.pull("create", "results")
+        assert len(kept) == 3
+        made = operator(good).execute(task_context(store=store, try_number=2, max_tries=1))
+        assert created(sim) == 4
+        assert [made[0], made[1], made[3]] == kept
+
+    def test_not_durable_submits_anew(self, sim: Simulator, store: TaskStateStore) -> None:
+        for _ in range(2):
+            operator(durable=False).execute(task_context(store=store))
+        assert posts(sim) == 2
+        assert store.values == {}
+
+    def test_without_a_store_it_says_so_once(self, sim: Simulator, caplog: pytest.LogCaptureFixture) -> None:
+        operator().execute(task_context())
+        assert caplog.text.count("would submit anew and pay again") == 1
+        assert "retries=0" in caplog.text
+
+
+class TimeoutOfAirflowError(BaseException):
+    """What Airflow raises in the main thread at ``execution_timeout``."""
+
+
+@contextlib.contextmanager
+def struck_after(seconds: float) -> Iterator[None]:
+    def strike(*_: object) -> None:
+        raise TimeoutOfAirflowError
+
+    before = signal.signal(signal.SIGALRM, strike)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        with pytest.raises(TimeoutOfAirflowError):
+            yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+class TestInterrupted:
+    def test_a_timeout_of_the_task_leaves_no_submit_without_its_id(
+        self, sim: Simulator, store: TaskStateStore
+    ) -> None:
+        """Airflow's execution_timeout raises in the main thread while others submit."""
+        sim.faults({"match": CREATE, "delay_after": 0.5})
+        with struck_after(0.25):
+            operator(bodies(12)).execute(task_context(store=store))
+        first = created(sim)
+        assert first <= submit.MAX_PARALLEL
+        sim.clear_faults()
+        operator(bodies(12)).execute(task_context(store=store, try_number=2))
+        assert created(sim) == 12
+
+    def test_a_timeout_of_the_task_in_the_middle_of_a_create_call_still_hears_its_answer(
+        self, sim: Simulator, store: TaskStateStore
+    ) -> None:
+        sim.faults({"match": CREATE, "delay_after": 1})
+        with struck_after(0.3):
+            operator().execute(task_context(store=store))
+        (made,) = sim.state()["projects"]
+        assert operator().execute(task_context(store=store, try_number=2))["id"] == made
+        assert posts(sim) == 1
+
+
+class TestBudget:
+    def charge(self, sim: Simulator) -> float:
+        made = operator().execute(task_context())
+        return float(made["credits_charged"])
+
+    def test_nothing_is_submitted_when_the_account_has_less(
+        self, sim: Simulator, store: TaskStateStore
+    ) -> None:
+        with pytest.raises(exceptions.MagicHourBudgetError, match="100000 credits left") as caught:
+            operator(max_credits=200_000).execute(task_context(store=store))
+        assert isinstance(caught.value, AirflowFailException)
+        assert posts(sim) == 0
+        assert store.values == {}
+
+    def test_a_list_stops_before_it_costs_more(self, sim: Simulator, store: TaskStateStore) -> None:
+        charge = self.charge(sim)
+        context = task_context("create", store=store)
+        with pytest.raises(exceptions.MagicHourBudgetError, match="max_credits"):
+            operator(bodies(5), max_credits=2.5 * charge).execute(context)
+        assert created(sim) == 1 + 2
+        assert len(context["ti"].xcoms.pull("create", "results")) == 2
+
+    def test_what_an_earlier_try_spent_counts(self, sim: Simulator, store: TaskStateStore) -> None:
+        charge = self.charge(sim)
+        for try_number in (1, 2):
+            with pytest.raises(exceptions.MagicHourError):
+                operator(bodies(5), max_credits=2.5 * charge).execute(
+                    task_context(store=store, try_number=try_number)
+                )
+        assert created(sim) == 1 + 2
+
+    def test_a_share_above_80_percent_is_warned_of(
+        self, sim: Simulator, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        charge = self.charge(sim)
+        operator(max_credits=charge * 1.3).execute(task_context())
+        assert "of max_credits" not in caplog.text
+        operator(max_credits=charge * 1.2).execute(task_context())
+        assert "of max_credits" in caplog.text
+
+    def test_the_sum_of_a_list_is_logged(self, sim: Simulator, caplog: pytest.LogCaptureFixture) -> None:
+        caplog.set_level(logging.INFO)
+        made = operator(bodies(3)).execute(task_context())
+        assert f"3 projects, {sum(one['credits_charged'] for one in made)} credits in all" in caplog.text
