@@ -12,10 +12,10 @@ TESTS ?= tests
 # All the tests together must reach nearly every branch; some of them need not.
 ENOUGH := $(if $(filter tests,$(TESTS)),--cov-fail-under 95)
 # Modules of benchmarks/ that write a section of docs/benchmarks.md.
-BENCHMARKS ?= files waiting
+BENCHMARKS ?= files waiting webhooks
 
 .DEFAULT_GOAL := help
-.PHONY: help install test test-browser lint bench docs demo airflow dist constraints clean
+.PHONY: help install test test-airflow test-browser lint bench docs demo airflow dist constraints clean
 
 # A virtual environment does not survive being moved or copied to another folder: make it anew there.
 ifneq ("$(CURDIR)","$(shell cat $(STAMP) 2>/dev/null)")
@@ -37,7 +37,10 @@ $(STAMP): pyproject.toml constraints.txt
 	@printf '%s' "$(CURDIR)" > $(STAMP)
 
 test: $(STAMP) ## Run the tests, with the coverage of branches. TESTS=... chooses some.
-	$(RUN) pytest --numprocesses $(WORKERS) --durations 10 --cov --cov-report term $(ENOUGH) $(TESTS)
+	$(RUN) pytest --numprocesses $(WORKERS) -m 'not real_airflow' --durations 10 --cov --cov-report term $(ENOUGH) $(TESTS)
+
+test-airflow: $(STAMP) ## Run the tests that kill the processes of a whole Airflow; about five minutes.
+	$(RUN) pytest -m real_airflow --durations 10 $(TESTS)
 
 lint: $(STAMP) ## Check style and types.
 	$(RUN) ruff check
