@@ -37,6 +37,7 @@ class Look:
     :param error: what ends the wait: the key, the plan or the id is wrong.
     :param blip: what went wrong with this look alone; the next one may find more.
     :param retry_after: seconds that the answer asked to wait.
+    :param next_in: seconds until the project is looked at again, for the log.
     """
 
     outcome: str | None = None
@@ -44,6 +45,7 @@ class Look:
     error: MagicHourApiError | None = None
     blip: MagicHourError | None = None
     retry_after: float | None = None
+    next_in: float | None = None
 
 
 def judge(request: api.Request, answer: api.Response | MagicHourConnectionError) -> Look:

@@ -16,6 +16,7 @@ import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 from weakref import WeakKeyDictionary
 
@@ -341,14 +342,17 @@ class Poller:
             status = look.project["status"]
         elif look.blip is not None:
             watch.failures += 1
+        over = look.outcome is not None or look.error is not None
+        delay = 0.0 if over else watch.delay(look, now)
         if look.outcome is not None or status is None or status != watch.told:  # what is news
             watch.told = status
+            news = look if over else replace(look, next_in=delay)
             for wait in watch.waits:
-                wait.tell(watch.project_id, look)
-        if look.outcome is not None or look.error is not None:
+                wait.tell(watch.project_id, news)
+        if over:
             self._forget(watch)
         else:
-            self._plan(watch, watch.delay(look, now))
+            self._plan(watch, delay)
 
     # ----------------------------------------------------------------------------------- connection
 

@@ -80,7 +80,7 @@ class _Course:
         elif look.project is not None:
             status = str(look.project["status"])
             if status != self.pending[project_id] and self._total <= MAX_NAMED:
-                self.log.info("Project %s: %s%s", project_id, status[:100], _age(look.project))
+                self.log.info("Project %s: %s%s%s", project_id, status[:100], _age(look.project), _next(look))
             self.pending[project_id] = status
             self.last_blip = None
             self._warn_if_unknown(project_id, status)
@@ -127,6 +127,10 @@ class _Course:
 def _age(project: Mapping[str, Any]) -> str:
     created = created_at(project)
     return "" if created is None else f", {max(time.time() - created, 0):.0f} s after it was made"
+
+
+def _next(look: Look) -> str:
+    return "" if look.next_in is None else f", next look in {look.next_in:.0f} s"
 
 
 def _age_and_charge(project: Mapping[str, Any]) -> str:
