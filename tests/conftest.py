@@ -139,6 +139,7 @@ def real_airflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalAirf
         airflow.stop()
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in its own hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keep the tests of the shared Airflow in one process, and give the slow ones a mark."""
     for item in items:
