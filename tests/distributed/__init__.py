@@ -1,0 +1,1 @@
+"""The provider on Airflow with Celery, PostgreSQL and Redis."""
