@@ -55,3 +55,8 @@ def wait(simulator: Simulator, kind: str, project_id: str, seconds: float = 10) 
 def make(simulator: Simulator, kind: str = "image", **changes: Any) -> dict[str, Any]:
     """Create a project and wait for its end."""
     return wait(simulator, kind, create(simulator, kind, **changes))
+
+
+def download(project: dict[str, Any], **headers: str) -> requests.Response:
+    """Fetch a complete project's first file."""
+    return requests.get(project["downloads"][0]["url"], headers=headers, timeout=10)

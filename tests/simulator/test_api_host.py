@@ -27,12 +27,6 @@ def running() -> Iterator[Simulator]:
         yield simulator
 
 
-@pytest.fixture
-def magichour(running: Simulator) -> Simulator:
-    running.reset()
-    return running
-
-
 def _post(magichour: Simulator, tool: str, body: Any, **options: Any) -> requests.Response:
     with session(magichour) as http:
         return http.post(f"{magichour.url}/v1/{tool}", json=body, **options)

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import gzip
-import hashlib
-import itertools
-import json
 import socket
 import time
-from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -17,21 +13,9 @@ import requests
 from pydantic import ValidationError
 
 from airflow_provider_magichour.simulator import Simulator
-from tests.simulator.support import AUDIO, IMAGE, create, get, make, session
+from tests.simulator.support import IMAGE, create, download, make, session
 
 ACCOUNT = {"route": "get_account"}
-
-
-@pytest.fixture(scope="module")
-def running() -> Iterator[Simulator]:
-    with Simulator(duration=0.0) as simulator:
-        yield simulator
-
-
-@pytest.fixture
-def magichour(running: Simulator) -> Simulator:
-    running.reset()
-    return running
 
 
 def account(magichour: Simulator) -> requests.Response:
@@ -55,10 +39,6 @@ def raw(magichour: Simulator, path: str, headers: str = "", host: str = "api") -
 
 def body_of(answer: bytes) -> bytes:
     return answer.partition(b"\r\n\r\n")[2]
-
-
-def download(magichour: Simulator, project: dict[str, Any], **headers: str) -> requests.Response:
-    return requests.get(project["downloads"][0]["url"], headers=headers, timeout=10)
 
 
 # --------------------------------------------------------------------------------------- which requests
@@ -164,7 +144,7 @@ def test_drop_before_a_create_makes_nothing(magichour: Simulator) -> None:
 @pytest.mark.parametrize("hang_up", ["close", "reset"])
 def test_drop_within_a_body(magichour: Simulator, hang_up: str) -> None:
     project = make(magichour)
-    whole = download(magichour, project).content
+    whole = download(project).content
     magichour.faults({"match": {"route": "download"}, "drop_after_bytes": 1000, "hang_up": hang_up})
     url = urlsplit(project["downloads"][0]["url"])
     answer, ending = raw(magichour, f"{url.path}?{url.query}", host="downloads")
@@ -176,7 +156,7 @@ def test_drop_within_a_body(magichour: Simulator, hang_up: str) -> None:
 
 def test_drop_at_a_share_of_the_body(magichour: Simulator) -> None:
     project = make(magichour, "audio")
-    whole = download(magichour, project).content
+    whole = download(project).content
     magichour.faults({"match": {"route": "download"}, "drop_after_percent": 50})
     url = urlsplit(project["downloads"][0]["url"])
     answer, _ = raw(magichour, f"{url.path}?{url.query}", host="downloads")
@@ -235,20 +215,20 @@ def test_merge_and_remove(magichour: Simulator) -> None:
 
 def test_gzip_and_chunked(magichour: Simulator) -> None:
     project = make(magichour)
-    whole = download(magichour, project).content
+    whole = download(project).content
     magichour.faults({"gzip": True, "times": 2}, {"chunked": True})
     assert account(magichour).json()["tier"] == "pro"
     answer = requests.get(project["downloads"][0]["url"], stream=True, timeout=10)
     assert answer.headers["content-encoding"] == "gzip"
     assert gzip.decompress(answer.raw.read(decode_content=False)) == whole
-    answer = download(magichour, project)
+    answer = download(project)
     assert "content-length" not in answer.headers
     assert answer.content == whole
 
 
 def test_shortened_bodies_look_whole(magichour: Simulator) -> None:
     project = make(magichour, "audio")
-    whole = download(magichour, project).content
+    whole = download(project).content
     magichour.faults(
         {"match": {"route": "download"}, "shorten_to_bytes": 70_000, "times": 1},
         {"match": {"route": "download"}, "shorten_to_bytes": 10, "times": 1},
@@ -258,7 +238,7 @@ def test_shortened_bodies_look_whole(magichour: Simulator) -> None:
     )
     sizes = []
     for _ in range(5):
-        answer = download(magichour, project)
+        answer = download(project)
         assert answer.status_code == 200
         assert whole.startswith(answer.content)
         sizes.append(len(answer.content))
@@ -267,10 +247,10 @@ def test_shortened_bodies_look_whole(magichour: Simulator) -> None:
 
 def test_slow_drip(magichour: Simulator) -> None:
     project = make(magichour, "audio")
-    size = len(download(magichour, project).content)
+    size = len(download(project).content)
     magichour.faults({"match": {"route": "download"}, "drip_bytes": size // 4, "drip_seconds": 0.1})
     start = time.monotonic()
-    assert len(download(magichour, project).content) == size
+    assert len(download(project).content) == size
     assert time.monotonic() - start >= 0.3
 
 
@@ -280,129 +260,32 @@ def test_slow_drip(magichour: Simulator) -> None:
 def test_expired_url(magichour: Simulator) -> None:
     project = make(magichour)
     magichour.faults({"expired": True, "times": 1})
-    answer = download(magichour, project)
+    answer = download(project)
     assert answer.status_code == 403
     assert "ExpiredToken" in answer.text
-    assert download(magichour, project).status_code == 200
+    assert download(project).status_code == 200
 
 
 def test_a_file_that_changed(magichour: Simulator) -> None:
     project = make(magichour)
-    before = download(magichour, project)
+    before = download(project)
     magichour.faults({"version": "two"})
-    after = download(magichour, project, Range="bytes=5-")
+    after = download(project, Range="bytes=5-")
     assert after.status_code == 206
     assert after.headers["etag"] != before.headers["etag"]
     assert after.content != before.content[5:]
-    restarted = download(magichour, project, Range="bytes=5-", **{"If-Range": before.headers["etag"]})
+    restarted = download(project, Range="bytes=5-", **{"If-Range": before.headers["etag"]})
     assert restarted.status_code == 200
     assert restarted.headers["etag"] == after.headers["etag"]
 
 
 def test_ranges_that_lie(magichour: Simulator) -> None:
     project = make(magichour)
-    whole = download(magichour, project).content
+    whole = download(project).content
     magichour.faults(*({"range": how, "times": 1} for how in ("ignore", "shift", "refuse")))
-    ignored, shifted, refused = (download(magichour, project, Range="bytes=100-4000") for _ in range(3))
+    ignored, shifted, refused = (download(project, Range="bytes=100-4000") for _ in range(3))
     assert (ignored.status_code, ignored.content) == (200, whole)
     assert shifted.status_code == 206
     assert shifted.headers["content-range"] == f"bytes 1124-4000/{len(whole)}"
     assert shifted.content == whole[1124:4001]
     assert refused.status_code == 416
-
-
-# -------------------------------------------------------------------------------------- new projects
-
-
-def test_outcomes(magichour: Simulator) -> None:
-    magichour.faults(
-        {"outcome": {"status": "error", "code": "no_source_face", "message": "No face"}, "times": 1},
-        {"match": {"kind": "audio"}, "outcome": {"status": "canceled"}, "times": 1},
-    )
-    failed, canceled, fine = make(magichour), make(magichour, "audio"), make(magichour, "audio")
-    assert failed["status"] == "error"
-    assert failed["error"] == {"code": "no_source_face", "message": "No face"}
-    assert failed["credits_charged"] == 0
-    assert failed["downloads"] == []
-    assert canceled["status"] == "canceled"
-    assert fine["status"] == "complete"
-    assert magichour.state()["credits"] == 100_000 - fine["credits_charged"]
-
-
-def test_a_sequence_of_statuses(magichour: Simulator) -> None:
-    sequence = ["queued", "hibernating", "rendering", "complete"]
-    magichour.faults({"statuses": sequence, "times": 1})
-    project_id = create(magichour)
-    looks = [get(magichour, "image", project_id) for _ in range(6)]
-    assert [look["status"] for look in looks] == [*sequence, "complete", "complete"]
-    assert len(looks[3]["downloads"]) == 1
-
-
-def test_a_sequence_that_ends_in_an_error_refunds(magichour: Simulator) -> None:
-    magichour.faults(
-        {"statuses": ["error"], "outcome": {"code": "file_too_large", "message": "Too large"}, "times": 1}
-    )
-    project = get(magichour, "image", create(magichour))
-    assert project["error"] == {"code": "file_too_large", "message": "Too large"}
-    assert magichour.state()["credits"] == 100_000
-
-
-def test_names_and_sizes_of_outputs(magichour: Simulator) -> None:
-    names = ["output.png", "output.png", "a/b ü.png"]
-    magichour.faults({"names": names, "output_bytes": 300_000, "times": 1})
-    project = make(magichour)
-    contents = [requests.get(one["url"], timeout=10).content for one in project["downloads"]]
-    assert [len(content) for content in contents] == [300_000] * 3
-    assert urlsplit(project["downloads"][2]["url"]).path.endswith("/a%2Fb%20%C3%BC.png")
-
-
-def test_a_project_that_cannot_be_deleted(magichour: Simulator) -> None:
-    magichour.faults({"undeletable": True, "times": 1})
-    project = make(magichour, "video")
-    with session(magichour) as http:
-        refused = http.delete(f"{magichour.url}/v1/video-projects/{project['id']}")
-    assert refused.status_code == 422
-    assert "template" in refused.json()["message"]
-
-
-def test_a_project_that_takes_its_time(magichour: Simulator) -> None:
-    magichour.faults({"duration": 600, "times": 1})
-    project_id = create(magichour)
-    assert get(magichour, "image", project_id)["status"] == "queued"
-    magichour.end_project(project_id, "error", "processing_timeout", "Too slow")
-    assert get(magichour, "image", project_id)["error"]["code"] == "processing_timeout"
-    with pytest.raises(KeyError):
-        magichour.end_project("none")
-
-
-def test_large_outputs_are_the_same_in_pieces_and_whole(magichour: Simulator) -> None:
-    size = 3_000_000
-    magichour.faults({"output_bytes": size})
-    for kind in ("image", "video", "audio"):
-        project = make(magichour, kind)
-        whole = download(magichour, project).content
-        assert len(whole) == size
-        cuts = [0, 1, 65_536, 70_001, 1_500_000, size - 20, size]
-        pieces = [
-            download(magichour, project, Range=f"bytes={first}-{last - 1}").content
-            for first, last in itertools.pairwise(cuts)
-        ]
-        assert hashlib.sha256(b"".join(pieces)).digest() == hashlib.sha256(whole).digest()
-        assert len({whole[at : at + 65_536] for at in range(1_000_000, 2_000_000, 65_536)}) > 10
-
-
-def test_a_reader_that_goes_away_leaves_the_rest_unread(magichour: Simulator) -> None:
-    magichour.faults({"output_bytes": 500_000_000, "match": {"tool": "ai-voice-generator"}})
-    with session(magichour) as http:
-        project_id = http.post(f"{magichour.url}/v1/ai-voice-generator", json=AUDIO).json()["id"]
-        project = http.get(f"{magichour.url}/v1/audio-projects/{project_id}").json()
-        while not project["downloads"]:
-            project = http.get(f"{magichour.url}/v1/audio-projects/{project_id}").json()
-    with requests.get(project["downloads"][0]["url"], stream=True, timeout=10) as answer:
-        answer.raw.read(100_000)
-    until = time.monotonic() + 10
-    while magichour.state()["in_flight"]["now"]:
-        assert time.monotonic() < until
-        time.sleep(0.02)
-    assert magichour.state()["projects"][project_id]["downloaded_bytes"] < 100_000_000
-    assert json.dumps(magichour.state())

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import socket
 import time
-from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -14,18 +13,6 @@ import requests
 
 from airflow_provider_magichour.simulator import Simulator
 from tests.simulator.support import create, get, make, session
-
-
-@pytest.fixture(scope="module")
-def running() -> Iterator[Simulator]:
-    with Simulator(duration=0.0) as simulator:
-        yield simulator
-
-
-@pytest.fixture
-def magichour(running: Simulator) -> Simulator:
-    running.reset()
-    return running
 
 
 @pytest.fixture
