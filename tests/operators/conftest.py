@@ -26,5 +26,5 @@ def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def sim(magichour_simulator: Simulator, connect: Callable[..., str]) -> Simulator:
-    connect(magichour_simulator.url, magichour_simulator.api_key, timeout=2)
+    connect(magichour_simulator.url, magichour_simulator.api_key, timeout=5)
     return magichour_simulator

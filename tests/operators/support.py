@@ -1,10 +1,10 @@
-"""What the tests of MagicHourCreateProjectOperator share."""
+"""What the tests of the operators that submit share."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from airflow_provider_magichour.operators import MagicHourCreateProjectOperator
+from airflow_provider_magichour.operators import MagicHourCreateProjectOperator, MagicHourGenerateOperator
 from airflow_provider_magichour.simulator import Simulator
 
 TOOL = "ai-image-generator"
@@ -20,6 +20,11 @@ def operator(body: Any = BODY, **kwargs: Any) -> MagicHourCreateProjectOperator:
     return MagicHourCreateProjectOperator(task_id="create", **{"tool": TOOL, "body": body, **kwargs})
 
 
+def generate(body: Any = BODY, **kwargs: Any) -> MagicHourGenerateOperator:
+    given = {"tool": TOOL, "body": body, "poll_interval": 0.1, "timeout": 30, **kwargs}
+    return MagicHourGenerateOperator(task_id="generate", **given)
+
+
 def bodies(count: int) -> list[dict[str, Any]]:
     return [{**BODY, "name": f"number {position}"} for position in range(count)]
 
@@ -31,3 +36,8 @@ def created(sim: Simulator) -> int:
 
 def posts(sim: Simulator) -> int:
     return len(sim.requests("create_project"))
+
+
+def only_project(sim: Simulator) -> str:
+    (project_id,) = sim.state()["projects"]
+    return str(project_id)

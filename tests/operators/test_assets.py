@@ -2,32 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from airflow_provider_magichour import durable, exceptions
+from airflow_provider_magichour import exceptions
 from airflow_provider_magichour.operators import MagicHourDetectFacesOperator, MagicHourGenerateOperator
 from airflow_provider_magichour.simulator import Simulator
 from tests.support.tasks import TaskStateStore, run_task, task_context
 
+pytestmark = pytest.mark.usefixtures("no_pauses")
+
 CREATE = {"route": "create_face_detection"}
 GET = {"route": "get_face_detection"}
 ASSETS = {"target_file_path": "api-assets/id/group.png"}
-
-
-@pytest.fixture(autouse=True)
-def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(durable.time, "sleep", lambda seconds: None)
-    monkeypatch.setattr("airflow_provider_magichour.retry.BACKOFF_FIRST", 0.01)
-
-
-@pytest.fixture
-def sim(magichour_simulator: Simulator, connect: Callable[..., str]) -> Simulator:
-    connect(magichour_simulator.url, magichour_simulator.api_key, timeout=2)
-    return magichour_simulator
 
 
 def operator(**kwargs: Any) -> MagicHourDetectFacesOperator:
@@ -66,8 +55,7 @@ def test_the_faces_feed_a_swap(sim: Simulator, tmp_path: Path) -> None:
     assert mapping["new_face"].startswith("api-assets/")
 
 
-def test_a_retry_goes_on_with_the_same(sim: Simulator) -> None:
-    store = TaskStateStore()
+def test_a_retry_goes_on_with_the_same(sim: Simulator, store: TaskStateStore) -> None:
     sim.faults({"match": GET, "merge": {"status": "rendering"}})
     with pytest.raises(exceptions.MagicHourTimeoutError, match="rendering"):
         operator(timeout=0.3).execute(task_context(store=store))
@@ -76,8 +64,7 @@ def test_a_retry_goes_on_with_the_same(sim: Simulator) -> None:
     assert posts(sim) == 1
 
 
-def test_a_failed_one_is_submitted_anew(sim: Simulator) -> None:
-    store = TaskStateStore()
+def test_a_failed_one_is_submitted_anew(sim: Simulator, store: TaskStateStore) -> None:
     sim.faults({"match": GET, "merge": {"status": "error"}})
     with pytest.raises(exceptions.MagicHourRenderError):
         operator().execute(task_context(store=store))
@@ -87,8 +74,7 @@ def test_a_failed_one_is_submitted_anew(sim: Simulator) -> None:
     assert posts(sim) == 2
 
 
-def test_an_uncertain_one_is_not_sent_again(sim: Simulator) -> None:
-    store = TaskStateStore()
+def test_an_uncertain_one_is_not_sent_again(sim: Simulator, store: TaskStateStore) -> None:
     sim.faults({"match": CREATE, "drop": "after"})
     for try_number in (1, 2):
         with pytest.raises(exceptions.MagicHourUncertainSubmitError):

@@ -178,8 +178,9 @@ UNCERTAIN = {
 class TestUncertain:
     @pytest.mark.parametrize("fault", UNCERTAIN.values(), ids=UNCERTAIN)
     def test_it_is_never_sent_again_by_itself(
-        self, sim: Simulator, store: TaskStateStore, fault: dict[str, Any]
+        self, sim: Simulator, connect: Callable[..., str], store: TaskStateStore, fault: dict[str, Any]
     ) -> None:
+        connect(sim.url, sim.api_key, timeout=1)
         sim.faults({"match": CREATE, "times": 1, **fault})
         for try_number in (1, 2, 3):
             with pytest.raises(exceptions.MagicHourUncertainSubmitError, match="my-library"):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -11,51 +10,16 @@ from typing import Any
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException, TaskDeferred
 
-from airflow_provider_magichour import durable, exceptions
+from airflow_provider_magichour import exceptions
 from airflow_provider_magichour.operators import MagicHourGenerateOperator
 from airflow_provider_magichour.simulator import Simulator
-from airflow_provider_magichour.triggers import MagicHourGenerateTrigger
-from tests.support.tasks import TaskStateStore, rebuilt, run_task, run_trigger, stored, task_context
+from tests.operators.support import BODY, CREATE, bodies, only_project, posts
+from tests.operators.support import generate as operator
+from tests.support.tasks import TaskStateStore, run_task, run_trigger, stored, task_context
 
-TOOL = "ai-image-generator"
-BODY: dict[str, Any] = {"image_count": 1, "aspect_ratio": "1:1", "style": {"prompt": "a lighthouse"}}
-CREATE = {"route": "create_project"}
+pytestmark = pytest.mark.usefixtures("no_pauses")
+
 MODES = pytest.mark.parametrize("deferrable", [False, True], ids=["sync", "deferred"])
-
-
-@pytest.fixture
-def store() -> TaskStateStore:
-    return TaskStateStore()
-
-
-@pytest.fixture(autouse=True)
-def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(durable.time, "sleep", lambda seconds: None)
-    monkeypatch.setattr("airflow_provider_magichour.retry.BACKOFF_FIRST", 0.01)
-
-
-@pytest.fixture
-def sim(magichour_simulator: Simulator, connect: Callable[..., str]) -> Simulator:
-    connect(magichour_simulator.url, magichour_simulator.api_key, timeout=5)
-    return magichour_simulator
-
-
-def operator(body: Any = BODY, **kwargs: Any) -> MagicHourGenerateOperator:
-    given = {"tool": TOOL, "body": body, "poll_interval": 0.1, "timeout": 30, **kwargs}
-    return MagicHourGenerateOperator(task_id="generate", **given)
-
-
-def bodies(count: int) -> list[dict[str, Any]]:
-    return [{**BODY, "name": f"number {position}"} for position in range(count)]
-
-
-def posts(sim: Simulator) -> int:
-    return len(sim.requests("create_project"))
-
-
-def only_project(sim: Simulator) -> str:
-    (project_id,) = sim.state()["projects"]
-    return str(project_id)
 
 
 @MODES
@@ -313,58 +277,6 @@ class TestDeferral:
         sim.faults({"match": CREATE, "duration": 60})
         with pytest.raises(exceptions.MagicHourTimeoutError, match="pay again"):
             run_task(operator(deferrable=True, timeout=0.3), task_context())
-
-
-class TestKill:
-    def test_nothing_is_deleted_by_default(self, sim: Simulator) -> None:
-        task = operator()
-        run_task(task, task_context(store=TaskStateStore()))
-        task.on_kill()
-        assert sim.requests("delete_project") == []
-
-    def test_the_operator_deletes_what_is_under_way(self, sim: Simulator) -> None:
-        task = operator(bodies(3), delete_on_kill=True)
-        task.on_kill()  # before anything was submitted
-        run_task(task, task_context(store=TaskStateStore()))
-        task.on_kill()
-        task.on_kill()  # what is gone is done
-        assert not any(one["enabled"] for one in sim.state()["projects"].values())
-
-    def test_the_trigger_deletes_what_is_under_way(self, sim: Simulator) -> None:
-        import asyncio
-
-        sim.faults({"match": CREATE, "duration": 60})
-        context = task_context(store=TaskStateStore())
-        with pytest.raises(TaskDeferred) as caught:
-            operator(deferrable=True, delete_on_kill=True).execute(context)
-        trigger = rebuilt(caught.value.trigger)
-        assert isinstance(trigger, MagicHourGenerateTrigger)
-        asyncio.run(trigger.on_kill())
-        assert not sim.state()["projects"][only_project(sim)]["enabled"]
-
-    def test_it_is_over_soon_and_raises_nothing(
-        self, sim: Simulator, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-    ) -> None:
-        from airflow_provider_magichour import killing
-
-        monkeypatch.setattr(killing, "MAX_SECONDS", 0.5)
-        task = operator(bodies(2), delete_on_kill=True)
-        run_task(task, task_context(store=TaskStateStore()))
-        sim.faults({"match": {"route": "delete_project"}, "delay": 30})
-        begun = time.monotonic()
-        task.on_kill()
-        assert time.monotonic() - begun < 10
-        assert "not deleted" in caplog.text
-
-    def test_a_project_that_the_kill_deleted_is_submitted_anew(self, sim: Simulator) -> None:
-        store, task = TaskStateStore(), operator(delete_on_kill=True, timeout=0.2)
-        sim.faults({"match": CREATE, "times": 1, "duration": 60})
-        with pytest.raises(exceptions.MagicHourTimeoutError):
-            run_task(task, task_context(store=store))
-        sim.end_project(only_project(sim))
-        task.on_kill()
-        run_task(operator(), task_context(store=store, max_tries=1))
-        assert posts(sim) == 2
 
 
 class TestArguments:
