@@ -9,6 +9,7 @@ import pytest
 
 from airflow_provider_magichour import retry
 from airflow_provider_magichour.hooks import MagicHourHook
+from tests.support.files import sha256
 from tests.support.scripted_server import Reply, ScriptedServer, scripted_server
 
 
@@ -61,6 +62,11 @@ def host(connect):
 
 def digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
+
+
+def assert_whole(files, wanted):
+    (file,) = files
+    assert file["sha256"] == wanted == sha256(file["path"])
 
 
 def ranged(data: bytes, seen: Any, *, etag: str = '"v1"', cut: int | None = None) -> Reply:

@@ -1,0 +1,259 @@
+"""Hosts that answer a download in odd ways: no wrong byte under a final name."""
+
+from __future__ import annotations
+
+import gzip
+import logging
+import zlib
+
+import pytest
+
+from airflow_provider_magichour import exceptions as errors
+from airflow_provider_magichour.hooks import MagicHourHook
+from airflow_provider_magichour.transfer import fetch
+from tests.support.files import visible
+from tests.support.scripted_server import Reply
+from tests.transfer.conftest import assert_whole, digest, ranged
+
+
+def download(host, tmp_path, **options):
+    return MagicHourHook().download_project("video", "p1", str(tmp_path), **options)
+
+
+def test_goes_on_by_last_modified_where_there_is_no_etag(host, tmp_path, media):
+    def fetch_it(seen):
+        modified = {"Last-Modified": "Sat, 21 Nov 2026 10:00:00 GMT", "Content-Type": "video/mp4"}
+        if "range" not in seen.headers:
+            head = {"Content-Length": str(len(media)), "Connection": "close"}
+            return Reply(body=media[:200_000], headers=modified | head)
+        assert seen.headers["if-range"] == modified["Last-Modified"]
+        rest = media[200_000:]
+        return Reply(206, rest, modified | {"Content-Range": f"bytes 200000-299999/{len(media)}"})
+
+    host.fetch = fetch_it
+    assert_whole(download(host, tmp_path), digest(media))
+    assert host.fetches[1].headers["range"] == "bytes=200000-"
+
+
+@pytest.mark.parametrize("etag", [None, 'W/"v1"'])
+def test_never_goes_on_without_a_guard(host, tmp_path, media, etag):
+    headers = {"Content-Type": "video/mp4", **({"ETag": etag} if etag else {})}
+
+    def fetch_it(seen):
+        assert "range" not in seen.headers
+        if len(host.fetches) == 1:
+            head = {"Content-Length": str(len(media)), "Connection": "close"}
+            return Reply(body=b"\0" * 200_000, headers=headers | head)
+        return Reply(body=media, headers=headers)
+
+    host.fetch = fetch_it
+    assert_whole(download(host, tmp_path), digest(media))
+
+
+@pytest.mark.parametrize(
+    "content_range",
+    [
+        "bytes 199999-299999/300000",
+        "bytes 200000-299999/300001",
+        "bytes 200000-300000/300000",
+        "bytes 200000-199999/300000",
+        "bytes */300000",
+        "items 200000-299999/300000",
+        "",
+        "bytes 200000-299998/300000",
+    ],
+)
+def test_a_part_that_does_not_fit_is_not_joined(host, tmp_path, media, content_range):
+    def fetch_it(seen):
+        if "range" not in seen.headers:
+            return ranged(media, seen, cut=200_000 if len(host.fetches) == 1 else None)
+        headers = {"ETag": '"v1"', "Content-Type": "video/mp4", "Content-Range": content_range}
+        return Reply(206, b"\0" * 100_000, headers)
+
+    host.fetch = fetch_it
+    assert_whole(download(host, tmp_path), digest(media))
+
+
+def test_a_part_of_another_version_is_not_joined(host, tmp_path, media):
+    def fetch_it(seen):
+        if "range" not in seen.headers:
+            return ranged(media, seen, cut=200_000 if len(host.fetches) == 1 else None)
+        headers = {"ETag": '"v2"', "Content-Range": "bytes 200000-299999/300000"}
+        return Reply(206, b"\0" * 100_000, headers)
+
+    host.fetch = fetch_it
+    assert_whole(download(host, tmp_path), digest(media))
+
+
+def test_parts_shorter_than_asked_for_are_joined(host, tmp_path, media):
+    def fetch_it(seen):
+        if "range" not in seen.headers:
+            return ranged(media, seen, cut=100_000)
+        start = int(seen.headers["range"].removeprefix("bytes=").rstrip("-"))
+        end = min(start + 70_000, len(media))
+        headers = {"ETag": '"v1"', "Content-Range": f"bytes {start}-{end - 1}/{len(media)}"}
+        return Reply(206, media[start:end], headers)
+
+    host.fetch = fetch_it
+    assert_whole(download(host, tmp_path), digest(media))
+
+
+def test_a_weak_etag_still_tells_a_changed_file(host, tmp_path, media):
+    def fetch_it(seen):
+        if "range" not in seen.headers:
+            return ranged(media, seen, cut=200_000 if len(host.fetches) == 1 else None)
+        headers = {"ETag": 'W/"v2"', "Content-Range": "bytes 200000-299999/300000"}
+        return Reply(206, b"\0" * 100_000, headers)
+
+    host.fetch = fetch_it
+    assert_whole(download(host, tmp_path), digest(media))
+
+
+def test_an_empty_answer_does_not_make_a_part_the_file(host, tmp_path, media):
+    def fetch_it(seen):
+        if len(host.fetches) == 2:
+            return Reply(body=b"0\r\n\r\n", headers={"Transfer-Encoding": "chunked", "ETag": '"v1"'})
+        return ranged(media, seen, cut=200_000 if len(host.fetches) == 1 else None)
+
+    host.fetch = fetch_it
+    assert_whole(download(host, tmp_path), digest(media))
+
+
+def test_a_part_of_a_file_of_unknown_length_is_not_taken_for_its_end(host, tmp_path, media):
+    def fetch_it(seen):
+        if len(host.fetches) == 1:
+            headers = {"Transfer-Encoding": "chunked", "Connection": "close", "ETag": '"v1"'}
+            return Reply(body=b"%x\r\n%s\r\n" % (100_000, media[:100_000]), headers=headers)
+        if "range" not in seen.headers:
+            return ranged(media, seen)
+        headers = {"ETag": '"v1"', "Content-Range": "bytes 100000-149999/*"}
+        return Reply(206, media[100_000:150_000], headers)
+
+    host.fetch = fetch_it
+    assert_whole(download(host, tmp_path), digest(media))
+
+
+def test_a_refusal_that_does_not_end_is_quoted_all_the_same(host, tmp_path):
+    host.fetch = lambda seen: Reply(403, b'{"message": "Request has expired"}', {"Content-Length": "4096"})
+    with pytest.raises(errors.MagicHourDownloadError, match="Request has expired"):
+        download(host, tmp_path)
+
+
+def test_a_part_that_nobody_asked_for_is_no_file(host, tmp_path, media):
+    headers = {"Content-Type": "video/mp4", "Content-Range": "bytes 0-99/300000"}
+    host.fetch = lambda seen: Reply(206, media[:100], headers)
+    with pytest.raises(errors.MagicHourDownloadError):
+        download(host, tmp_path)
+    assert visible(tmp_path) == []
+
+
+def test_a_server_that_always_cuts_at_the_same_place_is_given_up(host, tmp_path, media):
+    host.fetch = lambda seen: Reply(
+        body=media[:200_000],
+        headers={"Content-Length": str(len(media)), "Connection": "close", "Content-Type": "video/mp4"},
+    )
+    with pytest.raises(errors.MagicHourDownloadError, match="nothing new"):
+        download(host, tmp_path)
+    assert len(host.fetches) == 1 + 3  # the first brought something
+    assert visible(tmp_path) == []
+
+
+def test_a_cut_inside_the_headers_is_mended(host, tmp_path, media):
+    host.fetch = lambda seen: ranged(media, seen) if len(host.fetches) > 1 else Reply(drop=True)
+    assert_whole(download(host, tmp_path), digest(media))
+
+
+@pytest.mark.parametrize("length", ["-1", "many", "0x10", "5, 6"])
+def test_a_nonsense_length_leaves_no_file(host, tmp_path, length):
+    host.fetch = lambda seen: Reply(body=b"media", headers={"Content-Length": length, "Connection": "close"})
+    with pytest.raises(errors.MagicHourDownloadError):
+        download(host, tmp_path)
+    assert visible(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("coding", "code"), [("gzip", gzip.compress), ("deflate", zlib.compress), ("x-gzip", gzip.compress)]
+)
+def test_a_coded_file_is_decoded(host, tmp_path, media, coding, code):
+    host.fetch = lambda seen: Reply(body=code(media), headers={"Content-Encoding": coding})
+    (file,) = download(host, tmp_path)
+    assert (file["bytes"], file["sha256"]) == (len(media), digest(media))
+    assert all(seen.headers["accept-encoding"] == "identity" for seen in host.fetches)
+
+
+@pytest.mark.parametrize("coding", ["br", "gzip, gzip"])
+def test_what_cannot_be_decoded_is_not_stored(host, tmp_path, media, coding):
+    host.fetch = lambda seen: Reply(body=media, headers={"Content-Encoding": coding})
+    with pytest.raises(errors.MagicHourDownloadError, match="decoded"):
+        download(host, tmp_path)
+    assert visible(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    "broken", [lambda data: data[:-5], lambda data: data + b"more", lambda data: b"x" + data]
+)
+def test_a_broken_coded_file_is_not_stored(host, tmp_path, media, broken):
+    body = broken(gzip.compress(media))
+    host.fetch = lambda seen: Reply(body=body, headers={"Content-Encoding": "gzip"})
+    with pytest.raises(errors.MagicHourDownloadError, match="coded"):
+        download(host, tmp_path)
+    assert visible(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type"),
+    [
+        (b"<!DOCTYPE html><p>Sign in", "video/mp4"),
+        (b"\xef\xbb\xbf \n<html>", ""),
+        (b"<?xml version='1.0'?><Error/>", "application/octet-stream"),
+        (b'{"message": "no"}', "application/octet-stream"),
+        (b"anything", "text/html; charset=utf-8"),
+        (b"[]", "application/json"),
+        (b"<h1>Bad gateway</h1>", "application/octet-stream"),
+        (b"", "video/mp4"),
+    ],
+)
+def test_an_error_page_is_not_saved_as_media(host, tmp_path, body, content_type):
+    host.fetch = lambda seen: Reply(body=body, headers={"Content-Type": content_type})
+    with pytest.raises(errors.MagicHourDownloadError):
+        download(host, tmp_path)
+    assert visible(tmp_path) == []
+
+
+def test_an_error_page_costs_nothing_of_what_is_there(host, tmp_path, media):
+    def fetch_it(seen):
+        if len(host.fetches) == 2:
+            return Reply(body=b"<html>busy</html>", headers={"Content-Type": "text/html"})
+        return ranged(media, seen, cut=200_000 if len(host.fetches) == 1 else None)
+
+    host.fetch = fetch_it
+    assert_whole(download(host, tmp_path), digest(media))
+    assert host.fetches[2].headers["range"] == "bytes=200000-"
+
+
+def test_a_text_that_is_expected_is_stored(host, tmp_path):
+    host.paths = ["/files/captions.json"]
+    host.fetch = lambda seen: Reply(body=b'{"a": 1}', headers={"Content-Type": "application/json"})
+    (file,) = download(host, tmp_path)
+    assert file["content_type"] == "application/json"
+
+
+@pytest.mark.parametrize("announced", [True, False])
+def test_a_file_that_is_too_large_is_not_stored(host, tmp_path, media, announced):
+    headers = {"Content-Type": "video/mp4"} if announced else {"Content-Encoding": "gzip"}
+    body = media if announced else gzip.compress(bytes(300_000))
+    host.fetch = lambda seen: Reply(body=body, headers=headers)
+    with pytest.raises(errors.MagicHourDownloadError, match="max_bytes=299999"):
+        download(host, tmp_path, max_bytes=299_999)
+    assert visible(tmp_path) == []
+    assert len(host.fetches) == 1
+    assert download(host, tmp_path, max_bytes=300_000)
+
+
+def test_says_how_far_a_long_download_is(host, tmp_path, media, monkeypatch, caplog):
+    monkeypatch.setattr(fetch, "PROGRESS_INTERVAL", 0.0)
+    host.fetch = lambda seen: ranged(media, seen)
+    with caplog.at_level(logging.INFO):
+        download(host, tmp_path)
+    assert "100 %, 0.3 MB at" in caplog.text
+    assert "time left 0 s" in caplog.text
