@@ -12,158 +12,28 @@ import contextvars
 import heapq
 import itertools
 import logging
-import random
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 from weakref import WeakKeyDictionary
 
 from airflow_provider_magichour import api
-from airflow_provider_magichour.exceptions import (
-    MagicHourConnectionError,
-    MagicHourError,
-)
+from airflow_provider_magichour.exceptions import MagicHourConnectionError, MagicHourError
 from airflow_provider_magichour.looks import MAX_LOOKS, Look, judge
-from airflow_provider_magichour.schedule import (
-    BACKOFF_CAP,
-    OLDEST,
-    backoff,
-    before_deadline,
-    created_at,
-    next_delay,
-)
-from airflow_provider_magichour.tools import usual_seconds
+from airflow_provider_magichour.schedule import BACKOFF_CAP
+from airflow_provider_magichour.watches import Wait, Watch
 
 if TYPE_CHECKING:
     from airflow_provider_magichour.transport import AsyncSender, Settings
 
     ReadSettings = Callable[[], Awaitable[Settings]]
 
-__all__ = ["Poller", "Wait", "next_delay"]
-
 log = logging.getLogger(__name__)
 
 #: The longest pause that a 429 is granted for all waits of a connection, in seconds.
 MAX_PAUSE = 3600.0
-
-# ------------------------------------------------------------------------------------------ one wait
-
-
-class Wait:
-    """
-    One task's wait for one or many projects; what was found comes out of :meth:`news`.
-
-    :param kind: the kind of all its projects.
-    :param project_ids: the projects.
-    :param deadline: when to stop looking, in unix seconds.
-    :param poll_interval: seconds between looks, adaptive if None.
-    :param usual: the median duration of the projects, where the tool is known.
-    :param submitted_at: when they were made, in unix seconds, where that was just now: no look at once.
-    """
-
-    __slots__ = ("_arrived", "_found", "deadline", "ids", "kind", "poll_interval", "submitted_at", "usual")
-
-    def __init__(
-        self,
-        kind: str,
-        project_ids: Iterable[str],
-        deadline: float,
-        poll_interval: float | None = None,
-        *,
-        usual: float | None = None,
-        submitted_at: float | None = None,
-    ) -> None:
-        self.kind = kind
-        self.ids = list(dict.fromkeys(project_ids))
-        self.deadline = deadline
-        self.poll_interval = poll_interval
-        self.usual = usual
-        self.submitted_at = submitted_at
-        self._found: list[tuple[str, Look]] = []
-        self._arrived = asyncio.Event()
-
-    def tell(self, project_id: str, look: Look) -> None:
-        """Put a look among the news."""
-        self._found.append((project_id, look))
-        self._arrived.set()
-
-    async def news(self, seconds: float) -> list[tuple[str, Look]]:
-        """Return what was found since the last call; wait for something this long at most."""
-        if not self._found:
-            self._arrived.clear()
-            try:
-                async with asyncio.timeout(seconds):
-                    await self._arrived.wait()
-            except TimeoutError:
-                return []
-        found, self._found = self._found, []
-        return found
-
-
-class _Watch:
-    """One project that is looked at, for one wait or several."""
-
-    __slots__ = (
-        "created",
-        "due",
-        "failures",
-        "kind",
-        "project_id",
-        "refused",
-        "request",
-        "seen",
-        "told",
-        "usual",
-        "waits",
-    )
-
-    def __init__(self, kind: str, project_id: str, created: float, usual: float | None) -> None:
-        self.kind = kind
-        self.project_id = project_id
-        self.request = api.get_project(kind, project_id)
-        self.created = created
-        self.usual = usual
-        self.waits: tuple[Wait, ...] = ()
-        #: When to look next, on the loop's clock; None while a look is under way.
-        self.due: float | None = None
-        self.failures = 0
-        #: Whether the last answer was a 401.
-        self.refused = False
-        #: Whether the project itself was seen, which tells its age and type.
-        self.seen = False
-        #: The status that the waits were told last; None to tell them whatever the next look finds.
-        self.told: str | None = None
-
-    def learn(self, project: Mapping[str, Any], now: float) -> None:
-        """Take the age and the usual duration from the project itself."""
-        self.failures = 0
-        self.refused = False
-        if self.seen:
-            return
-        self.seen = True
-        created = created_at(project)
-        if created is not None and now - OLDEST <= created <= now:
-            self.created = created
-        if self.usual is None:
-            self.usual = usual_seconds(self.kind, project.get("type"))
-
-    def delay(self, look: Look, now: float) -> float:
-        """Return the seconds until the next look: the soonest that one of the waits wants."""
-        return min(self._delay_for(wait, look, now) for wait in self.waits)
-
-    def _delay_for(self, wait: Wait, look: Look, now: float) -> float:
-        left = wait.deadline - now
-        delay = next_delay(
-            self.kind, self.usual, now - self.created, left, random.random(), poll_interval=wait.poll_interval
-        )
-        if look.blip is None:
-            return delay
-        return before_deadline(backoff(delay, self.failures, look.retry_after), left)
-
-
-# ------------------------------------------------------------------------------------------ the poller
 
 
 class Poller:
@@ -180,8 +50,8 @@ class Poller:
     def __init__(self, read_settings: ReadSettings) -> None:
         self._read_settings = read_settings
         self._loop = asyncio.get_running_loop()
-        self._watches: dict[tuple[str, str], _Watch] = {}
-        self._heap: list[tuple[float, int, _Watch]] = []
+        self._watches: dict[tuple[str, str], Watch] = {}
+        self._heap: list[tuple[float, int, Watch]] = []
         self._order = itertools.count()
         self._users = 0
         self._sooner = asyncio.Event()
@@ -242,7 +112,7 @@ class Poller:
         watch = self._watches.get(key)
         if watch is None:
             created = now if wait.submitted_at is None else min(wait.submitted_at, now)
-            watch = self._watches[key] = _Watch(wait.kind, project_id, created, wait.usual)
+            watch = self._watches[key] = Watch(wait.kind, project_id, created, wait.usual)
             watch.waits = (wait,)
             first = 0.0 if wait.submitted_at is None else watch.delay(Look(), now)
             self._plan(watch, first)
@@ -260,19 +130,19 @@ class Poller:
         if not watch.waits:
             self._forget(watch)
 
-    def _forget(self, watch: _Watch) -> None:
+    def _forget(self, watch: Watch) -> None:
         watch.waits = ()
         if self._watches.get((watch.kind, watch.project_id)) is watch:
             del self._watches[watch.kind, watch.project_id]
 
-    def _plan(self, watch: _Watch, delay: float) -> None:
+    def _plan(self, watch: Watch, delay: float) -> None:
         """Plan a look; the heap's older entry for it, if any, is void from now on."""
         watch.due = self._loop.time() + delay
         heapq.heappush(self._heap, (watch.due, next(self._order), watch))
         if self._heap[0][2] is watch:
             self._sooner.set()
 
-    async def _next_due(self) -> _Watch:
+    async def _next_due(self) -> Watch:
         """Wait until a look is due and take it; one worker at a time waits here."""
         async with self._next_in_line:
             while True:
@@ -306,7 +176,7 @@ class Poller:
                 if watch.waits:
                     self._plan(watch, BACKOFF_CAP)
 
-    async def _look(self, watch: _Watch) -> Look:
+    async def _look(self, watch: Watch) -> Look:
         request = watch.request
         while True:
             sender, asked_at = self._sender, self._loop.time()
@@ -333,7 +203,7 @@ class Poller:
             if not await self._reread_after(sender, asked_at):
                 return look
 
-    def _take(self, watch: _Watch, look: Look) -> None:
+    def _take(self, watch: Watch, look: Look) -> None:
         """Tell the waits, and plan the next look or forget the project."""
         now = time.time()
         status = None
@@ -408,15 +278,3 @@ class Poller:
         for sender in senders:
             if sender is not None:
                 await sender.close()
-
-
-def delay_after(wait: Wait, project_id: str, look: Look) -> float:
-    """Return the seconds until the next look at a project that one look found unfinished."""
-    now = time.time()
-    watch = _Watch(wait.kind, project_id, now, wait.usual)
-    watch.waits = (wait,)
-    if look.project is not None:
-        watch.learn(look.project, now)
-    elif look.blip is not None:
-        watch.failures = 1
-    return watch.delay(look, now)

@@ -201,8 +201,8 @@ class MagicHourProjectSensor(BaseSensorOperator):
 
     def poke(self, context: Context) -> bool | PokeReturnValue:
         """Look once; the projects are the value when all are finished."""
-        from airflow_provider_magichour.polling import Wait
         from airflow_provider_magichour.waiting import look_once
+        from airflow_provider_magichour.watches import Wait
 
         ids = self._ids()
         MagicHourProjectLink.push(context, self.kind, ids[0])

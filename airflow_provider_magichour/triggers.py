@@ -13,9 +13,9 @@ from airflow_provider_magichour import exceptions
 from airflow_provider_magichour.arguments import check_seconds, check_some_ids
 from airflow_provider_magichour.connections import get_settings_async
 from airflow_provider_magichour.exceptions import MagicHourError
-from airflow_provider_magichour.polling import Wait
 from airflow_provider_magichour.tools import check_kind
 from airflow_provider_magichour.waiting import OUTCOMES, wait_for_outcomes
+from airflow_provider_magichour.watches import Wait
 
 #: No event comes sooner after the trigger's start. Up to 3.3 at least, Airflow fails a task that is resumed
 #: before the scheduler has noticed that its worker went away (apache/airflow#72716).

@@ -21,8 +21,9 @@ from airflow_provider_magichour.exceptions import (
     MagicHourTimeoutError,
 )
 from airflow_provider_magichour.looks import Look, look_at_all
-from airflow_provider_magichour.polling import Poller, Wait, delay_after
+from airflow_provider_magichour.polling import Poller
 from airflow_provider_magichour.schedule import created_at
+from airflow_provider_magichour.watches import Wait, delay_after
 
 if TYPE_CHECKING:
     from airflow_provider_magichour.polling import ReadSettings

@@ -12,8 +12,9 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from airflow_provider_magichour.polling import Poller, Wait
+from airflow_provider_magichour.polling import Poller
 from airflow_provider_magichour.transport import Settings
+from airflow_provider_magichour.watches import Wait
 from benchmarks.load_server import KEY, LoadServer, load_server, project_id
 
 LOOKS, ROUNDS, SIDE_BY_SIDE = 2500, 7, 16

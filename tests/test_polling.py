@@ -1,4 +1,4 @@
-"""The schedule, the judgement of answers, and the poller that all waits of a connection share."""
+"""The poller that all waits of a connection share."""
 
 from __future__ import annotations
 
@@ -7,9 +7,7 @@ import dataclasses
 import itertools
 import json
 import logging
-import math
 import random
-import statistics
 import threading
 import time
 from collections import Counter
@@ -17,160 +15,19 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from airflow_provider_magichour import api, transport
 from airflow_provider_magichour import exceptions as errors
-from airflow_provider_magichour.looks import Look, judge
-from airflow_provider_magichour.polling import Poller, Wait, next_delay
-from airflow_provider_magichour.schedule import (
-    BACKOFF_CAP,
-    CAP,
-    EARLY_CAP,
-    FLOOR,
-    OLD_CAP,
-    backoff,
-    created_at,
-)
-from airflow_provider_magichour.tools import KINDS, TOOLS
+from airflow_provider_magichour.polling import Poller
+from airflow_provider_magichour.schedule import OLD_CAP
 from airflow_provider_magichour.transport import Settings
 from airflow_provider_magichour.waiting import wait_for_finished, wait_for_outcomes
+from airflow_provider_magichour.watches import Wait
 from benchmarks.load_server import KEY as LOAD_KEY
 from benchmarks.load_server import load_server, project_id
 from tests.support.clock import run_in_own_time
 from tests.support.projects import KEY, Projects, project
 from tests.support.scripted_server import Reply, scripted_server
-
-kinds = st.sampled_from(KINDS)
-seconds = st.floats(0, 1e7)
-usual = st.none() | st.floats(1, 5000)
-draws = st.floats(0, 1)
-
-# ------------------------------------------------------------------------------------------ schedule
-
-
-@given(kinds, usual, st.floats(-1e12, 1e12), st.floats(0, 1e7), draws, st.none() | st.floats(0.01, 1e5))
-def test_no_look_comes_after_the_deadline(
-    kind: str, usual: float | None, age: float, left: float, draw: float, fixed: float | None
-) -> None:
-    delay = next_delay(kind, usual, age, left, draw, poll_interval=fixed)
-    assert 0 <= delay <= left
-    assert delay < left or left <= 2 or delay == fixed == left
-
-
-@given(kinds, usual, st.floats(-1e12, 1e12), draws)
-def test_the_interval_has_a_floor_and_an_upper_end(
-    kind: str, usual: float | None, age: float, draw: float
-) -> None:
-    delay = next_delay(kind, usual, age, math.inf, draw)
-    assert FLOOR <= delay <= max(EARLY_CAP, OLD_CAP) * 1.05
-    if usual is None and 0 <= age < 900:
-        assert delay <= CAP * 1.05 < 10
-
-
-@given(kinds, usual, st.floats(0, 1e6), st.floats(0, 1e6), draws)
-def test_the_interval_grows_with_age_once_a_finish_is_likely(
-    kind: str, usual: float | None, age: float, older: float, draw: float
-) -> None:
-    base = (usual or 0) * 0.35
-    young = next_delay(kind, usual, base + age, math.inf, draw)
-    assert next_delay(kind, usual, base + age + older, math.inf, draw) >= young
-
-
-@given(kinds, usual, st.floats(1, 1e5), st.randoms(use_true_random=False))
-def test_the_number_of_looks_is_bounded(
-    kind: str, usual: float | None, lasts: float, source: random.Random
-) -> None:
-    age, looks = 0.0, 0
-    while age < lasts:
-        age += next_delay(kind, usual, age, lasts - age, source.random())
-        looks += 1
-    assert looks <= 3 + min(lasts, 1000) / 2.3 + max(lasts - 1000, 0) / 8
-
-
-@given(kinds, usual, seconds, draws, st.floats(0.01, 1e5))
-def test_a_fixed_interval_is_kept(
-    kind: str, usual: float | None, age: float, draw: float, fixed: float
-) -> None:
-    assert next_delay(kind, usual, age, math.inf, draw, poll_interval=fixed) == fixed
-
-
-@given(st.floats(0.01, 200), st.integers(1, 10_000), st.none() | st.floats(0, 1e9))
-def test_failed_looks_pause_longer_and_longer(delay: float, failures: int, asked: float | None) -> None:
-    pause = backoff(delay, failures, asked)
-    assert pause >= (asked or 0)
-    assert delay <= pause <= max(delay, BACKOFF_CAP, asked or 0)
-    assert backoff(delay, failures + 1, asked) >= pause
-
-
-@pytest.mark.parametrize(
-    ("value", "seconds"),
-    [
-        ("2026-11-21T10:00:00.000Z", 1795255200.0),
-        ("2026-11-21T10:00:00", 1795255200.0),
-        ("2026-11-21T12:00:00+02:00", 1795255200.0),
-        ("yesterday", None),
-        ("", None),
-        (None, None),
-        (1795255200, None),
-        ("2026-13-01T00:00:00Z", None),
-        ("9" * 400, None),
-    ],
-)
-def test_reads_when_a_project_was_made(value: object, seconds: float | None) -> None:
-    assert created_at({"created_at": value}) == seconds
-
-
-def looks_and_lateness(known: bool, each: int = 300) -> tuple[float, list[float], list[float]]:
-    """Return looks against a fixed 5 s, lateness, and lateness against 4 % of the duration or 1 s."""
-    source = random.Random(3)
-    ours = fixed = 0
-    late, share = [], []
-    for tool in TOOLS.values():
-        if tool.usual_seconds is None:
-            continue
-        for _ in range(each):
-            lasts = tool.usual_seconds * math.exp(0.5 * source.gauss(0, 1))
-            age, looks = 0.0, 1  # the first look comes at once
-            while age < lasts:
-                seen = tool.usual_seconds if known else None
-                age += next_delay(tool.kind, seen, age, math.inf, source.random())
-                looks += 1
-            ours += looks
-            fixed += 1 + math.ceil(lasts / 5)
-            late.append(age - lasts)
-            share.append((age - lasts) / max(0.04 * lasts, 1))
-    return ours / fixed, sorted(late), sorted(share)
-
-
-@pytest.mark.parametrize(("known", "bar"), [(True, 0.5), (False, 0.65)])
-def test_few_looks_and_little_lateness(known: bool, bar: float) -> None:
-    ratio, late, share = looks_and_lateness(known)
-    assert ratio <= bar
-    assert statistics.median(share) <= 1
-    assert late[int(len(late) * 0.99)] <= 10
-
-
-# ------------------------------------------------------------------------------------------ judgement
-
-
-@given(st.binary(max_size=200), st.sampled_from([200, 201, 204, 302, 400, 422, 429, 500, 503]))
-def test_no_answer_ends_a_wait_that_is_not_its_project(body: bytes, status: int) -> None:
-    request = api.get_project("image", "p1")
-    look = judge(request, api.Response(status, {}, body))
-    assert look.error is None
-    assert look.outcome is None
-    assert isinstance(look.blip, errors.MagicHourError)
-
-
-@given(st.dictionaries(st.text(max_size=5), st.integers()), st.sampled_from(["queued", "rendering", "new!"]))
-def test_unknown_fields_and_statuses_pass_through(more: dict[str, int], status: str) -> None:
-    request = api.get_project("image", "p1")
-    said = {**more, "id": "p1", "status": status, "enabled": True}
-    look = judge(request, api.Response(200, {}, json.dumps(said).encode()))
-    assert look == Look(project=said)
-
 
 # ------------------------------------------------------------------------------ the poller, in no time
 

@@ -1,0 +1,29 @@
+"""What an answer means for a wait."""
+
+from __future__ import annotations
+
+import json
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from airflow_provider_magichour import api
+from airflow_provider_magichour import exceptions as errors
+from airflow_provider_magichour.looks import Look, judge
+
+
+@given(st.binary(max_size=200), st.sampled_from([200, 201, 204, 302, 400, 422, 429, 500, 503]))
+def test_no_answer_ends_a_wait_that_is_not_its_project(body: bytes, status: int) -> None:
+    request = api.get_project("image", "p1")
+    look = judge(request, api.Response(status, {}, body))
+    assert look.error is None
+    assert look.outcome is None
+    assert isinstance(look.blip, errors.MagicHourError)
+
+
+@given(st.dictionaries(st.text(max_size=5), st.integers()), st.sampled_from(["queued", "rendering", "new!"]))
+def test_unknown_fields_and_statuses_pass_through(more: dict[str, int], status: str) -> None:
+    request = api.get_project("image", "p1")
+    said = {**more, "id": "p1", "status": status, "enabled": True}
+    look = judge(request, api.Response(200, {}, json.dumps(said).encode()))
+    assert look == Look(project=said)
