@@ -1,0 +1,117 @@
+"""The Airflow connection to Magic Hour: what every call of its API goes over."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, cast
+
+from airflow.providers.common.compat.sdk import BaseHook
+
+from airflow_provider_magichour import api
+from airflow_provider_magichour.connections import get_settings
+from airflow_provider_magichour.exceptions import MagicHourAuthenticationError, MagicHourError
+
+if TYPE_CHECKING:
+    import requests
+
+    from airflow_provider_magichour.transport import Sender, Settings
+
+
+class MagicHourBaseHook(BaseHook):
+    """
+    Send any call over an Airflow connection.
+
+    :param magichour_conn_id: the connection.
+    """
+
+    conn_name_attr = "magichour_conn_id"
+    default_conn_name = "magichour_default"
+    conn_type = "magichour"
+    hook_name = "Magic Hour"
+
+    def __init__(self, magichour_conn_id: str = default_conn_name) -> None:
+        super().__init__()
+        self.magichour_conn_id = magichour_conn_id
+
+    @classmethod
+    def get_ui_field_behaviour(cls) -> dict[str, Any]:
+        """Describe the connection form for Airflow 2.11 to 3.1; newer ones read the provider's metadata."""
+        from airflow_provider_magichour import get_provider_info
+
+        behaviour = get_provider_info()["connection-types"][0]["ui-field-behaviour"]
+        return {
+            "hidden_fields": behaviour["hidden-fields"],
+            "relabeling": behaviour["relabeling"],
+            "placeholders": behaviour["placeholders"],
+        }
+
+    @cached_property
+    def settings(self) -> Settings:
+        """
+        Read the connection.
+
+        :raises MagicHourConnectionNotFoundError: if there is no such connection.
+        :raises MagicHourArgumentError: if the connection's key, host or extra is not usable.
+        """
+        return get_settings(self.magichour_conn_id)
+
+    @cached_property
+    def _sender(self) -> Sender:
+        from airflow_provider_magichour.transport import Sender
+
+        return Sender(self.settings)
+
+    def get_conn(self) -> requests.Session:
+        """Return the pooled session; it signs what goes to the API, and nothing else."""
+        return self._sender.session
+
+    def test_connection(self) -> tuple[bool, str]:
+        """Ask for the account, once, and say what came of it."""
+        from airflow_provider_magichour.transport import Sender
+
+        try:
+            account = Sender(dataclasses.replace(self.settings, max_attempts=1)).send(api.get_account())
+        except MagicHourAuthenticationError as error:
+            return False, f"Magic Hour does not know this API key: {error.advice}"
+        except MagicHourError as error:
+            return False, str(error)
+        if not isinstance(account, Mapping) or "credits" not in account:
+            return False, f"{self.settings.base_url} answered, but not as Magic Hour does: check the host"
+        plan = account.get("tier") or "unknown"
+        return True, f"Connected to Magic Hour: {account['credits']} credits left, plan {plan}"
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        json: Any = None,
+        params: Mapping[str, str | int | float] | None = None,
+    ) -> Any:
+        """
+        Make any other call of the API, with the same authentication, retries and errors.
+
+        POST and PATCH are taken for calls that may cost credits: they are sent again only where they
+        were certainly not accepted.
+
+        :param method: the HTTP method.
+        :param path: the path below the base URL, such as ``/v1/saved-items``.
+        :param json: the body.
+        :param params: the query.
+        """
+        return self._sender.send(api.custom(method, path, json, params))
+
+    def send_all(self, calls: Iterable[api.Request]) -> list[Any]:
+        """
+        Send calls that may be repeated side by side, at the connection's rate.
+
+        :return: in their order, what the API answered to each, or the :class:`MagicHourError`.
+        """
+        from airflow_provider_magichour.transport import send_all
+
+        return send_all(self.settings, calls, self._sender.throttle)
+
+    def get_account(self) -> dict[str, Any]:
+        """Return the account: ``credits``, ``email``, ``id``, ``subscription`` and ``tier``."""
+        return cast("dict[str, Any]", self._sender.send(api.get_account()))
