@@ -15,20 +15,28 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-#: Marks every process started here, and whatever those start in their turn.
+#: Mark every process started here, and whatever those start in their turn: by set, and by name in it.
 MARK = "LOCAL_PROCESSES_MARK"
+NAME_MARK = "LOCAL_PROCESSES_NAME"
 
 # Runs first in each child. A parent that is killed outright cannot end its children, so the kernel is
 # asked to (Linux). A small program of its own, because code between fork and exec (preexec_fn) may hang
-# where the parent has threads.
+# where the parent has threads. The user comes before that: changing it makes the kernel forget. Another
+# user may be unable to read our Python: all is imported first, warnings for execvp.
 _LAUNCHER = """
-import ctypes, os, signal, sys
+import ctypes, os, pwd, signal, sys, warnings
+if sys.argv[2]:
+    user = pwd.getpwnam(sys.argv[2])
+    os.setgroups([])
+    os.setgid(user.pw_gid)
+    os.setuid(user.pw_uid)
+    os.chdir("/")
 if sys.platform == "linux":
     ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
     if os.getppid() != int(sys.argv[1]):
         sys.exit("the process that started this one is gone")
 signal.signal(signal.SIGINT, signal.default_int_handler)
-os.execvp(sys.argv[2], sys.argv[2:])
+os.execvp(sys.argv[3], sys.argv[3:])
 """
 
 
@@ -67,21 +75,28 @@ class Processes:
     def __exit__(self, *args: object) -> None:
         self.stop_all()
 
-    def start(self, name: str, command: Sequence[str], env: Mapping[str, str] | None = None) -> int:
-        """Start a program and return its process id."""
+    def start(
+        self, name: str, command: Sequence[str], env: Mapping[str, str] | None = None, *, user: str = ""
+    ) -> int:
+        """
+        Start a program and return its process id.
+
+        :param env: what to add to the environment.
+        :param user: whose process it shall be, for programs that refuse to run as root; ours if empty.
+        """
         if self.is_running(name):
             raise ProcessError(f"{name} is running already")
         atexit.unregister(self.stop_all)
         atexit.register(self.stop_all)
         self.log_folder.mkdir(parents=True, exist_ok=True)
-        launch = [sys.executable, "-I", "-S", "-c", _LAUNCHER, str(os.getpid()), *command]
+        launch = [sys.executable, "-I", "-S", "-c", _LAUNCHER, str(os.getpid()), user, *command]
         with self.log_path(name).open("ab") as log:
             self._running[name] = subprocess.Popen(  # noqa: S603  # the caller's own command
                 launch,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env={**self.env, **(env or {})},
+                env={**self.env, **(env or {}), NAME_MARK: name},
                 start_new_session=True,
             )
         return self._running[name].pid
@@ -100,7 +115,7 @@ class Processes:
 
     def kill(self, name: str, sig: int = signal.SIGKILL, timeout: float = 60) -> None:
         """
-        Send a signal to a program; where that is SIGKILL, to its process group, as a lost machine would.
+        Send a signal to a program; SIGKILL also to all that it started, as a lost machine would.
 
         :param timeout: how many seconds it may take to end.
         :raises ProcessError: if it goes on running.
@@ -115,6 +130,8 @@ class Processes:
             process.wait(timeout)
         except subprocess.TimeoutExpired:
             raise ProcessError(f"{name} did not end within {timeout:.0f} s of signal {sig}") from None
+        if sig == signal.SIGKILL:  # the group first: the parents of what left it must not see it die
+            self._kill_marked(name)
 
     def stop_all(self, grace: float = 8) -> None:
         """
@@ -147,15 +164,21 @@ class Processes:
         path = self.log_path(name)
         return path.read_text(errors="replace") if path.exists() else ""
 
-    def marked_pids(self) -> list[int]:
-        """Return every living process that was started here, directly or not (Linux; else none)."""
-        wanted = f"{MARK}={self.mark}".encode()
-        return [pid for pid, environment in _environments() if wanted in environment.split(b"\0")]
+    def marked_pids(self, name: str | None = None) -> list[int]:
+        """
+        Return every living process that was started here, directly or not (Linux; else none).
 
-    def _kill_marked(self) -> None:
+        :param name: only those of this program.
+        """
+        wanted = {f"{MARK}={self.mark}".encode()}
+        if name is not None:
+            wanted.add(f"{NAME_MARK}={name}".encode())
+        return [pid for pid, environment in _environments() if wanted <= set(environment.split(b"\0"))]
+
+    def _kill_marked(self, name: str | None = None) -> None:
         # A task runs in a process group of its own, and its parent may be dead already.
         for _ in range(50):
-            pids = self.marked_pids()
+            pids = self.marked_pids(name)
             if not pids:
                 return
             for pid in pids:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 
 from scripts.processes import ProcessError, Processes, free_port
@@ -89,6 +91,42 @@ def test_a_killed_program_can_be_started_again(processes: Processes) -> None:
         assert processes.exit_code("sleep") == -signal.SIGKILL
         assert processes.start("sleep", SLEEP) != first
         assert processes.is_running("sleep")
+
+
+def test_a_killed_program_takes_its_runaway_child_along(processes: Processes) -> None:
+    with processes:
+        for name in ("parent", "other"):
+            processes.start(name, PARENT)
+        wait_until(lambda: all(processes.log_text(each).count("ready") == 2 for each in ("parent", "other")))
+        killed, left = processes.marked_pids("parent"), processes.marked_pids("other")
+        assert len(killed) == len(left) == 2
+        processes.kill("parent")
+        wait_until(lambda: not any(is_alive(pid) for pid in killed))
+        assert all(is_alive(pid) for pid in left)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
+def test_another_users_program(tmp_path: Path) -> None:
+    nobody = pwd.getpwnam("nobody")
+    script = """
+import os, sys, time
+from pathlib import Path
+from scripts.processes import Processes
+with Processes(Path(sys.argv[1]), os.environ) as processes:
+    print(processes.start("sleep", ["sleep", "600"], user="nobody"), flush=True)
+    time.sleep(600)
+"""
+    command = [sys.executable, "-c", script, str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as owner:
+        assert owner.stdout is not None
+        process = psutil.Process(int(owner.stdout.readline()))
+        try:
+            wait_until(lambda: process.name() == "sleep")
+            assert set(process.uids()) == {nobody.pw_uid}
+            assert set(process.gids()) == {nobody.pw_gid}
+        finally:
+            owner.kill()
+    wait_until(lambda: not is_alive(process.pid))  # the kernel ends it, as it does ours
 
 
 @pytest.mark.parametrize("sig", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
