@@ -31,6 +31,8 @@ signed URLs, which answers 400 to whoever shows the key there, and counts it (``
 ``POST /projects/{id}/webhook`` ``{event}`` ``send_event(id, event)``      send its webhook again
 ``PUT /webhooks``, ``DELETE /webhooks``     ``send_webhooks(url, secret)`` where webhooks go
 ..                                          ``offline()``                  nothing listens, for a while
+..                                          ``replace_api_key(new)``       the old key is refused
+..                                          ``digests(id)``                sha256 of its outputs, by name
 ==========================================  =============================  ===============================
 
 **A fault** is an object with these fields, all optional. The first rule that matches a request, and is not

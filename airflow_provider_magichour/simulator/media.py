@@ -107,6 +107,14 @@ class Content:
             self._tail = struct.pack(">I", checksum) + end
 
 
+def digest(media: Media) -> str:
+    """Return the sha256 of an output's bytes."""
+    content, found = Content(media), hashlib.sha256()
+    for piece in content.read(0, content.size):
+        found.update(piece)
+    return found.hexdigest()
+
+
 class MediaCache:
     """Draws each output when it is first asked for, and keeps the latest; belongs to one event loop."""
 

@@ -19,6 +19,7 @@ from airflow_provider_magichour.simulator import api_host, files_host
 from airflow_provider_magichour.simulator.control import Control
 from airflow_provider_magichour.simulator.faults import Call, Faults, Outcome, Rule
 from airflow_provider_magichour.simulator.front import TRANSPORT, App, Front, Receive, Recorder, Scope, Send
+from airflow_provider_magichour.simulator.media import digest
 from airflow_provider_magichour.simulator.settings import Settings
 from airflow_provider_magichour.simulator.signing import Signer
 from airflow_provider_magichour.simulator.webhooks import Webhooks, WebhookTarget
@@ -49,11 +50,10 @@ class Simulator:
     """
 
     def __init__(self, **settings: Any) -> None:
-        self.settings = Settings(**settings)
         self._signer = Signer()
         self._recorder = Recorder()
+        self._world = World(Settings(**settings), self._signer)
         self._faults = Faults(self.settings.seed)
-        self._world = World(self.settings, self._signer)
         self._webhooks = Webhooks(self._world, _webhook_target(self.settings), self.settings.seed)
         self._control = Control(self._world, self._recorder, self._faults, self._webhooks)
         self._thread: threading.Thread | None = None
@@ -64,6 +64,11 @@ class Simulator:
         self._ports = (0, 0)
 
     # -------------------------------------------------------------------------------------- where it is
+
+    @property
+    def settings(self) -> Settings:
+        """Return how it behaves."""
+        return self._world.settings
 
     @property
     def url(self) -> str:
@@ -268,6 +273,23 @@ class Simulator:
         """
         outcome = Outcome.model_validate({"status": status, "code": code, "message": message})
         return self._in_loop(lambda: self._control.end(project_id, outcome))
+
+    def replace_api_key(self, new: str) -> None:
+        """
+        Replace the API key, as its owner does at Magic Hour: the old one is refused from now on.
+
+        :param new: the account's new key.
+        """
+        self._in_loop(lambda: self._world.replace_api_key(new))
+
+    def digests(self, project_id: str) -> dict[str, str]:
+        """
+        Return the sha256 of each of a project's outputs by name, also when it was deleted.
+
+        :raises KeyError: if there is no such project.
+        """
+        names, outputs = self._in_loop(lambda: self._world.outputs(project_id))
+        return {name: digest(media) for name, media in zip(names, outputs, strict=True)}
 
     def send_webhooks(self, url: str, secret: str, **options: Any) -> None:
         """

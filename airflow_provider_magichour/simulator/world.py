@@ -7,7 +7,7 @@ import random
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -123,6 +123,13 @@ class World:
         self.media: dict[tuple[str, int], Media] = {}
         self.created: dict[str, int] = {}
 
+    def replace_api_key(self, new: str) -> None:
+        """Give the first account another key."""
+        account = self.accounts.pop(self.settings.api_key)
+        account.api_key = new
+        self.accounts[new] = account
+        self.settings = replace(self.settings, api_key=new)
+
     def new_id(self) -> str:
         """Return a new id, shaped like Magic Hour's."""
         return "cm" + "".join(self._random.choices("abcdefghijklmnopqrstuvwxyz0123456789", k=23))
@@ -231,6 +238,11 @@ class World:
     def _tell(self, event: str, project: Project) -> None:
         for listener in self.listeners:
             listener(event, project)
+
+    def outputs(self, project_id: str) -> tuple[list[str], list[Media]]:
+        """Return the names of a project's outputs and the outputs, which outlive its deletion here."""
+        project = self.projects[project_id]
+        return list(project.names), list(project.outputs)
 
     def look(self, project: Project) -> None:
         """Count a look at a project; one with scripted statuses takes its next step."""

@@ -84,6 +84,18 @@ def test_no_path_is_too_odd(running: Simulator, path: str) -> None:
     assert answer.status_code in {404, 400}
 
 
+def test_a_replaced_key_is_refused_and_the_account_stays() -> None:
+    with Simulator(duration=0) as magichour:
+        old, project_id = magichour.api_key, create(magichour)
+        magichour.replace_api_key("mhk_new")
+        with session(magichour, old) as http:
+            assert http.get(f"{magichour.url}/v1/image-projects/{project_id}").status_code == 401
+        assert magichour.api_key == "mhk_new"
+        assert get(magichour, "image", project_id)["id"] == project_id
+        magichour.reset()
+        assert magichour.state()["credits"] == 100_000
+
+
 def test_rate_limit() -> None:
     with Simulator(rate_limit=5) as magichour, session(magichour) as http:
         answers = [http.get(f"{magichour.url}/v1/account") for _ in range(12)]

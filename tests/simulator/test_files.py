@@ -212,6 +212,20 @@ def test_faces_and_saved_items_can_be_downloaded(magichour: Simulator) -> None:
         assert _get(one).status_code == 200
 
 
+@pytest.mark.parametrize("padding", [None, 300_000])
+def test_digests_outlive_the_deletion(padding: int | None) -> None:
+    with Simulator(duration=0, output_bytes=padding) as magichour:
+        project = make(magichour, image_count=2)
+        served = [
+            hashlib.sha256(requests.get(one["url"], timeout=10).content) for one in project["downloads"]
+        ]
+        with session(magichour) as http:
+            http.delete(f"{magichour.url}/v1/image-projects/{project['id']}").raise_for_status()
+        assert magichour.digests(project["id"]) == {
+            f"output-{number}.png": digest.hexdigest() for number, digest in enumerate(served)
+        }
+
+
 def test_counts_downloads(magichour: Simulator) -> None:
     project_id = create(magichour)
     project = make(magichour)
