@@ -1,0 +1,227 @@
+"""What must hold after the fire, whatever burnt: each promise is a line of the table at the end."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from airflow_provider_magichour.receipts import FILE_NAME
+from airflow_provider_magichour.simulator import Simulator
+from scripts.local_airflow import LocalAirflow
+from tests.distributed.load import Job, Load, Run
+
+#: What the error of an uncertain submit sends its reader to.
+LIBRARY = "https://magichour.ai/my-library"
+_POSITION = re.compile(r"body\[(\d+)\]")
+#: What asyncio and aiohttp say of what was not closed.
+_LEAKS = ("Unclosed client session", "Unclosed connector", "Task was destroyed but it is pending")
+
+
+@dataclass
+class Promise:
+    """
+    A promise and what came of it.
+
+    :param name: what was promised.
+    :param found: what was looked at, in numbers.
+    :param broken: each case in which it was not kept.
+    """
+
+    name: str
+    found: str
+    broken: list[str] = field(default_factory=list)
+
+    @property
+    def kept(self) -> bool:
+        """Tell whether it was kept everywhere."""
+        return not self.broken
+
+
+@dataclass
+class Saved:
+    """
+    What a project's receipt says and where it is.
+
+    :param folder: the project's folder.
+    :param receipt: the receipt.
+    """
+
+    folder: Path
+    receipt: Mapping[str, Any]
+
+
+def saved_projects(folder: Path) -> dict[str, Saved]:
+    """Return the projects that have a receipt below a destination, by their ids."""
+    paths = folder.glob(f"*/{FILE_NAME}")
+    return {path.parent.name: Saved(path.parent, json.loads(path.read_text())) for path in paths}
+
+
+# -------------------------------------------------------------------------------------- paid, and what for
+
+
+@dataclass
+class Accounts:
+    """
+    Who paid for what, and what became of it.
+
+    :param projects: what Magic Hour remembers, by id.
+    :param saved: what has a receipt.
+    :param uncertain: the jobs whose task says that nobody knows whether they were accepted.
+    """
+
+    projects: Mapping[str, Mapping[str, Any]]
+    saved: Mapping[str, Saved]
+    uncertain: set[str]
+
+    def ids(self, job: Job) -> list[str]:
+        """Return the projects that were made for a job."""
+        return [one for one, project in self.projects.items() if project["name"] == job.name]
+
+
+def uncertain_jobs(airflow: LocalAirflow, run: Run) -> set[str]:
+    """Return the names of a run's jobs that its tasks reported as uncertain, by their logs."""
+    found: set[str] = set()
+    if not run.jobs:
+        return found
+    for task in airflow.task_instances(run.dag_id, run.run_id):
+        if task["task_id"] != "make" or task["state"] != "failed":
+            continue
+        log = airflow.task_log(run.dag_id, run.run_id, "make", map_index=task["map_index"])
+        for line in log.splitlines():
+            if LIBRARY not in line:
+                continue
+            if run.mapped:
+                found.add(run.jobs[task["map_index"]].name)
+            else:
+                found.update(run.jobs[int(number)].name for number in _POSITION.findall(line))
+    return found
+
+
+def paid_once(load: Load, accounts: Accounts) -> Promise:
+    """Each intended project was accepted once, but for those that were reported as uncertain."""
+    count = Counter(project["name"] for project in accounts.projects.values())
+    uncertain = [job for job in load.jobs if job.name in accounts.uncertain]
+    promise = Promise(
+        "exactly one accepted POST per intended project",
+        f"{len(load.jobs) - len(uncertain)} of {len(load.jobs)} once; {len(uncertain)} reported "
+        f"as uncertain, of which {sum(count[job.name] for job in uncertain)} had been accepted",
+    )
+    for job in load.jobs:
+        if count[job.name] > 1:
+            promise.broken.append(f"{job.name} was paid for {count[job.name]} times")
+        if not count[job.name] and job.name not in accounts.uncertain:
+            promise.broken.append(f"{job.name} was never made, and nothing says so")
+    for name in count.keys() - {job.name for job in load.jobs} - {"endless"}:
+        promise.broken.append(f"{name} was made, and nobody wanted it")
+    return promise
+
+
+def right_ends(runs: Sequence[Run], accounts: Accounts) -> Promise:
+    """Each DAG run ended as it should: failed only where a submit is uncertain, or where that was the aim."""
+    promise = Promise("every DAG run in its right end state", "")
+    for run in runs:
+        expected = run.right_end
+        unsure = any(job.name in accounts.uncertain for job in run.jobs)
+        if unsure and not run.goes_on:
+            expected = "failed"  # a submit that is uncertain must not look like a success
+        if run.state != expected:
+            promise.broken.append(f"{run.dag_id} {run.run_id}: {run.state or 'unfinished'}, not {expected}")
+    ends = Counter(run.state or "unfinished" for run in runs)
+    promise.found = ", ".join(f"{number} {state}" for state, number in sorted(ends.items()))
+    return promise
+
+
+# ----------------------------------------------------------------------------------------------- the files
+
+
+def whole_files(load: Load, accounts: Accounts, simulator: Simulator) -> Promise:
+    """Each file of each project that is not uncertain is there, with the bytes that Magic Hour made."""
+    promise = Promise("every file whole by sha256", "")
+    files = 0
+    for job in load.jobs:
+        for project_id in accounts.ids(job):
+            saved = accounts.saved.get(project_id)
+            if saved is None:
+                if job.name not in accounts.uncertain:
+                    promise.broken.append(f"{job.name}: project {project_id} was not saved")
+                continue
+            there = {
+                path.name: hashlib.sha256(path.read_bytes()).hexdigest()
+                for path in saved.folder.iterdir()
+                if path.name != FILE_NAME
+            }
+            made = simulator.digests(project_id)
+            receipt = {Path(file["path"]).name: file["sha256"] for file in saved.receipt["files"]}
+            files += len(there)
+            if not there == made == receipt:
+                promise.broken.append(f"{job.name}: made {made}, stored {there}, receipt {receipt}")
+    promise.found = f"{files} files of {len(accounts.saved)} projects"
+    return promise
+
+
+def no_orphans(folder: Path) -> Promise:
+    """Nothing but files and receipts is left."""
+    known = [path for path in folder.rglob("*") if path.is_file()]
+    parts = [path for path in known if path.name.startswith(".") and path.name != FILE_NAME]
+    parts = [path for path in parts if ".magichour-index" not in path.parts] + list(folder.rglob("*.part"))
+    return Promise(
+        "no orphan part file",
+        f"{len(known)} files looked at",
+        [f"{path.relative_to(folder)} was left behind" for path in dict.fromkeys(parts)],
+    )
+
+
+def deleted_once(load: Load, accounts: Accounts, cleaned: Mapping[str, Any]) -> Promise:
+    """What was saved is deleted at Magic Hour, and nothing else is."""
+    promise = Promise("every due project deleted once, and nothing that was not saved", "")
+    wanted = {project_id for job in load.jobs for project_id in accounts.ids(job)}
+    deleted = {one for one in wanted if not accounts.projects[one]["enabled"]}
+    saved = accounts.saved.keys()
+    promise.broken += [f"project {one} was saved and is still there" for one in saved - deleted]
+    promise.broken += [f"project {one} was deleted and not saved" for one in deleted - saved]
+    promise.broken += [f"the last clean-up still found {one}" for one in cleaned["deleted"] + cleaned["kept"]]
+    calls = sum(accounts.projects[one]["deletes"] for one in deleted)
+    promise.found = f"{len(deleted)} of {len(saved)} deleted, by {calls} calls"
+    return promise
+
+
+# ------------------------------------------------------------------------------------------- the processes
+
+
+def open_sockets(airflow: LocalAirflow, simulator: Simulator) -> list[str]:
+    """Return the connections that the triggerers hold to Magic Hour."""
+    ports = {int(url.rsplit(":", 1)[1]) for url in (simulator.url, simulator.downloads_url)}
+    found = []
+    for name in airflow.components:
+        if not name.startswith("triggerer"):
+            continue
+        parent = psutil.Process(airflow.processes.pid(name))
+        for process in (parent, *parent.children(recursive=True)):
+            found += [
+                f"{name}: {connection.status} to port {connection.raddr.port}"
+                for connection in process.net_connections("tcp")
+                if connection.raddr and connection.raddr.port in ports
+            ]
+    return found
+
+
+def nothing_leaks(airflow: LocalAirflow, sockets: Sequence[str]) -> Promise:
+    """The triggerers hold no connection when nothing waits, and never complained of one."""
+    complaints = []
+    logs = [path for name in ("logs", "processes") for path in (airflow.home / name).rglob("*.log")]
+    for path in logs:
+        text = path.read_text(errors="replace")
+        complaints += [f"{path.relative_to(airflow.home)}: {leak}" for leak in _LEAKS if leak in text]
+    return Promise(
+        "no session or socket leak in the triggerers",
+        f"{len(sockets)} sockets to Magic Hour when idle; {len(logs)} logs",
+        [*sockets, *complaints],
+    )
