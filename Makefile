@@ -15,7 +15,7 @@ ENOUGH := $(if $(filter tests,$(TESTS)),--cov-fail-under 95)
 BENCHMARKS ?= files waiting webhooks
 
 .DEFAULT_GOAL := help
-.PHONY: help install test test-airflow test-browser lint bench docs demo airflow dist constraints clean
+.PHONY: help install test test-airflow test-distributed test-browser lint bench docs demo airflow dist constraints clean
 
 # A virtual environment does not survive being moved or copied to another folder: make it anew there.
 ifneq ("$(CURDIR)","$(shell cat $(STAMP) 2>/dev/null)")
@@ -23,7 +23,7 @@ ifneq ("$(CURDIR)","$(shell cat $(STAMP) 2>/dev/null)")
 endif
 
 help: ## List the targets.
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 install: $(STAMP) ## Make .venv with the package and all that is needed to work on it.
 
@@ -41,6 +41,9 @@ test: $(STAMP) ## Run the tests, with the coverage of branches. TESTS=... choose
 
 test-airflow: $(STAMP) ## Run the tests that kill the processes of a whole Airflow; about five minutes.
 	$(RUN) pytest -m real_airflow --durations 10 $(TESTS)
+
+test-distributed: $(STAMP) ## Set fire to a cluster: Celery, PostgreSQL, Redis; about ten minutes. ARGS=--full for all fires.
+	@$(RUN) tests.distributed $(ARGS)
 
 lint: $(STAMP) ## Check style and types.
 	$(RUN) ruff check

@@ -1,0 +1,119 @@
+"""Each promise of the cluster under fire notices when it is broken."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from airflow_provider_magichour.receipts import FILE_NAME
+from airflow_provider_magichour.simulator import Simulator
+from tests.distributed import promises
+from tests.distributed.load import AUDIO, IMAGE, SHARES, Job, Load, Run, make_elsewhere, plan
+from tests.distributed.promises import Accounts
+
+JOBS = [Job("one", IMAGE), Job("two", IMAGE)]
+LOAD = Load([Run("fire_list", JOBS)], [])
+
+
+def project(name: str, **changes: Any) -> Mapping[str, Any]:
+    return {"name": name, "enabled": True, "deletes": 0, **changes}
+
+
+def accounts(*names: str, uncertain: tuple[str, ...] = ()) -> Accounts:
+    """Return accounts in which each of these was accepted."""
+    projects = {f"id-{number}": project(name) for number, name in enumerate(names)}
+    return Accounts(projects, {}, set(uncertain))
+
+
+@pytest.mark.parametrize(
+    ("found", "broken"),
+    [
+        (accounts("one", "two"), []),
+        (accounts("one", "two", "endless"), []),
+        (accounts("one", uncertain=("two",)), []),
+        (accounts("one", "two", uncertain=("two",)), []),
+        (accounts("one", "two", "two"), ["two was paid for 2 times"]),
+        (accounts("one", "two", "two", uncertain=("two",)), ["two was paid for 2 times"]),
+        (accounts("one"), ["two was never made, and nothing says so"]),
+        (accounts("one", "two", "three"), ["three was made, and nobody wanted it"]),
+    ],
+)
+def test_paid_once(found: Accounts, broken: list[str]) -> None:
+    assert promises.paid_once(LOAD, found).broken == broken
+
+
+@pytest.mark.parametrize(
+    ("run", "uncertain", "kept"),
+    [
+        (Run("fire_list", JOBS, state="success"), (), True),
+        (Run("fire_list", JOBS, state="failed"), (), False),
+        (Run("fire_list", JOBS, state="running"), (), False),
+        (Run("fire_list", JOBS, state="failed"), ("one",), True),
+        (Run("fire_list", JOBS, state="success"), ("one",), False),
+        (Run("fire_steps_deferred", JOBS, state="success"), ("one",), True),
+        (Run("fire_deadline", right_end="failed", state="success"), (), False),
+    ],
+)
+def test_right_ends(run: Run, uncertain: tuple[str, ...], kept: bool) -> None:
+    assert promises.right_ends([run], accounts(uncertain=uncertain)).kept is kept
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Iterator[tuple[Simulator, Load, Path]]:
+    """A project that is complete and stored."""
+    from airflow_provider_magichour.hooks import MagicHourHook
+
+    with Simulator(duration=0) as simulator, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AIRFLOW_CONN_MAGICHOUR_DEFAULT", simulator.connection_uri)
+        (project_id,) = make_elsewhere(simulator, JOBS[:1])
+        MagicHourHook().download_project("image", project_id, str(tmp_path))
+        yield simulator, Load([Run("fire_list", JOBS[:1])], []), tmp_path / project_id
+
+
+def look(simulator: Simulator, folder: Path) -> Accounts:
+    return Accounts(simulator.state()["projects"], promises.saved_projects(folder.parent), set())
+
+
+def test_whole_files(saved: Any) -> None:
+    simulator, load, folder = saved
+    assert promises.whole_files(load, look(simulator, folder), simulator).kept
+    (folder / "output.png").write_bytes(b"half of it")
+    assert not promises.whole_files(load, look(simulator, folder), simulator).kept
+    (folder / "output.png").unlink()
+    assert not promises.whole_files(load, look(simulator, folder), simulator).kept
+    (folder / FILE_NAME).unlink()
+    assert "was not saved" in promises.whole_files(load, look(simulator, folder), simulator).broken[0]
+
+
+def test_deleted_once(saved: Any) -> None:
+    simulator, load, folder = saved
+    nothing: dict[str, list[str]] = {"deleted": [], "kept": []}
+    broken = promises.deleted_once(load, look(simulator, folder), nothing).broken
+    assert "was saved and is still there" in broken[0]
+    found = look(simulator, folder)
+    gone = {one: {**each, "enabled": False} for one, each in found.projects.items()}
+    assert promises.deleted_once(load, Accounts(gone, found.saved, set()), nothing).kept
+    assert (
+        "deleted and not saved" in promises.deleted_once(load, Accounts(gone, {}, set()), nothing).broken[0]
+    )
+    late = {"deleted": ["x"], "kept": []}
+    assert not promises.deleted_once(load, Accounts(gone, found.saved, set()), late).kept
+
+
+def test_no_orphans(saved: Any) -> None:
+    _, _, folder = saved
+    assert promises.no_orphans(folder.parent).kept
+    (folder / ".output.png.part").touch()
+    assert promises.no_orphans(folder.parent).broken == [f"{folder.name}/.output.png.part was left behind"]
+
+
+def test_a_load_has_as_many_projects_as_asked_for_each_with_its_name() -> None:
+    load = plan(200)
+    assert len({job.name for job in load.jobs}) == len(load.jobs) == 200
+    assert {run.dag_id for run in load.runs} | {"others"} == set(SHARES)
+    assert {job.tool for job in load.jobs} == {IMAGE, "text-to-video", AUDIO}
+    json.dumps([job.describe() for job in load.jobs])
