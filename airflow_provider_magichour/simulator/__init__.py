@@ -31,7 +31,8 @@ signed URLs, which answers 400 to whoever shows the key there, and counts it (``
 ``POST /projects/{id}/webhook`` ``{event}`` ``send_event(id, event)``      send its webhook again
 ``PUT /webhooks``, ``DELETE /webhooks``     ``send_webhooks(url, secret)`` where webhooks go
 ..                                          ``offline()``                  nothing listens, for a while
-..                                          ``replace_api_key(new)``       the old key is refused
+..                                          ``add_api_key(key)``           the account has another key
+..                                          ``revoke_api_key(key)``        a key is refused
 ..                                          ``digests(id)``                sha256 of its outputs, by name
 ==========================================  =============================  ===============================
 

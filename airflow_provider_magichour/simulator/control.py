@@ -72,8 +72,11 @@ class Control:
                 "most_open": recorder.most_connections,
             },
             "in_flight": {"now": recorder.in_flight, "most": recorder.most_in_flight},
-            "credits": world.accounts[world.settings.api_key].credits,
-            "accounts": [{"id": one.id, "credits": one.credits} for one in world.accounts.values()],
+            "credits": world.account.credits,
+            "accounts": [
+                {"id": one.id, "credits": one.credits}
+                for one in {id(each): each for each in world.accounts.values()}.values()
+            ],
             "uploads": {
                 upload["file_path"]: {name: value for name, value in upload.items() if name != "file_path"}
                 for upload in world.uploads.values()

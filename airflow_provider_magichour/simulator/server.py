@@ -274,13 +274,21 @@ class Simulator:
         outcome = Outcome.model_validate({"status": status, "code": code, "message": message})
         return self._in_loop(lambda: self._control.end(project_id, outcome))
 
-    def replace_api_key(self, new: str) -> None:
+    def add_api_key(self, key: str) -> None:
         """
-        Replace the API key, as its owner does at Magic Hour: the old one is refused from now on.
+        Give the account another API key, which :attr:`api_key` is from now on; the old one counts, too.
 
-        :param new: the account's new key.
+        :param key: the new key.
         """
-        self._in_loop(lambda: self._world.replace_api_key(new))
+        self._in_loop(lambda: self._world.add_api_key(key))
+
+    def revoke_api_key(self, key: str) -> None:
+        """
+        Refuse an API key from now on.
+
+        :raises KeyError: if it is not known.
+        """
+        self._in_loop(lambda: self._world.revoke_api_key(key))
 
     def digests(self, project_id: str) -> dict[str, str]:
         """

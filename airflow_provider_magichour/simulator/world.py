@@ -40,9 +40,8 @@ def iso(seconds: float) -> str:
 
 @dataclass(slots=True)
 class Account:
-    """The owner of an API key."""
+    """The owner of one or more API keys."""
 
-    api_key: str
     id: str
     credits: int
     rendering: int = 0
@@ -116,19 +115,27 @@ class World:
         for project in getattr(self, "projects", {}).values():
             _cancel(project)
         keys = (self.settings.api_key, *self.settings.more_api_keys)
-        self.accounts = {key: Account(key, self.new_id(), self.settings.credits) for key in keys}
+        self.accounts = {key: Account(self.new_id(), self.settings.credits) for key in keys}
+        #: The account of the setting ``api_key``.
+        self.account = self.accounts[self.settings.api_key]
         self.projects: dict[str, Project] = {}
         self.detections: dict[str, Detection] = {}
         self.uploads: dict[str, dict[str, Any]] = {}
         self.media: dict[tuple[str, int], Media] = {}
         self.created: dict[str, int] = {}
 
-    def replace_api_key(self, new: str) -> None:
+    def add_api_key(self, key: str) -> None:
         """Give the first account another key."""
-        account = self.accounts.pop(self.settings.api_key)
-        account.api_key = new
-        self.accounts[new] = account
-        self.settings = replace(self.settings, api_key=new)
+        self.accounts[key] = self.account
+        self.settings = replace(self.settings, api_key=key)
+
+    def revoke_api_key(self, key: str) -> None:
+        """
+        Forget a key.
+
+        :raises KeyError: if it is not known.
+        """
+        del self.accounts[key]
 
     def new_id(self) -> str:
         """Return a new id, shaped like Magic Hour's."""

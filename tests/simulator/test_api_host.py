@@ -84,14 +84,20 @@ def test_no_path_is_too_odd(running: Simulator, path: str) -> None:
     assert answer.status_code in {404, 400}
 
 
-def test_a_replaced_key_is_refused_and_the_account_stays() -> None:
+def test_an_account_can_have_another_key_and_lose_the_old_one() -> None:
     with Simulator(duration=0) as magichour:
         old, project_id = magichour.api_key, create(magichour)
-        magichour.replace_api_key("mhk_new")
-        with session(magichour, old) as http:
-            assert http.get(f"{magichour.url}/v1/image-projects/{project_id}").status_code == 401
+        url = f"{magichour.url}/v1/image-projects/{project_id}"
+        magichour.add_api_key("mhk_new")
         assert magichour.api_key == "mhk_new"
         assert get(magichour, "image", project_id)["id"] == project_id
+        assert len(magichour.state()["accounts"]) == 1
+        with session(magichour, old) as http:
+            assert http.get(url).status_code == 200
+            magichour.revoke_api_key(old)
+            assert http.get(url).status_code == 401
+        magichour.revoke_api_key("mhk_new")
+        assert magichour.state()["credits"] < 100_000
         magichour.reset()
         assert magichour.state()["credits"] == 100_000
 
