@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
+import threading
 from collections.abc import Iterable, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast
@@ -17,6 +19,9 @@ if TYPE_CHECKING:
     import requests
 
     from airflow_provider_magichour.transport import Sender, Settings
+
+
+log = logging.getLogger(__name__)
 
 
 class MagicHourBaseHook(BaseHook):
@@ -34,6 +39,7 @@ class MagicHourBaseHook(BaseHook):
     def __init__(self, magichour_conn_id: str = default_conn_name) -> None:
         super().__init__()
         self.magichour_conn_id = magichour_conn_id
+        self._rereading = threading.Lock()
 
     @classmethod
     def get_ui_field_behaviour(cls) -> dict[str, Any]:
@@ -100,7 +106,36 @@ class MagicHourBaseHook(BaseHook):
         :param json: the body.
         :param params: the query.
         """
-        return self._sender.send(api.custom(method, path, json, params))
+        return self._send(api.custom(method, path, json, params))
+
+    def _send(self, request: api.Request) -> Any:
+        """Send a call; where its key was replaced meanwhile, again with the new one."""
+        sender = self._sender
+        try:
+            return sender.send(request)
+        except MagicHourAuthenticationError:  # a 401 is a certain refusal: nothing is paid for twice
+            if not self._has_new_key(sender):
+                raise
+            return self._sender.send(request)
+
+    def _has_new_key(self, refused: Sender) -> bool:
+        """Read the connection again after a 401 and take its new key over, if it has one."""
+        from airflow_provider_magichour.transport import Sender
+
+        with self._rereading:
+            if self._sender is not refused:
+                return True  # another thread was here before
+            try:
+                settings = get_settings(self.magichour_conn_id)
+            except Exception:  # whatever the secrets backend raises: the 401 is what went wrong
+                log.warning("The connection could not be read again after a 401", exc_info=True)
+                return False
+            if settings.api_key == refused.settings.api_key:
+                return False
+            log.info("The API key was replaced meanwhile: going on with the connection's new one.")
+            self.settings = settings
+            self._sender = Sender(settings, refused.throttle)
+            return True
 
     def send_all(self, calls: Iterable[api.Request]) -> list[Any]:
         """
@@ -110,8 +145,15 @@ class MagicHourBaseHook(BaseHook):
         """
         from airflow_provider_magichour.transport import send_all
 
-        return send_all(self.settings, calls, self._sender.throttle)
+        calls, sender = list(calls), self._sender
+        answers = send_all(sender.settings, calls, sender.throttle)
+        refused = [n for n, answer in enumerate(answers) if isinstance(answer, MagicHourAuthenticationError)]
+        if refused and self._has_new_key(sender):
+            again = send_all(self.settings, [calls[n] for n in refused], sender.throttle)
+            for n, answer in zip(refused, again, strict=True):
+                answers[n] = answer
+        return answers
 
     def get_account(self) -> dict[str, Any]:
         """Return the account: ``credits``, ``email``, ``id``, ``subscription`` and ``tier``."""
-        return cast("dict[str, Any]", self._sender.send(api.get_account()))
+        return cast("dict[str, Any]", self._send(api.get_account()))

@@ -64,7 +64,7 @@ class MagicHourHook(MagicHourBaseHook):
             sent again. Of a list, the error's notes name the projects that were started before it.
         """
         if not is_many(body):
-            return self._sender.send(api.create_project(tool, body, kind))
+            return self._send(api.create_project(tool, body, kind))
         calls = [
             api.create_project(tool, check_body(one, f"body[{position}]"), kind)
             for position, one in enumerate(body)
@@ -72,7 +72,7 @@ class MagicHourHook(MagicHourBaseHook):
         created: list[dict[str, Any]] = []
         for call in calls:
             try:
-                created.append(self._sender.send(call))
+                created.append(self._send(call))
             except MagicHourError as error:
                 if created:
                     error.add_note(f"started before this: {', '.join(one['id'] for one in created)}")
@@ -92,7 +92,7 @@ class MagicHourHook(MagicHourBaseHook):
         :raises MagicHourNotFoundError: if there is no such project of this kind.
         """
         if not is_many(project_id):
-            return self._sender.send(api.get_project(kind, cast("str", project_id)))
+            return self._send(api.get_project(kind, cast("str", project_id)))
         ids = check_ids(project_id)
         return _all_or_error(ids, self.send_all([api.get_project(kind, one) for one in ids]))
 
@@ -312,7 +312,7 @@ class MagicHourHook(MagicHourBaseHook):
         :param body: ``{"assets": {"target_file_path": ...}, "confidence_score": 0.5}``.
         :return: ``id`` and ``credits_charged``.
         """
-        return cast("dict[str, Any]", self._sender.send(api.detect_faces(body)))
+        return cast("dict[str, Any]", self._send(api.detect_faces(body)))
 
     def get_face_detection(self, id: str) -> dict[str, Any]:  # noqa: A002 - the API's own name
         """
@@ -320,7 +320,7 @@ class MagicHourHook(MagicHourBaseHook):
 
         :param id: the id that :meth:`detect_faces` returned.
         """
-        return cast("dict[str, Any]", self._sender.send(api.get_face_detection(id)))
+        return cast("dict[str, Any]", self._send(api.get_face_detection(id)))
 
 
 def _deleted(answer: Any, missing_ok: bool) -> Any:

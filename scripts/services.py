@@ -355,7 +355,7 @@ def _answers(*command: str) -> bool:
 
 def _administer(url: str, statement: str) -> None:
     """Execute a statement outside of a transaction."""
-    import sqlalchemy
+    import sqlalchemy.exc
 
     engine = sqlalchemy.create_engine(
         url,

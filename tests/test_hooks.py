@@ -8,6 +8,7 @@ from airflow.providers.common.compat.sdk import AirflowFailException
 from airflow_provider_magichour import exceptions as errors
 from airflow_provider_magichour import retry
 from airflow_provider_magichour.hooks import MagicHourHook
+from airflow_provider_magichour.simulator import Simulator
 from tests.support.scripted_server import Reply, scripted_server
 
 KEY = "mhk_live_very_secret"
@@ -26,6 +27,12 @@ def hook(server, monkeypatch):
     connection = {"conn_type": "magichour", "password": KEY, "host": server.url, "extra": extra}
     monkeypatch.setenv("AIRFLOW_CONN_MAGICHOUR_DEFAULT", json.dumps(connection))
     return MagicHourHook()
+
+
+def replace_key(sim):
+    old = sim.api_key
+    sim.add_api_key("mhk_live_the_new_one")
+    sim.revoke_api_key(old)
 
 
 def routes(server):
@@ -140,6 +147,45 @@ class TestOtherCalls:
         assert hook.get_conn() is hook.get_conn()
         hook.get_conn().get(f"{server.url}/v1/account")
         assert server.seen[0].headers["authorization"] == f"Bearer {KEY}"
+
+
+class TestAReplacedKey:
+    """The key is revoked while a hook lives; the connection has the new one, or not yet."""
+
+    @pytest.fixture
+    def sim(self, connect):
+        with Simulator(duration=0) as sim:
+            connect(sim.url, sim.api_key)
+            yield sim
+
+    def test_the_new_key_is_taken_up(self, sim, connect):
+        hook = MagicHourHook()
+        body = {"image_count": 1, "style": {"prompt": "a door"}}
+        first = hook.create_project("ai-image-generator", body)["id"]
+        replace_key(sim)
+        connect(sim.url, sim.api_key)
+        second = hook.create_project("ai-image-generator", body)["id"]
+        assert set(sim.state()["projects"]) == {first, second}
+        assert hook.delete_project("image", [first, second]) == [True, True]
+
+    def test_a_batch_goes_on(self, sim, connect):
+        hook = MagicHourHook()
+        bodies = [{"image_count": 1, "style": {"prompt": "a door"}}] * 3
+        ids = [made["id"] for made in hook.create_project("ai-image-generator", bodies)]
+        replace_key(sim)
+        connect(sim.url, sim.api_key)
+        assert [project["id"] for project in hook.get_project("image", ids)] == ids
+        assert sim.state()["statuses"]["401"] == len(ids)
+
+    def test_without_a_new_one_it_fails_after_one_more_look_at_the_connection(self, sim, monkeypatch):
+        hook = MagicHourHook()
+        replace_key(sim)
+        with pytest.raises(errors.MagicHourAuthenticationError):
+            hook.get_account()
+        monkeypatch.delenv("AIRFLOW_CONN_MAGICHOUR_DEFAULT")
+        with pytest.raises(errors.MagicHourAuthenticationError):
+            hook.get_account()
+        assert sim.state()["statuses"] == {"401": 2}
 
 
 class TestTestConnection:
