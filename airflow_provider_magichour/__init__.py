@@ -89,7 +89,7 @@ _CONNECTION_FIELDS: dict[str, Any] = {
     },
     "allow_private_hosts": {
         "label": "Allow private hosts",
-        "description": "Whether files may be fetched from loopback and private addresses. Default: yes.",
+        "description": "Whether files may come from and go to private addresses. Default: yes.",
         "schema": {"type": ["boolean", "null"], "default": True},
     },
 }

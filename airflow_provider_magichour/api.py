@@ -21,18 +21,18 @@ from airflow_provider_magichour import exceptions as errors
 from airflow_provider_magichour.arguments import check_body, check_id, check_json
 from airflow_provider_magichour.exceptions import MagicHourApiError, MagicHourArgumentError
 from airflow_provider_magichour.tools import check_kind, tool_kind
+from airflow_provider_magichour.untrusted import one_line, parse_json
 
 DEFAULT_BASE_URL = "https://api.magichour.ai"
 
 #: The statuses that the API documents. Newer ones may come; they are waited on.
 STATUSES = frozenset({"draft", "queued", "rendering", "complete", "error", "canceled"})
 TERMINAL_STATUSES = frozenset({"complete", "error", "canceled"})
+#: The longest status, in characters; it is put into messages.
+MAX_STATUS = 100
 
 #: Error codes of a failed project that are no fault of its input: the same input may pass next time.
 TRANSIENT_ERROR_CODES = frozenset({"processing_timeout", "unknown_error"})
-
-#: The longest part of an error body that is quoted, in characters.
-MAX_QUOTED = 500
 
 
 class Download(TypedDict):
@@ -157,12 +157,17 @@ def custom(
     """
     Describe any other call; only GET, HEAD, PUT and DELETE are repeated.
 
-    :raises MagicHourArgumentError: if the path is not a plain path below the base URL, or the body not JSON.
+    :raises MagicHourArgumentError: if the path is not a plain path below the base URL, the body not JSON, or
+        the query not a dict.
     """
     verb = method.upper() if isinstance(method, str) else ""
     if verb not in {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"}:
         raise MagicHourArgumentError(f"method must be an HTTP method such as 'GET', not {method!r}")
     check_json(json)
+    if params is not None and not (
+        isinstance(params, Mapping) and all(isinstance(name, str) for name in params)
+    ):
+        raise MagicHourArgumentError(f"params must be a dict such as {{'limit': 10}}, not {params!r}")
     if not isinstance(path, str) or not _CUSTOM_PATH.fullmatch(path) or _has_dot_segment(path):
         raise MagicHourArgumentError(
             f"path must be a path of the API such as '/v1/saved-items', not {path!r}; "
@@ -235,8 +240,8 @@ def result(request: Request, response: Response) -> Any:
             request, f"it was answered {status}, but without an id: {quoted_message(response)}"
         )
     try:
-        answer = json.loads(response.body) if response.body.strip() else None
-    except (ValueError, RecursionError):
+        answer = parse_json(response.body) if response.body.strip() else None
+    except ValueError:
         what = f"not JSON, but {quoted_message(response)!r} (is the connection's host the API?)"
         if not request.repeatable:
             raise uncertain_submit(request, f"it was answered {status}, {what}") from None
@@ -251,11 +256,10 @@ def result(request: Request, response: Response) -> Any:
 
 
 def _is_about(answer: Any, asked_for: str) -> bool:
-    return (
-        isinstance(answer, Mapping)
-        and isinstance(answer.get("status", ""), str)
-        and answer.get("id", asked_for) == asked_for
-    )
+    if not isinstance(answer, Mapping) or answer.get("id", asked_for) != asked_for:
+        return False
+    status = answer.get("status", "")  # a word; newer ones may come
+    return isinstance(status, str) and len(status) <= MAX_STATUS and status.isprintable()
 
 
 def uncertain_submit(request: Request, what_happened: str) -> errors.MagicHourUncertainSubmitError:
@@ -295,11 +299,7 @@ def _read_id(response: Response) -> str | None:
 
 
 def quoted_message(response: Response) -> str:
-    """
-    Return the API's own message in one bounded line, whatever the body is: JSON, HTML, empty or huge.
-
-    Control characters are dropped, so that an answer cannot forge a line in a task log.
-    """
+    """Return the API's own message in one bounded line, whatever the body is: JSON, HTML, empty or huge."""
     text = response.body[: 64 * 1024].decode("utf-8", "replace")
     try:
         parsed = json.loads(text)
@@ -309,10 +309,7 @@ def quoted_message(response: Response) -> str:
         text = parsed["message"]
     elif re.match(r"\s*<", text):
         text = re.sub(r"(?is)<(script|style)\b.*?(</\1\s*>|$)|<[^>]*>?", " ", text)
-    line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
-    if len(line) > MAX_QUOTED:
-        line = f"{line[:MAX_QUOTED]}..."
-    return line or "(no message)"
+    return one_line(text) or "(no message)"
 
 
 def retry_after_seconds(response: Response, now: datetime) -> float | None:
@@ -355,7 +352,8 @@ def project_error(project: Mapping[str, Any]) -> errors.MagicHourError | None:
         details = project.get("error")
         details = details if isinstance(details, Mapping) else {}
         code, message = (
-            value if isinstance(value, str) else None for value in map(details.get, ("code", "message"))
+            one_line(value) if isinstance(value, str) else None
+            for value in map(details.get, ("code", "message"))
         )
         return errors.MagicHourProjectFailedError(project_id, code, message)
     return None

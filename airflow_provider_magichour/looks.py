@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 #: Looks under way at once, over as many kept connections at most.
 MAX_LOOKS = 16
-#: Answers that no further look will change.
+#: Answers that no further look will change, where they are Magic Hour's own and not a proxy's web page.
 FINAL_ERRORS = (MagicHourAuthenticationError, MagicHourPermissionError, MagicHourNotFoundError)
 
 
@@ -59,9 +59,9 @@ def judge(request: api.Request, answer: api.Response | MagicHourConnectionError)
         return Look(blip=answer)
     try:
         project = api.result(request, answer)
-    except FINAL_ERRORS as error:
-        return Look(error=error)
     except MagicHourError as error:
+        if isinstance(error, FINAL_ERRORS) and error.is_own:
+            return Look(error=error)
         return Look(blip=error, retry_after=api.retry_after_seconds(answer, datetime.now(UTC)))
     if "status" not in project:
         said = f"without a status: {api.quoted_message(answer)!r}"

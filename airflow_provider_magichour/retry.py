@@ -50,7 +50,7 @@ def policy(request: api.Request, max_attempts: int, throttle: Throttle) -> dict[
     def wait(state: tenacity.RetryCallState) -> float:
         asked = retry_after(state)
         if asked and state.outcome is not None and state.outcome.result().status == 429:
-            throttle.pause(asked)
+            throttle.pause(min(asked, MAX_RETRY_AFTER))
         return retry_wait(state.attempt_number, asked, random.random())
 
     def say(state: tenacity.RetryCallState) -> None:

@@ -11,9 +11,10 @@ import asyncio
 import json
 import ssl
 import time
-from collections.abc import Callable, Coroutine, Iterable, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Self, TypeVar
 from urllib.parse import urlsplit
@@ -22,16 +23,17 @@ import aiohttp
 import requests
 import requests.auth
 import tenacity
+import urllib3
 import yarl
-from requests.adapters import HTTPAdapter
 from requests.utils import DEFAULT_CA_BUNDLE_PATH, select_proxy
-from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.connection import HTTPConnection
 from urllib3.exceptions import HTTPError
 
 from airflow_provider_magichour import __version__, api, retry
 from airflow_provider_magichour.exceptions import MagicHourConnectionError, MagicHourError
 from airflow_provider_magichour.throttle import Throttle
+from airflow_provider_magichour.timed import PoolsAdapter, WholeAnswer, mount, pools
+from airflow_provider_magichour.untrusted import Mask, one_line
 
 T = TypeVar("T")
 
@@ -41,8 +43,8 @@ CONNECT_TIMEOUT = 10.0
 MAX_CONNECTIONS = 16
 #: The largest answer of the API that is read, in bytes after decompression; real ones are a few KiB.
 MAX_BODY = 8 * 1024 * 1024
-#: The shortest API key that is looked for in answers, in bytes; less could be any word.
-MIN_KEY = 8
+#: The headers of an answer that are looked at.
+HEADERS = ("Location", "Retry-After")
 USER_AGENT = f"airflow-provider-magichour/{__version__}"
 
 
@@ -56,7 +58,7 @@ class Settings:
     :param timeout: seconds that one try may take.
     :param max_attempts: tries that a call may take.
     :param requests_per_second: the rate that all calls of one process over this connection keep to.
-    :param allow_private_hosts: whether downloads may come from loopback and private addresses.
+    :param allow_private_hosts: whether files may come from, and go to, loopback and private addresses.
     """
 
     api_key: str = field(repr=False)
@@ -66,11 +68,10 @@ class Settings:
     requests_per_second: float = 500.0
     allow_private_hosts: bool = True
 
-
-def _without_key(settings: Settings, body: bytes) -> bytes:
-    """Return an answer without the API key: a proxy's error page may quote the request that it refused."""
-    key = settings.api_key.encode()
-    return body.replace(key, b"***") if len(key) >= MIN_KEY else body
+    @cached_property
+    def mask(self) -> Mask:
+        """Return what takes the API key out of answers and errors."""
+        return Mask(self.api_key)
 
 
 _HEADERS = {"Accept": "application/json", "User-Agent": USER_AGENT}
@@ -106,7 +107,7 @@ class BearerAuth(requests.auth.AuthBase):
         return prepared
 
 
-class _OneCallAdapter(HTTPAdapter):
+class _OneCallAdapter(PoolsAdapter):
     """
     Carries one call over a fresh connection, and remembers whether a byte of it was handed to the network.
 
@@ -115,7 +116,6 @@ class _OneCallAdapter(HTTPAdapter):
     """
 
     def __init__(self) -> None:
-        super().__init__(max_retries=0)
         self.sent = False
         adapter = self
 
@@ -132,26 +132,13 @@ class _OneCallAdapter(HTTPAdapter):
                 adapter.sent = True
                 super().send(data)
 
-        class MarkingHTTPSConnection(MarkingConnection, HTTPSConnection):
-            pass
-
-        class Pool(HTTPConnectionPool):
-            ConnectionCls = MarkingConnection  # pyright: ignore[reportAssignmentType]  # as urllib3 documents it
-
-        class HTTPSPool(HTTPSConnectionPool):
-            ConnectionCls = MarkingHTTPSConnection  # pyright: ignore[reportAssignmentType]
-
-        self._pools = {"http": Pool, "https": HTTPSPool}
-        self.poolmanager.pool_classes_by_scheme = self._pools
+        super().__init__(pools(WholeAnswer, MarkingConnection), max_retries=0)
 
     def proxy_manager_for(self, proxy: str, **proxy_kwargs: Any) -> Any:
         """Mark what goes through a proxy, too."""
-        manager = super().proxy_manager_for(proxy, **proxy_kwargs)
         if proxy.lower().startswith("socks"):
-            self.sent = True  # it has connections of its own kind, of which nothing is known
-        else:
-            manager.pool_classes_by_scheme = self._pools
-        return manager
+            self.sent = True  # nothing is known of its connections
+        return super().proxy_manager_for(proxy, **proxy_kwargs)
 
 
 class Sender:
@@ -168,6 +155,7 @@ class Sender:
         self.session = requests.Session()
         self.session.auth = BearerAuth(settings)
         self.session.headers["User-Agent"] = USER_AGENT
+        mount(self.session, PoolsAdapter(pools(WholeAnswer)))
 
     def send(self, request: api.Request) -> Any:
         """
@@ -185,34 +173,36 @@ class Sender:
         try:
             return self._exchange(self.session, request)
         except (requests.RequestException, HTTPError, OSError) as error:
-            raise _connection_error(request, error) from error
+            raise _connection_error(request, error, self.settings.mask) from self.settings.mask.cause(error)
 
     def _attempt_once_only(self, request: api.Request) -> api.Response:
         """Make one try of a call that may cost credits, over a connection of its own."""
         adapter = _OneCallAdapter()
         with requests.Session() as session:
             session.auth = self.session.auth
-            session.mount("http://", adapter)
-            session.mount("https://", adapter)
+            mount(session, adapter)
             try:
                 return self._exchange(session, request)
-            except Exception as error:  # whatever went wrong, what counts is whether a byte had left
+            except Exception as error:  # noqa: BLE001  # whatever it was, what counts is whether a byte had left
+                mask = self.settings.mask
                 if adapter.sent:
-                    raise api.uncertain_submit(request, _describe(error)) from error
-                raise _connection_error(request, error) from error
+                    raise api.uncertain_submit(request, _describe(error, mask)) from mask.cause(error)
+                raise _connection_error(request, error, mask) from mask.cause(error)
 
     def _exchange(self, session: requests.Session, request: api.Request) -> api.Response:
         self.throttle.wait_turn()
         data, headers = _body_and_headers(request)
         timeout = self.settings.timeout
         deadline = time.monotonic() + timeout
+        # requests hands it on to urllib3
+        limits: Any = urllib3.Timeout(connect=min(CONNECT_TIMEOUT, timeout), total=timeout)
         with session.request(
             request.method,
             self.settings.base_url + request.path,
             data=data,
             params=dict(request.params),
             headers=headers,
-            timeout=(min(CONNECT_TIMEOUT, timeout), timeout),
+            timeout=limits,
             allow_redirects=False,
             stream=True,
         ) as response:
@@ -221,10 +211,9 @@ class Sender:
                 body += chunk
                 if len(body) > MAX_BODY:
                     raise requests.RequestException(f"the answer is longer than {MAX_BODY} bytes")
-                if time.monotonic() > deadline:  # read1 returns what is there, so a drip ends here, too
+                if time.monotonic() > deadline:  # through a SOCKS proxy, where nothing else ends a drip
                     raise requests.Timeout(f"the answer took longer than {timeout:g} s")
-            headers = {name.lower(): value for name, value in response.headers.items()}
-            return api.Response(response.status_code, headers, _without_key(self.settings, bytes(body)))
+            return _response(self.settings.mask, response.status_code, response.headers, bytes(body))
 
 
 # ----------------------------------------------------------------------------------- asynchronous sender
@@ -304,10 +293,10 @@ class AsyncSender:
                 allow_redirects=False,
                 proxy=self._proxy,
             ) as response:
-                body = _without_key(self.settings, await _read_bounded(response))
-                return api.Response(response.status, response.headers, body)  # they ignore case
+                body = await _read_bounded(response)
+                return _response(self.settings.mask, response.status, response.headers, body)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise _connection_error(request, error) from error
+            raise _connection_error(request, error, self.settings.mask) from self.settings.mask.cause(error)
 
 
 def _ssl_context(verify: bool | str | None) -> ssl.SSLContext:
@@ -367,12 +356,19 @@ def run_async(function: Callable[[], Coroutine[Any, Any, T]]) -> T:
         return executor.submit(lambda: asyncio.run(function())).result()
 
 
-def _connection_error(request: api.Request, error: Exception) -> MagicHourConnectionError:
+def _response(mask: Mask, status: int, headers: Mapping[str, str], body: bytes) -> api.Response:
+    """Return an answer without the API key."""
+    known = {name.lower(): mask.hide_in(headers[name]) for name in HEADERS if name in headers}
+    return api.Response(status, known, mask.hide(body))
+
+
+def _connection_error(request: api.Request, error: Exception, mask: Mask) -> MagicHourConnectionError:
     return MagicHourConnectionError(
-        f"{request} did not get a whole answer: {_describe(error)} - "
+        f"{request} did not get a whole answer: {_describe(error, mask)} - "
         "check the network, the proxy and the connection's host"
     )
 
 
-def _describe(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}"[: api.MAX_QUOTED] if str(error) else type(error).__name__
+def _describe(error: Exception, mask: Mask) -> str:
+    said = one_line(mask.hide_in(str(error)))
+    return f"{type(error).__name__}: {said}" if said else type(error).__name__

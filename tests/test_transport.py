@@ -1,13 +1,10 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import gzip
 import logging
-import socket
 import ssl
 import time
-from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import pytest
@@ -292,23 +289,6 @@ class TestSession:
             sender.session.get(f"{elsewhere.url}/v1/x")
         assert "authorization" in server.seen[0].headers
         assert "authorization" not in elsewhere.seen[0].headers
-
-    def test_a_dripping_answer_ends_at_the_timeout(self):
-        def drip(listener):
-            connection, _ = listener.accept()
-            with connection, contextlib.suppress(OSError):
-                connection.recv(64 * 1024)
-                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
-                for _ in range(200):
-                    connection.sendall(b" ")
-                    time.sleep(0.05)
-
-        with socket.create_server(("127.0.0.1", 0)) as listener, ThreadPoolExecutor(1) as executor:
-            executor.submit(drip, listener)
-            base_url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-            settings = Settings(api_key=KEY, base_url=base_url, timeout=0.4, max_attempts=1)
-            with pytest.raises(errors.MagicHourConnectionError, match="longer than"):
-                Sender(settings).send(GET)
 
 
 class TestSendAll:

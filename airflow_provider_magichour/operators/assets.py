@@ -19,6 +19,7 @@ from airflow_provider_magichour.exceptions import (
     MagicHourTimeoutError,
 )
 from airflow_provider_magichour.hooks import MagicHourHook
+from airflow_provider_magichour.looks import FINAL_ERRORS
 from airflow_provider_magichour.operators.base import MagicHourOperator
 from airflow_provider_magichour.operators.create import is_settled
 
@@ -126,19 +127,24 @@ class MagicHourDetectFacesOperator(MagicHourOperator):
         if isinstance(submitted, MagicHourError):
             raise submitted
         faces = self._wait(str(submitted.id)).get("faces")
-        found = [dict(face) for face in faces] if isinstance(faces, list) else []
+        found = [dict(face) for face in faces if isinstance(face, Mapping)] if isinstance(faces, list) else []
         log.info("Detection %s: %d faces.", submitted.id, len(found))
         memory.succeed()
         return found
 
     def _wait(self, detection_id: str) -> Mapping[str, Any]:
         deadline = time.monotonic() + self.timeout
-        interval, trouble = self.poll_interval, None
+        interval = self.poll_interval
+        trouble: MagicHourError | None = None
         while True:
             try:
                 detection = self.hook.get_face_detection(detection_id)
                 trouble = None
             except (MagicHourConnectionError, MagicHourServerError, MagicHourRateLimitError) as error:
+                detection, trouble = {}, error
+            except FINAL_ERRORS as error:
+                if error.is_own:
+                    raise
                 detection, trouble = {}, error
             status = detection.get("status")
             if status == "complete":

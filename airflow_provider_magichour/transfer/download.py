@@ -28,6 +28,8 @@ log = logging.getLogger(__name__)
 
 #: Files that are fetched at once.
 PARALLEL = 4
+#: Files of one project; Magic Hour makes a handful.
+MAX_OUTPUTS = 1000
 
 File = dict[str, Any]
 
@@ -200,7 +202,7 @@ class Downloads:
 
     def _fresh_url(self, project_id: str, output: Output) -> str:
         outputs = outputs_of(self.get_project(project_id), project_id)
-        same = [other for other in outputs if urlsplit(other.url).path == urlsplit(output.url).path]
+        same = [other for other in outputs if _path(other.url) == _path(output.url)]
         if len(same) == 1:
             return same[0].url
         if output.position < len(outputs):
@@ -231,7 +233,8 @@ def outputs_of(project: Mapping[str, Any], project_id: str) -> list[Output]:
             "MagicHourProjectSensor or hook.wait_for_project",
             project_id,
         )
-    downloads = project.get("downloads") or []
+    downloads = project.get("downloads")
+    downloads = downloads if isinstance(downloads, list) else []
     urls: list[Any] = [one.get("url") if isinstance(one, Mapping) else None for one in downloads]
     if not urls or not all(isinstance(url, str) and url for url in urls):
         raise MagicHourDownloadError(
@@ -239,8 +242,20 @@ def outputs_of(project: Mapping[str, Any], project_id: str) -> list[Output]:
             "look at it in the library, https://magichour.ai/my-library",
             project_id,
         )
+    if len(urls) > MAX_OUTPUTS:
+        raise MagicHourDownloadError(
+            f"Project {project_id} has {len(urls)} files, more than {MAX_OUTPUTS}: Magic Hour makes no such",
+            project_id,
+        )
     names = distinct(safe_name(url) for url in urls)
     return [Output(position, name, url) for position, (name, url) in enumerate(zip(names, urls, strict=True))]
+
+
+def _path(url: str) -> str:
+    try:
+        return urlsplit(url).path
+    except ValueError:
+        return url
 
 
 def _file(path: str, fetched: Fetched) -> File:

@@ -240,7 +240,7 @@ class Fetch:
         return went_on
 
     def _wait_after(self, error: Exception) -> None:
-        what = without_query(str(error))[: api.MAX_QUOTED]
+        what = without_query(str(error))
         if self._failures >= self.max_attempts:
             raise MagicHourDownloadError(
                 f"{self.shown} could not be fetched whole: {what} - {self._failures} tries in a row brought "

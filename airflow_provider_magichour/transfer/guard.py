@@ -15,14 +15,14 @@ from typing import Any
 from urllib.parse import urljoin, urlsplit
 
 import requests
-from requests.adapters import HTTPAdapter
 from requests.utils import select_proxy
-from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.connection import HTTPConnection
 from urllib3.util.connection import create_connection
 
 from airflow_provider_magichour.exceptions import MagicHourDownloadError
+from airflow_provider_magichour.timed import AnswerInPieces, PoolsAdapter, WholeAnswer, mount, pools
 from airflow_provider_magichour.transport import CONNECT_TIMEOUT, USER_AGENT
+from airflow_provider_magichour.untrusted import one_line
 
 MAX_REDIRECTS = 5
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
@@ -43,13 +43,12 @@ class DownloadSession:
         self._timeout = (min(CONNECT_TIMEOUT, timeout), timeout)
         self._allow_private_hosts = allow_private_hosts
         self._session = requests.Session()
-        self._session.auth = _no_auth
+        self._session.auth = no_auth
         self._session.headers.update(
             {"User-Agent": USER_AGENT, "Accept": "*/*", "Accept-Encoding": "identity"}
         )
-        kind = HTTPAdapter if allow_private_hosts else _PublicHostsAdapter
-        for scheme in ("http://", "https://"):
-            self._session.mount(scheme, kind(pool_connections=connections, pool_maxsize=connections))
+        limits = {"pool_connections": connections, "pool_maxsize": connections}
+        mount(self._session, adapter(AnswerInPieces, allow_private_hosts, **limits))
 
     def __enter__(self) -> DownloadSession:
         return self
@@ -74,7 +73,12 @@ class DownloadSession:
             if target is None:
                 return response
             response.close()
-            url = urljoin(url, target)
+            source, url = url, urljoin(url, target)
+            if source.lower().startswith("https:") and not url.lower().startswith("https:"):
+                raise MagicHourDownloadError(
+                    f"{without_query(source)} redirects to {without_query(url)!r}, where anybody on the way "
+                    "could change the file, so it was not asked for"
+                )
         raise MagicHourDownloadError(f"more than {MAX_REDIRECTS} redirects, the last to {without_query(url)}")
 
     def _check(self, url: str) -> None:
@@ -99,8 +103,8 @@ class DownloadSession:
 
 
 def without_query(text: str) -> str:
-    """Return a text without the queries of its URLs: their signatures open the file to anybody."""
-    return re.sub(r"\?[^\s'\"<>)]+", "?...", text)
+    """Return a text in one line, without its URLs' queries: their signatures open the file to anybody."""
+    return one_line(re.sub(r"\?[^\s'\"<>)]+", "?...", text))
 
 
 def public_addresses(host: str, port: int) -> list[str]:
@@ -136,7 +140,7 @@ def _is_public(address: str) -> bool:
     return ip.is_global and not (ip.is_multicast or ip.is_reserved)
 
 
-def _no_auth(prepared: requests.PreparedRequest) -> requests.PreparedRequest:
+def no_auth(prepared: requests.PreparedRequest) -> requests.PreparedRequest:
     """Sign nothing; as an auth object it also keeps ``requests`` from sending a ``.netrc`` entry."""
     prepared.headers.pop("Authorization", None)
     return prepared
@@ -157,22 +161,15 @@ class _PublicConnection(HTTPConnection):
         raise error or OSError(f"{self.host} has no address")
 
 
-class _PublicHTTPSConnection(_PublicConnection, HTTPSConnection):
-    pass
+def adapter(answer: type[WholeAnswer], allow_private_hosts: bool, **options: Any) -> PoolsAdapter:
+    """
+    Return what connects a session to hosts that the connection allows.
 
+    Through a proxy, it is the proxy that connects, and that knows the names.
 
-class _PublicPool(HTTPConnectionPool):
-    ConnectionCls = _PublicConnection  # pyright: ignore[reportAssignmentType]  # as urllib3 documents it
-
-
-class _PublicHTTPSPool(HTTPSConnectionPool):
-    ConnectionCls = _PublicHTTPSConnection  # pyright: ignore[reportAssignmentType]
-
-
-class _PublicHostsAdapter(HTTPAdapter):
-    """Connects to public addresses only; through a proxy, it is the proxy that connects."""
-
-    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        """Make pools of checked connections."""
-        super().init_poolmanager(*args, **kwargs)
-        self.poolmanager.pool_classes_by_scheme = {"http": _PublicPool, "https": _PublicHTTPSPool}
+    :param answer: how answers are read.
+    :param options: as ``HTTPAdapter`` takes them.
+    """
+    if allow_private_hosts:
+        return PoolsAdapter(pools(answer), **options)
+    return PoolsAdapter(pools(answer, _PublicConnection), pools(answer), **options)

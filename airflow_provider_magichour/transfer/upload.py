@@ -24,7 +24,6 @@ from typing import IO, TYPE_CHECKING, Any, NamedTuple, TypeAlias
 from urllib.parse import urlsplit
 
 import requests
-import requests.auth
 import tenacity
 from urllib3.exceptions import HTTPError
 
@@ -35,9 +34,12 @@ from airflow_provider_magichour.exceptions import (
     MagicHourError,
     MagicHourUploadError,
 )
+from airflow_provider_magichour.timed import WholeAnswer, mount
 from airflow_provider_magichour.tools import UPLOAD_EXTENSIONS
 from airflow_provider_magichour.transfer.destination import open_destination
+from airflow_provider_magichour.transfer.guard import adapter, no_auth
 from airflow_provider_magichour.transport import CONNECT_TIMEOUT, USER_AGENT, Sender
+from airflow_provider_magichour.untrusted import one_line
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import ObjectStoragePath
@@ -138,8 +140,9 @@ def upload_one(sender: Sender, source: Source, hint: str = "") -> str:
         ),
         reraise=True,
     )
-    with _open(source) as (name, size, file):
-        type_and_extension = asset_type(name, hint)
+    with _open(source) as (path, size, file):
+        type_and_extension = asset_type(path, hint)
+        name = one_line(path)  # for messages
 
         def attempt() -> str:
             target = _ask_for_target(sender, *type_and_extension)
@@ -169,8 +172,9 @@ def _ask_for_target(sender: Sender, kind: str, extension: str) -> _Target:
         raise MagicHourUploadError(
             "Magic Hour gave no upload URL where one was asked for: is the connection's host the API?"
         ) from None
-    if parts.scheme not in {"http", "https"} or not parts.hostname or not isinstance(target.file_path, str):
-        raise MagicHourUploadError("Magic Hour gave an upload URL that is not http(s)")
+    named = isinstance(target.file_path, str) and re.fullmatch(r"[!-~]{1,1024}", target.file_path, re.ASCII)
+    if parts.scheme not in {"http", "https"} or not parts.hostname or not named:
+        raise MagicHourUploadError("Magic Hour gave an upload URL that is not http(s), or no name for it")
     if _is_over(item.get("expires_at")):
         raise _AgainError("The upload URL had expired when it arrived")
     return target
@@ -189,7 +193,8 @@ def _put(settings: Settings, target: _Target, name: str, file: IO[bytes], size: 
     body = _Body(file, size)
     host = urlsplit(target.url).hostname
     with requests.Session() as session:
-        session.auth = _NoAuth()
+        session.auth = no_auth
+        mount(session, adapter(WholeAnswer, settings.allow_private_hosts))
         try:
             with session.put(
                 target.url,
@@ -204,6 +209,8 @@ def _put(settings: Settings, target: _Target, name: str, file: IO[bytes], size: 
         except (requests.RequestException, OSError) as error:
             # without the exception, whose own text holds the signed URL
             raise _AgainError(f"Uploading {name} to {host} broke off: {type(error).__name__}") from None
+        except MagicHourDownloadError as error:  # the guard's
+            raise MagicHourUploadError(f"{name} was not uploaded: {error}") from None
     if body.is_short:
         raise MagicHourUploadError(f"{name} became shorter than its {size} bytes while it was uploaded")
     if 200 <= status < 300:
@@ -221,14 +228,6 @@ def _quoted(response: requests.Response) -> str:
     except (HTTPError, OSError):
         first = b""
     return api.quoted_message(api.Response(response.status_code, {}, first))
-
-
-class _NoAuth(requests.auth.AuthBase):
-    """Signs nothing; as an auth object it also keeps ``requests`` from using a ``.netrc`` entry."""
-
-    def __call__(self, prepared: requests.PreparedRequest) -> requests.PreparedRequest:
-        """Leave the request alone."""
-        return prepared
 
 
 class _Body:

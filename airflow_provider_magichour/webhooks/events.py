@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import math
-import re
 from dataclasses import dataclass, field
-from typing import Any, NoReturn
+from typing import Any
 
 from airflow_provider_magichour.arguments import check_id
 from airflow_provider_magichour.exceptions import MagicHourArgumentError
 from airflow_provider_magichour.tools import KINDS
+from airflow_provider_magichour.untrusted import parse_json
 
 #: What can happen to a project. A canceled one sends no event.
 HAPPENINGS = ("started", "completed", "errored")
-
-#: How deep lists and objects may nest. Magic Hour's own go to 3; Airflow's API gives up far beyond.
-MAX_DEPTH = 32
-
-_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")  # PostgreSQL takes neither NUL nor half a character
 
 
 class MalformedEventError(Exception):
@@ -65,8 +58,8 @@ def parse_event(body: bytes) -> Event:
     :raises MalformedEventError: if it is not an event.
     """
     try:
-        data = _storable(json.loads(body.decode(), parse_constant=_refuse_constant))
-    except (ValueError, RecursionError) as error:
+        data = parse_json(body.decode())
+    except ValueError as error:
         raise MalformedEventError(f"the body is not usable JSON: {type(error).__name__}") from error
     if not isinstance(data, dict) or not isinstance(data.get("type"), str):
         raise MalformedEventError("the body is not an object with a type")
@@ -81,22 +74,3 @@ def parse_event(body: bytes) -> Event:
     except MagicHourArgumentError as error:
         raise MalformedEventError(f"a {data['type']} without a project id") from error
     return Event(data["type"], kind, what, project_id, project)
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not JSON")
-
-
-def _storable(value: Any, depth: int = 0) -> Any:
-    """Return the value as every database and Airflow's API can hold it."""
-    if depth > MAX_DEPTH:
-        raise ValueError("nested too deeply")
-    if isinstance(value, str):
-        return _UNSTORABLE.sub("\ufffd", value)
-    if isinstance(value, float) and not math.isfinite(value):
-        raise ValueError("a number out of range")
-    if isinstance(value, list):
-        return [_storable(item, depth + 1) for item in value]
-    if isinstance(value, dict):
-        return {_storable(name, depth): _storable(item, depth + 1) for name, item in value.items()}
-    return value

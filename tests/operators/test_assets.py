@@ -87,6 +87,12 @@ def test_blips_are_ridden_out(sim: Simulator) -> None:
     assert operator().execute(task_context())
 
 
+@pytest.mark.parametrize("status", [401, 403, 404])
+def test_a_web_page_of_a_proxy_is_ridden_out(sim: Simulator, status: int) -> None:
+    sim.faults({"match": GET, "times": 2, "status": status, "body": "<html>Sign in to the network</html>"})
+    assert operator().execute(task_context())
+
+
 def test_trouble_to_the_end_is_told(sim: Simulator) -> None:
     sim.faults({"match": GET, "status": 503})
     with pytest.raises(exceptions.MagicHourTimeoutError, match="503"):

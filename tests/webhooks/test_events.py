@@ -11,9 +11,9 @@ import pytest
 from hypothesis import strategies as st
 
 from airflow_provider_magichour.tools import KINDS
+from airflow_provider_magichour.untrusted import MAX_DEPTH
 from airflow_provider_magichour.webhooks.events import (
     ASSET_URIS,
-    MAX_DEPTH,
     MalformedEventError,
     asset_uri,
     parse_event,

@@ -1,0 +1,220 @@
+"""Answers of the API that mean harm: endless, huge, forged, or with what no database or log can hold."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import traceback
+from collections.abc import Callable, Iterator
+from html import escape
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+
+from airflow_provider_magichour import api, retry
+from airflow_provider_magichour import exceptions as errors
+from airflow_provider_magichour.hooks import MagicHourHook
+from airflow_provider_magichour.looks import judge
+from airflow_provider_magichour.throttle import Throttle
+from airflow_provider_magichour.transport import AsyncSender, Sender, Settings
+from airflow_provider_magichour.untrusted import MAX_QUOTED, Mask
+from tests.support.dripping import DRIPS, dripping_server
+from tests.support.scripted_server import Reply, ScriptedServer, scripted_server
+
+KEY = "mhk_live_very_secret"
+GET = api.get_project("image", "abc")
+CREATE = api.create_project("text-to-video", {"end_seconds": 5})
+
+Send = Callable[[Settings, api.Request], Any]
+
+
+def send_sync(settings: Settings, request: api.Request) -> Any:
+    return Sender(settings).send(request)
+
+
+def send_async(settings: Settings, request: api.Request) -> Any:
+    async def run() -> Any:
+        async with AsyncSender(settings) as sender:
+            return await sender.send(request)
+
+    return asyncio.run(run())
+
+
+@pytest.fixture
+def server() -> Iterator[ScriptedServer]:
+    with scripted_server() as running:
+        yield running
+
+
+def settings_for(server: ScriptedServer, **changes: Any) -> Settings:
+    return Settings(**{"api_key": KEY, "base_url": server.url, "timeout": 5, "max_attempts": 1, **changes})
+
+
+@pytest.fixture(params=[send_sync, send_async], ids=["sync", "async"])
+def send(request: pytest.FixtureRequest) -> Send:
+    return request.param
+
+
+# ---------------------------------------------------------------------------------------------- endless
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize("drip", DRIPS)
+def test_a_dripping_answer_ends_at_the_timeout(send: Send, drip: str) -> None:
+    with dripping_server(*DRIPS[drip]) as server:
+        settings = Settings(api_key=KEY, base_url=server.url, timeout=0.4, max_attempts=1)
+        with pytest.raises(errors.MagicHourConnectionError):
+            send(settings, GET)
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize("drip", DRIPS)
+def test_a_dripping_answer_to_a_create_call_is_uncertain(drip: str) -> None:
+    with dripping_server(*DRIPS[drip]) as server:
+        settings = Settings(api_key=KEY, base_url=server.url, timeout=0.4, max_attempts=3)
+        with pytest.raises(errors.MagicHourUncertainSubmitError):
+            Sender(settings).send(CREATE)
+        assert server.asked == 1
+
+
+def test_a_huge_retry_after_does_not_hold_up_the_next_call(
+    server: ScriptedServer, send: Send, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paused: list[float] = []
+    monkeypatch.setattr(Throttle, "pause", lambda self, seconds: paused.append(seconds))
+    server.script(Reply(429, headers={"Retry-After": "999999999"}))
+    with pytest.raises(errors.MagicHourRateLimitError):
+        send(settings_for(server, max_attempts=3), GET)
+    assert max(paused, default=0.0) <= retry.MAX_RETRY_AFTER
+
+
+# ------------------------------------------------------------------------------------------ what is said
+
+FORGED = "rendering\n[2026-11-21] INFO - all is well\x1b[2K"
+
+
+def look_at(project: dict[str, Any]) -> Any:
+    return judge(GET, api.Response(200, {}, json.dumps({"id": "abc", **project}).encode()))
+
+
+@pytest.mark.parametrize("status", [FORGED, "x" * (api.MAX_STATUS + 1), "\u202eetelpmoc"])
+def test_a_status_is_a_word(status: str) -> None:
+    look = look_at({"status": status})
+    assert look.project is None
+    assert str(look.blip).isprintable()
+    assert look_at({"status": "a newer one"}).project
+
+
+def test_a_failures_own_words_are_one_bounded_line() -> None:
+    look = look_at({"status": "error", "error": {"code": FORGED, "message": FORGED * 1000}})
+    error = api.project_error(look.project)
+    assert isinstance(error, errors.MagicHourProjectFailedError)
+    assert str(error).isprintable()
+    assert len(str(error)) < 3 * MAX_QUOTED
+
+
+@pytest.mark.parametrize(
+    ("said", "kept"),
+    [
+        ('"a\\u0000b"', "a\ufffdb"),  # PostgreSQL's jsonb takes no NUL
+        ('"a\\ud800b"', "a\ufffdb"),  # and no half of a character
+        ("1e999", None),
+        ("NaN", None),
+        ("[" * 100 + "]" * 100, None),
+        ("9" * 5000, None),
+    ],
+    ids=["NUL", "half a character", "infinite", "NaN", "deep", "long number"],
+)
+def test_what_no_database_can_hold(said: str, kept: str | None) -> None:
+    body = f'{{"id": "abc", "status": "complete", "name": {said}}}'.encode()
+    look = judge(GET, api.Response(200, {}, body))
+    if kept is None:
+        assert look.project is None
+        assert "not JSON" in str(look.blip)
+    else:
+        assert look.project
+        assert look.project["name"] == kept
+    with pytest.raises(errors.MagicHourUncertainSubmitError) if kept is None else contextlib.nullcontext():
+        api.result(CREATE, api.Response(200, {}, body))
+
+
+@pytest.mark.parametrize("status", [401, 403, 404])
+def test_a_web_page_of_a_proxy_does_not_end_a_wait(status: int) -> None:
+    page = judge(GET, api.Response(status, {"retry-after": "7"}, b"<html>Sign in to the network</html>"))
+    assert (page.error, page.retry_after) == (None, 7.0)
+    assert "Sign in to the network" in str(page.blip)
+    assert judge(GET, api.Response(status, {}, b'{"message": "no"}')).error is not None
+    assert judge(GET, api.Response(status, {}, b"")).error is not None
+
+
+def test_a_wait_outlasts_a_proxys_web_page(server: ScriptedServer, connect: Callable[..., str]) -> None:
+    page = Reply(404, b"<html>no such host</html>")
+    server.script(page, page, Reply(body={"id": "abc", "status": "complete"}))
+    connect(server.url, KEY)
+    assert MagicHourHook().wait_for_project("image", "abc", 60, poll_interval=0.05)["status"] == "complete"
+
+
+# ----------------------------------------------------------------------------------------------- the key
+
+ODD_KEY = 'mhk_/"live"&<very>\\secret+=='
+
+ECHOES: dict[str, Callable[[str], str]] = {
+    "plain": str,
+    "JSON": lambda key: json.dumps(key)[1:-1],
+    "JSON of PHP": lambda key: json.dumps(key)[1:-1].replace("/", "\\/"),
+    "HTML": escape,
+    "HTML, slashes too": lambda key: escape(key).replace("/", "&#x2F;"),
+    "query": lambda key: quote(key, safe=""),
+    "path": quote,
+}
+
+
+@pytest.mark.parametrize("key", [KEY, ODD_KEY])
+@pytest.mark.parametrize("echo", ECHOES)
+def test_a_key_that_is_echoed_is_masked(server: ScriptedServer, send: Send, echo: str, key: str) -> None:
+    server.answer = lambda seen: Reply(
+        400,
+        f'{{"message": "cannot read {ECHOES[echo](key)}"}}'.encode(),
+    )
+    with pytest.raises(errors.MagicHourApiError, match="cannot read") as caught:
+        send(settings_for(server, api_key=key), GET)
+    told = f"{caught.value} {caught.value!r}"
+    assert not any(each(key) in told for each in ECHOES.values())
+
+
+def test_a_key_in_a_redirect_is_masked(server: ScriptedServer, send: Send) -> None:
+    server.script(Reply(302, headers={"Location": f"https://login.invalid/?was={KEY}"}))
+    with pytest.raises(errors.MagicHourApiError, match="redirect") as caught:
+        send(settings_for(server), GET)
+    assert KEY not in "".join(traceback.format_exception(caught.value))
+
+
+@pytest.mark.parametrize("request_", [GET, CREATE], ids=["GET", "POST"])
+def test_a_key_in_a_broken_answer_is_masked(send: Send, request_: api.Request) -> None:
+    if request_ is CREATE and send is send_async:
+        pytest.skip("calls that cost are never sent this way")
+    with dripping_server(f"Authorization: Bearer {KEY}\r\n\r\n".encode(), b"") as server:
+        settings = Settings(api_key=KEY, base_url=server.url, timeout=2, max_attempts=1)
+        with pytest.raises(errors.MagicHourError) as caught:
+            send(settings, request_)
+    told = "".join(traceback.format_exception(caught.value))
+    assert KEY not in told
+    assert "***" in str(caught.value)
+
+
+def test_a_cause_without_the_key_is_kept() -> None:
+    error = ValueError("plain")
+    assert Mask(KEY).cause(error) is error
+    error.__cause__ = OSError(f"Bearer {KEY}")
+    assert Mask(KEY).cause(error) is None
+
+
+# ------------------------------------------------------------------------------------------- the caller's
+
+
+@pytest.mark.parametrize("params", ["abc", 7, ["ab"], {1: 2}])
+def test_a_query_that_is_no_dict(params: Any) -> None:
+    with pytest.raises(errors.MagicHourArgumentError, match="params"):
+        api.custom("GET", "/v1/x", params=params)
