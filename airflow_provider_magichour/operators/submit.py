@@ -19,6 +19,7 @@ from airflow_provider_magichour.exceptions import (
     MagicHourError,
     MagicHourNotFoundError,
     MagicHourPaymentRequiredError,
+    MagicHourProjectFailedError,
     MagicHourRateLimitError,
     MagicHourServerError,
     MagicHourUncertainSubmitError,
@@ -145,6 +146,8 @@ class Submitter:
         answers = self._hook.send_all([self._look_at(str(one.id)) for one in taken.values()])
         for (position, record), answer in zip(taken.items(), answers, strict=True):
             error = answer if isinstance(answer, MagicHourError) else api.project_error(answer)
+            if isinstance(error, MagicHourProjectFailedError):
+                error = api.render_error(error)
             if isinstance(error, MagicHourNotFoundError):
                 if not error.is_own:
                     outcomes[position] = MagicHourError(

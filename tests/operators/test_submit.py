@@ -112,6 +112,17 @@ class TestRetry:
         assert created(sim) == 4
         assert [made[0], made[1], made[3]] == kept
 
+    @pytest.mark.parametrize("code", ["unknown_error", "processing_timeout", "no_source_face"])
+    def test_the_log_blames_the_input_only_where_it_is_to_blame(
+        self, sim: Simulator, store: TaskStateStore, caplog: pytest.LogCaptureFixture, code: str
+    ) -> None:
+        project_id = operator().execute(task_context(store=store))["id"]
+        store.delete("magichour_success")
+        sim.end_project(project_id, "error", code)
+        operator().execute(task_context(store=store, try_number=2))
+        assert f"Project {project_id} failed ({code})" in caplog.text
+        assert ("correct the input" in caplog.text) == (code == "no_source_face")
+
     def test_not_durable_submits_anew(self, sim: Simulator, store: TaskStateStore) -> None:
         for _ in range(2):
             operator(durable=False).execute(task_context(store=store))
