@@ -191,25 +191,27 @@ class MagicHourProjectSensor(BaseSensorOperator):
         return self._result(ids, outcomes, projects)
 
     def _execute_rescheduled(self, context: Context) -> Any:
-        with self._lenient():
-            try:
-                return super().execute(context)
-            except AirflowSensorTimeout as error:
-                if self._found is None:
-                    raise
-                raise MagicHourSensorTimeoutError(*self._found.timeout().args) from error
+        try:
+            return super().execute(context)
+        except (AirflowSensorTimeout, AirflowSkipException) as error:
+            if self._found is None:  # not the time was up, but the look found something
+                raise
+            with self._lenient():
+                raise self._found.timeout() from error
 
     def poke(self, context: Context) -> bool | PokeReturnValue:
         """Look once; the projects are the value when all are finished."""
         from airflow_provider_magichour.waiting import look_once
         from airflow_provider_magichour.watches import Wait
 
-        ids = self._ids()
-        MagicHourProjectLink.push(context, self.kind, ids[0])
-        wait = Wait(self.kind, ids, time.time() + self.timeout, self._interval)
-        found = look_once(wait, get_settings(self.magichour_conn_id), self.log)
-        if len(found.outcomes) == len(wait.ids):
-            return PokeReturnValue(True, self._result(ids, found.outcomes, found.projects))
+        self._found = None
+        with self._lenient():  # Airflow's own loop would skip without saying why
+            ids = self._ids()
+            MagicHourProjectLink.push(context, self.kind, ids[0])
+            wait = Wait(self.kind, ids, time.time() + self.timeout, self._interval)
+            found = look_once(wait, get_settings(self.magichour_conn_id), self.log)
+            if len(found.outcomes) == len(wait.ids):
+                return PokeReturnValue(True, self._result(ids, found.outcomes, found.projects))
         self._found = found
         return False
 

@@ -183,11 +183,26 @@ def test_times_out_alike_under_a_server_that_is_down(mode: str, projects: Projec
 
 
 @pytest.mark.parametrize("lenient", ["soft_fail", "never_fail"])
-@pytest.mark.parametrize("last", ["canceled", "rendering", Reply(404)])
-def test_skips_instead_of_failing(mode: str, projects: Projects, last: Any, lenient: str) -> None:
+@pytest.mark.parametrize(
+    ("last", "why"),
+    [
+        ("canceled", "Project p1 was canceled in the Magic Hour web app"),
+        ("rendering", r"Project p1 \(rendering\) was not finished by the deadline"),
+        (Reply(404, {"message": "none such"}), "GET /v1/image-projects/p1 answered 404: none such"),
+    ],
+)
+def test_skips_instead_of_failing_and_says_why(
+    mode: str, projects: Projects, last: Any, why: str, lenient: str
+) -> None:
     projects.script("p1", last)
-    with pytest.raises(AirflowSkipException):
+    with pytest.raises(AirflowSkipException, match=f"^Skipping due to {lenient} is set to True: {why}"):
         run(sensor(mode, "p1", timeout=1, **{lenient: True}))
+
+
+@pytest.mark.parametrize("lenient", ["soft_fail", "never_fail"])
+def test_does_not_skip_what_only_takes_its_time(mode: str, projects: Projects, lenient: str) -> None:
+    projects.script("p1", "rendering", Reply(500), "complete")
+    assert run(sensor(mode, "p1", **{lenient: True})) == project("p1")
 
 
 @pytest.mark.parametrize("lenient", ["soft_fail", "never_fail"])
