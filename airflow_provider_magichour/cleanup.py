@@ -70,18 +70,23 @@ class Cleanup:
     limit: int | None
     check_sha256: bool
     refused: MagicHourAuthenticationError | None = None
+    #: The days of the index that could not be listed, and why.
+    unreadable: list[str] = field(default_factory=list)
     _seen: set[str] = field(default_factory=set)
 
     def run(self) -> list[Row]:
         """Delete what is due, the oldest first, and return what became of each project."""
         rows: list[Row] = []
-        hints = receipts.due(self.storage, self.hook.magichour_conn_id, self.before)
+        hints = receipts.due(self.storage, self.hook.magichour_conn_id, self.before, self._cannot_read)
         while batch := self._next_batch(hints):
             left = None if self.limit is None else self.limit - sum(map(_counts, rows))
             rows += self._batch(batch, left)
             if self.refused or (self.limit is not None and sum(map(_counts, rows)) >= self.limit):
                 break
         return rows
+
+    def _cannot_read(self, folder: str, error: Exception) -> None:
+        self.unreadable.append(f"{self.storage.shown(folder)}: {type(error).__name__}: {error}")
 
     def _next_batch(self, hints: Iterator[Hint]) -> list[Hint]:
         batch = []

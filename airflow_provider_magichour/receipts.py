@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -295,18 +295,29 @@ class Hint:
     path: str
 
 
-def due(storage: Storage, conn_id: str, before: datetime) -> Iterator[Hint]:
-    """Give the hints at what a connection downloaded until a moment, oldest first."""
+def due(
+    storage: Storage, conn_id: str, before: datetime, unreadable: Callable[[str, Exception], None]
+) -> Iterator[Hint]:
+    """
+    Give the hints at what a connection downloaded until a moment, oldest first.
+
+    :param unreadable: told of each day of the index that cannot be listed, and why; the others go on.
+    """
     index, last = _index_of(conn_id), before.astimezone(UTC)
     for day in storage.names(index):
         if not re.fullmatch(r"\d{4}-\d{2}-\d{2}", day, re.ASCII) or day > f"{last:%Y-%m-%d}":
             continue
-        if day < f"{last:%Y-%m-%d}":
-            paths = storage.walk(f"{index}/{day}")
-        else:
-            hours = [hour for hour in storage.names(f"{index}/{day}") if hour <= f"{last:%H}"]
-            paths = [f"{hour}/{path}" for hour in hours for path in storage.walk(f"{index}/{day}/{hour}")]
-        found = (_hint(f"{index}/{day}/{path}") for path in paths)
+        folder = f"{index}/{day}"
+        try:
+            if day < f"{last:%Y-%m-%d}":
+                paths = storage.walk(folder)
+            else:
+                hours = [hour for hour in storage.names(folder) if hour <= f"{last:%H}"]
+                paths = [f"{hour}/{path}" for hour in hours for path in storage.walk(f"{folder}/{hour}")]
+        except Exception as error:  # noqa: BLE001 - stores raise whatever their libraries do
+            unreadable(folder, error)
+            continue
+        found = (_hint(f"{folder}/{path}") for path in paths)
         yield from sorted(hint for hint in found if hint and hint.downloaded_at <= last)
 
 

@@ -85,7 +85,7 @@ class Storage:
             top = self.full(folder)
             return sorted(
                 posixpath.join(os.path.relpath(at, top), name).removeprefix("./")
-                for at, _, names in os.walk(top)
+                for at, _, names in os.walk(top, onerror=_raise_unless_gone)
                 for name in names
             )
         self.fs.invalidate_cache()
@@ -190,6 +190,12 @@ def sync_folder(folder: Path) -> None:
             os.fsync(handle)
         finally:
             os.close(handle)
+
+
+def _raise_unless_gone(error: OSError) -> None:
+    """Tell of a folder that cannot be listed; one that is not there, or was pruned meanwhile, is empty."""
+    if not isinstance(error, FileNotFoundError | NotADirectoryError):
+        raise error
 
 
 def _name(path: str) -> str:

@@ -35,7 +35,11 @@ def make(project_id="p1", at=NOON, conn_id="magichour_default"):
 
 
 def due(storage, before=NOON, conn_id="magichour_default"):
-    return [hint.project_id for hint in receipts.due(storage, conn_id, before)]
+    return [hint.project_id for hint in receipts.due(storage, conn_id, before, unforeseen)]
+
+
+def unforeseen(folder, error):
+    raise AssertionError(folder) from error
 
 
 def test_is_read_as_it_was_written(storage, tmp_path):

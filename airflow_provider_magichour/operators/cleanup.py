@@ -43,7 +43,8 @@ class MagicHourCleanupOperator(MagicHourOperator):
     :param check_sha256: whether to read the files and compare their sha256, too.
     :param magichour_conn_id: the connection. (templated)
     :raises MagicHourAuthenticationError: if Magic Hour does not know the connection's API key.
-    :raises MagicHourError: with ``fail_on_kept``, naming what was kept.
+    :raises MagicHourError: after all is done, if a part of the index could not be read; or, with
+        ``fail_on_kept``, naming what was kept.
     """
 
     template_fields: Sequence[str] = (
@@ -98,15 +99,20 @@ class MagicHourCleanupOperator(MagicHourOperator):
             entry = {"id": row.project_id, "reason": row.reason} if row.outcome == "kept" else row.project_id
             outcome[row.outcome].append(entry)
         kept = [row for row in rows if row.outcome == "kept" and row.reason != DRY_RUN]
-        self._tell(kept, cleanup.refused)
+        self._tell(kept, cleanup.refused, cleanup.unreadable)
         return outcome
 
-    def _tell(self, kept: Sequence[Row], refused: MagicHourError | None) -> None:
+    def _tell(self, kept: Sequence[Row], refused: MagicHourError | None, unreadable: Sequence[str]) -> None:
         """Warn of what was kept, or fail."""
         from airflow_provider_magichour.cleanup import MAX_ROWS
 
         if refused:
             raise refused
+        if unreadable:
+            raise MagicHourError(
+                f"{len(unreadable)} days of the index could not be read, so what they list was not looked "
+                f"at: {'; '.join(unreadable[:10])}. The rest is done; a later run looks again"
+            )
         if not kept:
             return
         shown = "; ".join(f"{row.project_id}: {row.reason}" for row in kept[:MAX_ROWS])

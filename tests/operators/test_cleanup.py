@@ -89,6 +89,23 @@ def test_a_project_that_is_gone_is_missing_and_done(magichour_simulator, hook, t
     assert clean_up(tmp_path) == NOTHING
 
 
+@pytest.mark.parametrize("age", [timedelta(days=40), timedelta(days=30)])
+def test_a_part_of_the_index_that_cannot_be_read_is_told_when_the_rest_is_done(
+    magichour_simulator, hook, tmp_path, caplog, age
+):
+    old = downloaded(magichour_simulator, hook, tmp_path, timedelta(days=50))
+    new = downloaded(magichour_simulator, hook, tmp_path, timedelta(days=31))
+    index = tmp_path / ".magichour-index" / "magichour_default"
+    broken = index / f"{datetime.now(UTC) - age:%Y-%m-%d}"
+    broken.symlink_to(broken)  # not even root can list it
+    with caplog.at_level(logging.INFO), pytest.raises(errors.MagicHourError, match="1 days") as caught:
+        clean_up(tmp_path, timedelta(days=30))
+    assert str(broken) in str(caught.value)
+    assert "2 deleted" in caplog.text
+    assert not exists(hook, old)
+    assert not exists(hook, new)
+
+
 def _remove(file, receipt):
     file.unlink()
 
