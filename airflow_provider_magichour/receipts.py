@@ -37,6 +37,10 @@ class ReceiptError(ValueError):
     """A receipt cannot be trusted; the message says why."""
 
 
+class NewerReceiptError(ReceiptError):
+    """A newer version of this package wrote the receipt, so it is left as it is."""
+
+
 @dataclass(frozen=True)
 class Receipt:
     """
@@ -114,6 +118,7 @@ def parse(data: bytes, project_id: str) -> Receipt:
 
     :param project_id: the project whose folder it lies in.
     :raises ReceiptError: if it is not a receipt of this project, or names anything outside its folder.
+    :raises NewerReceiptError: if a newer version of this package wrote it.
     """
     if len(data) > MAX_BYTES:
         raise ReceiptError(f"the receipt is larger than {MAX_BYTES} bytes")
@@ -123,11 +128,7 @@ def parse(data: bytes, project_id: str) -> Receipt:
         raise ReceiptError("the receipt is not JSON") from None
     if not isinstance(content, dict):
         raise ReceiptError("the receipt is not a JSON object")
-    version = content.get("version")
-    if type(version) is not int or version != VERSION:
-        raise ReceiptError(
-            f"the receipt has version {str(version)[:20]!r}, and this provider reads {VERSION}"
-        )
+    _check_version(content.get("version"))
     if content.get("project_id") != project_id:
         raise ReceiptError("the receipt names another project than its folder")
     conn_id, files = content.get("magichour_conn_id"), content.get("files")
@@ -143,6 +144,18 @@ def parse(data: bytes, project_id: str) -> Receipt:
     for file in files:
         _check_file(file, project_id)
     return Receipt(project_id, kind, conn_id, downloaded_at, files, content)
+
+
+def _check_version(version: object) -> None:
+    if type(version) is not int or version < VERSION:
+        raise ReceiptError(
+            f"the receipt has version {str(version)[:20]!r}, and this provider reads {VERSION}"
+        )
+    if version > VERSION:
+        raise NewerReceiptError(
+            f"the receipt has version {str(version)[:20]}, and this airflow-provider-magichour reads "
+            f"{VERSION}: update it"
+        )
 
 
 def _check_file(file: object, project_id: str) -> None:
@@ -170,9 +183,15 @@ def read(storage: Storage, project_id: str) -> Receipt | None:
 
 
 def write(storage: Storage, receipt: Receipt) -> None:
-    """Store a receipt and its hint in place of the one that is there."""
+    """
+    Store a receipt and its hint in place of the one that is there.
+
+    :raises NewerReceiptError: if that is of a newer version, whose facts must not be lost.
+    """
     try:
         old = read(storage, receipt.project_id)
+    except NewerReceiptError:
+        raise
     except ReceiptError:
         old = None
     storage.write(receipt.hint, _hint_content(receipt))
@@ -250,9 +269,15 @@ def _name(file: Mapping[str, Any]) -> str:
 
 
 def mark_deleted(storage: Storage, project_id: str, hint: str, now: datetime) -> None:
-    """Record that a project was deleted at Magic Hour, and take its hint out of the index."""
+    """
+    Record that a project was deleted at Magic Hour, and take its hint out of the index.
+
+    :raises NewerReceiptError: if its receipt is of a newer version, to which its hint is left.
+    """
     try:
         receipt = read(storage, project_id)  # as it is now: it may have been downloaded again since
+    except NewerReceiptError:
+        raise
     except ReceiptError:
         receipt = None
     if receipt is not None and receipt.hint != hint:

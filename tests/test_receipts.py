@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from airflow_provider_magichour import exceptions as errors
 from airflow_provider_magichour import receipts
 from airflow_provider_magichour.hooks import MagicHourHook
-from airflow_provider_magichour.receipts import ReceiptError
+from airflow_provider_magichour.receipts import NewerReceiptError, ReceiptError
 from airflow_provider_magichour.storage import Storage
 
 NOON = datetime(2026, 11, 21, 12, 0, 0, tzinfo=UTC)
@@ -68,6 +68,7 @@ def test_is_read_as_it_was_written(storage, tmp_path):
     [
         ({"version": 2}, "version"),
         ({"version": True}, "version"),
+        ({"version": 0}, "version"),
         ({"version": None}, "version"),
         ({"project_id": "p2"}, "another project"),
         ({"kind": "document"}, "no kind"),
@@ -208,6 +209,21 @@ def test_a_receipt_is_never_without_a_hint(storage, monkeypatch):
             receipts.write(storage, make())
         receipt = receipts.read(storage, "p1")
         assert storage.read(receipt.hint, 1000) is not None
+
+
+def test_what_a_newer_version_recorded_is_left_alone(storage, tmp_path):
+    receipts.write(storage, make())
+    file = tmp_path / "p1" / ".magichour-receipt.json"
+    newer = json.dumps({**make().data, "version": 2, "bills": [1]})
+    file.write_text(newer)
+    with pytest.raises(NewerReceiptError, match="update"):
+        receipts.write(storage, make())
+    with pytest.raises(NewerReceiptError, match="update"):
+        receipts.mark_deleted(storage, "p1", make().hint, NOON)
+    with pytest.raises(errors.MagicHourArgumentError, match="update"):
+        MagicHourHook().acknowledge_moved(str(tmp_path), "p1", {"output.png": "elsewhere"})
+    assert file.read_text() == newer
+    assert due(storage) == ["p1"]
 
 
 def test_moved_files_are_acknowledged(storage, tmp_path):

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from airflow_provider_magichour import api, receipts
 from airflow_provider_magichour.exceptions import MagicHourDownloadError, MagicHourError
-from airflow_provider_magichour.receipts import Receipt, ReceiptError
+from airflow_provider_magichour.receipts import NewerReceiptError, Receipt, ReceiptError
 from airflow_provider_magichour.storage import Storage
 from airflow_provider_magichour.tools import Kind
 from airflow_provider_magichour.transfer.errors import storage_error
@@ -133,6 +133,12 @@ class Downloads:
     def _trusted_receipt(self, project_id: str) -> Receipt | None:
         try:
             receipt = receipts.read(self.storage, project_id)
+        except NewerReceiptError as error:
+            where = self.storage.shown(receipts.path_of(project_id))
+            raise MagicHourDownloadError(
+                f"{where} and the files beside it are left as they are: {error}, or use another destination",
+                project_id,
+            ) from None
         except ReceiptError as error:
             log.warning("Project %s is fetched anew: %s", project_id, error)
             return None

@@ -150,7 +150,7 @@ def _gone(file, receipt):
         (_remove, "is not there"),
         (_cut, "bytes instead of"),
         (_garble, "not JSON"),
-        (_newer, "version '2'"),
+        (_newer, "version 2"),
         (_elsewhere, "outside its project's folder"),
         (_another, "another project"),
         (_fileless, "no file"),

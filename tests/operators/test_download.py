@@ -242,3 +242,18 @@ def test_check_result_of_what_is_not_complete(magichour_simulator, hook, tmp_pat
     with pytest.raises(errors.MagicHourProjectFailedError):
         hook.check_result("image", project_id, True, True, str(tmp_path))
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_does_not_download_over_what_a_newer_version_recorded(magichour_simulator, hook, tmp_path, overwrite):
+    project_id = complete_project(magichour_simulator, hook)
+    hook.download_project("image", project_id, str(tmp_path))
+    receipt = tmp_path / project_id / ".magichour-receipt.json"
+    newer = json.dumps({**json.loads(receipt.read_text()), "version": 2})
+    receipt.write_text(newer)
+    asked = len(magichour_simulator.requests("download"))
+    with pytest.raises(errors.MagicHourDownloadError, match="update it") as caught:
+        hook.download_project("image", project_id, str(tmp_path), overwrite=overwrite)
+    assert str(receipt) in str(caught.value)
+    assert receipt.read_text() == newer
+    assert len(magichour_simulator.requests("download")) == asked
