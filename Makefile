@@ -15,7 +15,7 @@ ENOUGH := $(if $(filter tests,$(TESTS)),--cov-fail-under 95)
 BENCHMARKS ?= files waiting webhooks
 
 .DEFAULT_GOAL := help
-.PHONY: help install test test-airflow test-distributed test-browser lint bench docs demo airflow dist constraints clean
+.PHONY: help install test test-airflow test-distributed test-browser lint audit bench docs demo airflow dist constraints clean
 
 # A virtual environment does not survive being moved or copied to another folder: make it anew there.
 ifneq ("$(CURDIR)","$(shell cat $(STAMP) 2>/dev/null)")
@@ -50,6 +50,9 @@ lint: $(STAMP) ## Check style and types.
 	$(RUN) ruff format --check
 	$(RUN) mypy
 	$(RUN) pyright --pythonpath .venv/bin/python
+
+audit: $(STAMP) ## Look up known vulnerabilities of what constraints.txt pins; says so where that cannot be asked.
+	@$(RUN) scripts.audit
 
 bench: $(STAMP) ## Measure the figures of docs/benchmarks.md. BENCHMARKS=... chooses some.
 	@status=0; for each in $(BENCHMARKS); do $(RUN) benchmarks.$$each --write || status=1; done; exit $$status

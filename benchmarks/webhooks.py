@@ -33,7 +33,7 @@ import sqlalchemy
 from benchmarks.report import write_section
 from scripts.local_airflow import LocalAirflow
 
-SECRET = "whsec_benchmark"  # noqa: S105
+SECRET = "whsec_benchmark"
 DAG_ID = "consumes_webhooks"
 DAG_FILE = """
 from airflow.sdk import dag, task

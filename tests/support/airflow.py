@@ -49,7 +49,7 @@ def restore_database(database: Path, template: Path) -> None:
         # SQLite checks foreign keys only where a connection asks for it, so the order does not matter.
         for (table,) in tables:
             connection.execute(f'DELETE FROM main."{table}"')  # noqa: S608  # Airflow's own names
-            connection.execute(f'INSERT INTO main."{table}" SELECT * FROM template."{table}"')  # noqa: S608
+            connection.execute(f'INSERT INTO main."{table}" SELECT * FROM template."{table}"')  # noqa: S608  # the same
 
 
 def connection_json(base_url: str, api_key: str, **extra: Any) -> str:

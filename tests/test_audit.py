@@ -1,0 +1,66 @@
+"""What an audit of the dependencies says; it asks nobody here."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from datetime import date
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from scripts import audit
+from scripts.audit import NONE, SOME, UNKNOWN, Ignored, judge
+
+TODAY = date(2026, 11, 21)
+CLEAN: dict[str, Any] = {"name": "yarl", "version": "1.0", "vulns": []}
+HOLE: dict[str, Any] = {
+    "name": "aiohttp",
+    "version": "3.9.1",
+    "vulns": [{"id": "PYSEC-2024-24", "fix_versions": ["3.9.2"], "aliases": ["CVE-2024-23334"]}],
+}
+SKIPPED: dict[str, Any] = {"name": "vine", "skip_reason": "Dependency not found on PyPI"}
+
+
+def report(*packages: dict[str, Any]) -> dict[str, Any]:
+    return {"dependencies": list(packages), "fixes": []}
+
+
+def test_nothing_known() -> None:
+    assert judge(report(CLEAN), TODAY) == (NONE, ["1 packages, no known vulnerability that counts"])
+
+
+def test_a_vulnerability_is_named() -> None:
+    assert judge(report(CLEAN, HOLE), TODAY) == (
+        SOME,
+        ["aiohttp 3.9.1: PYSEC-2024-24, CVE-2024-23334 (mended in 3.9.2)"],
+    )
+
+
+@pytest.mark.parametrize("name", ["PYSEC-2024-24", "CVE-2024-23334"])
+def test_an_ignored_one_counts_again_after_its_day(name: str) -> None:
+    ignored = [Ignored(name, "no static files are served here", TODAY)]
+    status, (line, _) = judge(report(HOLE), TODAY, ignored)
+    assert status == NONE
+    assert line.endswith("ignored until 2026-11-21: no static files are served here")
+    assert judge(report(HOLE), date(2026, 11, 22), ignored)[0] == SOME
+
+
+def test_what_was_skipped_is_not_clean() -> None:
+    status, lines = judge(report(CLEAN, *[SKIPPED] * 6), TODAY)
+    assert status == UNKNOWN
+    assert lines == ["6 of 7 packages could not be checked: vine, vine, vine, vine, vine, ..."]
+    assert judge(report(SKIPPED, HOLE), TODAY)[0] == SOME
+    assert judge(report(), TODAY)[0] == UNKNOWN
+
+
+@pytest.mark.parametrize(("out", "status"), [("", UNKNOWN), (json.dumps(report(CLEAN)), NONE)])
+def test_the_command(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], out: str, status: int
+) -> None:
+    done = SimpleNamespace(stdout=out, stderr="Traceback\nno route to pypi.org\n")
+    monkeypatch.setattr(subprocess, "run", lambda command, **_: done)
+    assert audit.main() == status
+    said = "".join(capsys.readouterr())
+    assert ("no route to pypi.org" in said) == ("Could not be checked" in said) == (status == UNKNOWN)
