@@ -121,17 +121,19 @@ class Processes:
         :raises ProcessError: if it goes on running.
         """
         process = self._running[name]
-        with contextlib.suppress(ProcessLookupError):
-            if sig == signal.SIGKILL:
-                os.killpg(process.pid, sig)
-            else:
-                process.send_signal(sig)
+        if sig == signal.SIGKILL:
+            runaways = self.marked_pids(name)
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, sig)  # first: it must not see those die that have left the group
+            _kill_all(runaways)
+        else:
+            process.send_signal(sig)
         try:
             process.wait(timeout)
         except subprocess.TimeoutExpired:
             raise ProcessError(f"{name} did not end within {timeout:.0f} s of signal {sig}") from None
-        if sig == signal.SIGKILL:  # the group first: the parents of what left it must not see it die
-            self._kill_marked(name)
+        if sig == signal.SIGKILL:
+            self._kill_marked(name)  # what was started meanwhile
 
     def stop_all(self, grace: float = 8) -> None:
         """
@@ -181,10 +183,14 @@ class Processes:
             pids = self.marked_pids(name)
             if not pids:
                 return
-            for pid in pids:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
+            _kill_all(pids)
             time.sleep(0.1)
+
+
+def _kill_all(pids: Sequence[int]) -> None:
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 def _environments() -> Iterator[tuple[int, bytes]]:
