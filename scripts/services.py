@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from scripts.processes import ProcessError, Processes, free_port
+from scripts.processes import Processes, free_port
 
 POSTGRESQL_URL = "MAGICHOUR_TEST_POSTGRESQL_URL"
 REDIS_URL = "MAGICHOUR_TEST_REDIS_URL"
@@ -137,14 +137,13 @@ def _own(folder: Path) -> Iterator[Services]:
         try:
             postgresql.start()
             _administer(postgresql.url, "CREATE DATABASE airflow")
+            broker_url = _start_redis(home, processes, password)
             yield Services(
                 database_url=postgresql.url.removesuffix("/postgres") + "/airflow",
-                broker_url=_start_redis(home, processes, password),
+                broker_url=broker_url,
                 source=f"own servers ({_version('postgres')}; {_version('redis-server')})",
                 _restart=postgresql.restart,
             )
-        except ProcessError as error:
-            raise ServicesError(str(error)) from error
         finally:
             postgresql.stop(signal.SIGINT)
 
