@@ -20,7 +20,11 @@ from typing import TYPE_CHECKING, ClassVar
 from weakref import WeakKeyDictionary
 
 from airflow_provider_magichour import api
-from airflow_provider_magichour.exceptions import MagicHourConnectionError, MagicHourError
+from airflow_provider_magichour.exceptions import (
+    MagicHourConnectionError,
+    MagicHourConnectionNotFoundError,
+    MagicHourError,
+)
 from airflow_provider_magichour.looks import MAX_LOOKS, Look, judge
 from airflow_provider_magichour.schedule import BACKOFF_CAP
 from airflow_provider_magichour.watches import Wait, Watch
@@ -34,6 +38,10 @@ log = logging.getLogger(__name__)
 
 #: The longest pause that a 429 is granted for all waits of a connection, in seconds.
 MAX_PAUSE = 3600.0
+#: A connection that cannot be read now. Airflow also calls it missing where a secrets backend is away.
+CANNOT_READ = (MagicHourConnectionError, MagicHourConnectionNotFoundError)
+#: The connection is not read again sooner than this many seconds after that failed.
+REREAD_PAUSE = 5.0
 
 
 class Poller:
@@ -58,10 +66,14 @@ class Poller:
         self._next_in_line = asyncio.Lock()
         self._workers: list[asyncio.Task[None]] = []
         self._reading = asyncio.Lock()
+        self._rereading = asyncio.Lock()
         self._read_at = -1.0
         self._sender: AsyncSender | None = None
         self._retired: list[AsyncSender] = []
         self._refused_sender: AsyncSender | None = None
+        #: Why the connection could not be read again the last time, and when that was, on the loop's clock.
+        self._trouble: MagicHourError | None = None
+        self._trouble_at = 0.0
 
     @classmethod
     @asynccontextmanager
@@ -199,9 +211,10 @@ class Poller:
             if watch.refused or sender is self._refused_sender or not watch.waits:
                 self._refused_sender = sender
                 return look
+            trouble = await self._reread_after(sender, asked_at)
+            if trouble is not None:  # nobody can tell whether the key was replaced: the next look tries again
+                return Look(blip=MagicHourConnectionError(f"{look.error}; {trouble}"))
             watch.refused = True
-            if not await self._reread_after(sender, asked_at):
-                return look
 
     def _take(self, watch: Watch, look: Look) -> None:
         """Tell the waits, and plan the next look or forget the project."""
@@ -244,17 +257,23 @@ class Poller:
             self._use(settings)
             self._read_at = started_at
 
-    async def _reread_after(self, sender: AsyncSender, asked_at: float) -> bool:
-        """Read the connection after a 401, unless that was done since; False where it can't be read."""
-        if sender is not self._sender or self._read_at > asked_at:
-            return True
-        log.warning("Magic Hour does not know the API key (401): reading the connection again")
-        try:
-            await self._refresh()
-        except Exception:
-            log.exception("The connection could not be read again")
-            return False
-        return True
+    async def _reread_after(self, sender: AsyncSender, asked_at: float) -> MagicHourError | None:
+        """Read the connection after a 401, unless that was done since; return why it can't be read."""
+        async with self._rereading:
+            if sender is not self._sender or self._read_at > asked_at:
+                return None
+            if self._trouble is not None and self._loop.time() < self._trouble_at + REREAD_PAUSE:
+                return self._trouble
+            log.warning("Magic Hour does not know the API key (401): reading the connection again")
+            try:
+                await self._refresh()
+            except CANNOT_READ as error:
+                log.warning("The connection could not be read again: %s", error)
+                self._trouble, self._trouble_at = error, self._loop.time()
+                return error
+            except MagicHourError as error:
+                log.warning("The connection cannot be used any more: %s", error)
+            return None
 
     def _use(self, settings: Settings) -> None:
         from airflow_provider_magichour.transport import AsyncSender

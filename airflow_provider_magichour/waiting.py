@@ -15,13 +15,12 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from airflow_provider_magichour.exceptions import (
-    MagicHourConnectionError,
     MagicHourError,
     MagicHourNotFoundError,
     MagicHourTimeoutError,
 )
 from airflow_provider_magichour.looks import Look, look_at_all
-from airflow_provider_magichour.polling import Poller
+from airflow_provider_magichour.polling import CANNOT_READ, Poller
 from airflow_provider_magichour.schedule import created_at
 from airflow_provider_magichour.watches import Wait, delay_after
 
@@ -215,7 +214,7 @@ async def _join(stack: AsyncExitStack, name: str, read_settings: ReadSettings, c
     for pause in JOIN_PAUSES:
         try:
             return await stack.enter_async_context(Poller.shared(name, read_settings))
-        except MagicHourConnectionError as error:
+        except CANNOT_READ as error:
             course.last_blip = error
             course.log.warning("%s; trying again in %.0f s", error, pause)
         await asyncio.sleep(pause)

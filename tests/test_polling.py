@@ -272,15 +272,29 @@ def test_a_key_that_stays_wrong_fails_all_waits(projects: Projects) -> None:
     assert read.read <= 1 + 4  # once more for each wait that came later, and once for the 401
 
 
-def test_a_connection_that_cannot_be_read_again_is_a_401(projects: Projects) -> None:
-    good = settings_of(projects.server.url, "old")
-    reads = iter([good, None])
+def test_a_connection_that_cannot_be_read_again_now_ends_no_wait(
+    projects: Projects, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("airflow_provider_magichour.polling.REREAD_PAUSE", 0.1)
+    reads = iter(["old", OSError("the vault is away"), OSError("still away"), KEY])
+    ids = [f"p{n}" for n in range(100)]
 
     async def read() -> Any:
-        now = next(reads)
-        if now is None:
-            raise OSError("the vault is away")
-        return await now()
+        key = next(reads)
+        if isinstance(key, OSError):
+            raise key
+        return await settings_of(projects.server.url, key)()
+
+    assert set(asyncio.run(wait_for_outcomes(wait_for(ids), "c", read)).values()) == {"complete"}
+
+
+def test_a_connection_that_is_read_again_and_of_no_use_is_a_401(projects: Projects) -> None:
+    reads = iter(["old", None])
+
+    async def read() -> Any:
+        if key := next(reads):
+            return await settings_of(projects.server.url, key)()
+        raise errors.MagicHourArgumentError("The connection has no API key")
 
     with pytest.raises(errors.MagicHourAuthenticationError):
         asyncio.run(wait_for_outcomes(wait_for(["p1"]), "c", read))

@@ -95,6 +95,7 @@ def test_a_server_that_hangs_does_not_move_the_deadline(projects: Projects) -> N
 
 
 def test_a_missing_connection_is_an_event(projects: Projects, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("airflow_provider_magichour.waiting.JOIN_PAUSES", (0.01,))
     monkeypatch.delenv("AIRFLOW_CONN_MAGICHOUR_DEFAULT")
     event = run_trigger(trigger(["p1"]))
     with pytest.raises(errors.MagicHourConnectionNotFoundError, match="magichour_default"):

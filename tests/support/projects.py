@@ -41,7 +41,7 @@ class Projects:
         server.answer = self._answer
 
     def script(self, project_id: str, *steps: Any) -> None:
-        """Set what is said: statuses, whole projects (dicts) or replies."""
+        """Set what is said: statuses, whole projects (dicts), replies, or functions that return one."""
         self._scripts[project_id] = list(steps)
 
     def _answer(self, seen: Seen) -> Reply:
@@ -51,6 +51,8 @@ class Projects:
             return Reply(401, {"message": "Invalid API key"})
         steps = self._scripts.get(project_id, ["complete"])
         step = steps.pop(0) if len(steps) > 1 else steps[0]
+        if callable(step):
+            return step()
         if isinstance(step, Reply):
             return step
         return Reply(200, step if isinstance(step, dict) else project(project_id, step))
