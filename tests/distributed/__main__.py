@@ -19,7 +19,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from scripts.local_airflow import LocalAirflow
+from scripts.local_airflow import Celery, LocalAirflow
 from scripts.services import Services, ServicesError, start_services
 from tests.distributed.fires import FIRES
 from tests.distributed.promises import Promise
@@ -50,6 +50,9 @@ def main() -> int:
         print(error, file=sys.stderr)
         shutil.rmtree(home)
         return 2
+    except KeyboardInterrupt:
+        say(f"stopped; the logs are in {home}")
+        return 130
     print(table(reports))
     if not all(report.kept for report in reports):
         say(f"promises were broken; the logs are in {home}. The same fires: --seed {seed}")
@@ -77,11 +80,9 @@ def _run(
         home / "airflow",
         [DAGS],
         triggerers=2,
-        celery_workers=2,
-        parallelism=16,
+        celery=Celery(services.broker_url, services.result_backend),
+        parallelism=8,
         database_url=services.database_url,
-        broker_url=services.broker_url,
-        result_backend=services.result_backend,
         env={"MAGICHOUR_FIRE_FOLDER": str(home / "airflow" / "media")},
     )
     reports = []

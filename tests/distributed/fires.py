@@ -55,8 +55,6 @@ class Scene:
     webhook_secret: str = ""
     #: Whether the Airflow connection was made.
     connected: bool = False
-    #: Processes that stay away for a while; the others are started again when they end.
-    away: set[str] = field(default_factory=set)
     #: Every API key there was.
     keys: list[str] = field(default_factory=list)
     #: DAG runs that a fire started.
@@ -68,15 +66,17 @@ class Scene:
 
     def kill(self, *names: str) -> None:
         """Kill components, which stay away until :meth:`bring_back`."""
-        self.away.update(names)
         for name in names:
             if self.airflow.processes.is_running(name):
                 self.airflow.kill(name)
         self.say(f"killed {' and '.join(names)}")
 
     def bring_back(self, *names: str) -> None:
-        """Let killed components be started again."""
-        self.away.difference_update(names)
+        """Start killed components again."""
+        for name in names:
+            if not self.airflow.processes.is_running(name):
+                self.airflow.start(name)
+        self.say(f"started {' and '.join(names)} again")
 
 
 Fire = Callable[[Scene], Iterator[float]]

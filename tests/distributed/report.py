@@ -27,7 +27,7 @@ def table(reports: Sequence[Report]) -> str:
             head = "| | | "
             broken += [f"- {fires}: {promise.name}: {each}" for each in promise.broken]
         died = ", ".join(f"{name} {times} x" for name, times in Counter(report.restarts).items())
-        lines.append(f"{head}| (processes started again) | {died or 'none'} | |")
+        lines.append(f"{head}| (processes that died by themselves) | {died or 'none'} | |")
     return "\n".join([*lines, *([""] if broken else []), *broken])
 
 

@@ -53,7 +53,7 @@ class Report:
     :param seed: what their chances came from.
     :param projects: how many were intended.
     :param seconds: how long it took until the last DAG run ended.
-    :param restarts: processes that died by themselves and were started again.
+    :param restarts: processes that died by themselves, and were started again.
     :param promises: what was looked into.
     :param secrets: what must be found nowhere.
     """
@@ -163,16 +163,10 @@ class _Round:
                         acting[act] = time.monotonic() + next(act)
                     except StopIteration:
                         del acting[act]
-            self._bring_back()
-            time.sleep(0.3 if acting else 2)
-
-    def _bring_back(self) -> None:
-        """Start again what has died, as a service manager would."""
-        for name in self.airflow.components:
-            if name not in self.scene.away and not self.airflow.processes.is_running(name):
+            for name in self.airflow.restart_dead():
                 self.restarts.append(name)
-                self.scene.say(f"started {name} again")
-                self.airflow.start(name)
+                self.scene.say(f"{name} had died, and was started again")
+            time.sleep(0.3 if acting else 2)
 
     @staticmethod
     def _is(done: Callable[[], bool]) -> bool:
