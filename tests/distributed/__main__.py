@@ -19,7 +19,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from scripts.local_airflow import Celery, LocalAirflow
+from scripts.local_airflow import LocalAirflow
 from scripts.services import Services, ServicesError, start_services
 from tests.distributed.fires import FIRES
 from tests.distributed.promises import Promise
@@ -80,7 +80,9 @@ def _run(
         home / "airflow",
         [DAGS],
         triggerers=2,
-        celery=Celery(services.broker_url, services.result_backend),
+        celery_workers=2,
+        broker_url=services.broker_url,
+        result_backend=services.result_backend,
         parallelism=8,
         database_url=services.database_url,
         env={"MAGICHOUR_FIRE_FOLDER": str(home / "airflow" / "media")},
@@ -93,7 +95,7 @@ def _run(
         for number, fires in enumerate(rounds, start=1):
             say(f"round {number}: {', '.join(fires)}")
             reports.append(burn(cluster, number, projects, fires, seed + number))
-            print(table(reports[-1:]), flush=True)
+            say(f"round {number}: {'every' if reports[-1].kept else 'NOT every'} promise was kept")
         secrets = [secret for report in reports for secret in report.secrets]
         reports[-1].promises.append(_no_secret(airflow, services, secrets))
     return reports

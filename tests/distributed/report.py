@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.report import machine
+from tests.distributed.fires import FIRES
 from tests.distributed.round import Report
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "under-fire.md"
@@ -19,7 +20,7 @@ def table(reports: Sequence[Report]) -> str:
     lines = ["| fires | projects | seconds | promise | found | kept |", "|---|---|---|---|---|---|"]
     broken = []
     for report in reports:
-        fires = "all mixed" if len(report.fires) > 1 else "".join(report.fires)
+        fires = "all mixed" if len(report.fires) == len(FIRES) else ", ".join(report.fires)
         head = f"| {fires}, seed {report.seed} | {report.projects} | {report.seconds:.0f} "
         for promise in report.promises:
             kept = "yes" if promise.kept else "**no**"
