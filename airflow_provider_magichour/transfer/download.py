@@ -21,7 +21,7 @@ from airflow_provider_magichour.transfer.errors import storage_error
 from airflow_provider_magichour.transfer.fetch import Fetch, Fetched
 from airflow_provider_magichour.transfer.guard import DownloadSession
 from airflow_provider_magichour.transfer.names import distinct, safe_name
-from airflow_provider_magichour.transfer.sinks import open_sink
+from airflow_provider_magichour.transfer.sinks import open_sink, sweep
 from airflow_provider_magichour.transport import Settings
 
 log = logging.getLogger(__name__)
@@ -106,6 +106,7 @@ class Downloads:
         receipt = self._trusted_receipt(project_id)
         if receipt and not self.overwrite and self._is_whole(receipt):
             log.info("Project %s is there and whole: nothing to fetch", project_id)
+            self._sweep(project_id)
             if receipt.deleted_at is None:
                 receipts.ensure_hint(self.storage, receipt)
             return [self._result(file) for file in receipt.files]
@@ -124,7 +125,13 @@ class Downloads:
                 downloaded_by=self.downloaded_by,
             ),
         )
+        self._sweep(project_id)
         return [self._result(file) for file in fetched]
+
+    def _sweep(self, project_id: str) -> None:
+        """Remove what killed writers left, now that the files are whole."""
+        if self.storage.is_local:
+            sweep(self.storage.local(project_id))
 
     def _is_whole(self, receipt: Receipt) -> bool:
         sizes = self.storage.sizes(receipt.project_id)

@@ -84,8 +84,7 @@ class LocalSink:
         self._file: int | None = _open_locked(self._part)
         self._shared = self._file is not None
         if self._file is None:
-            self._part = final.with_name(f".{final.name}.{uuid.uuid4().hex[:12]}.part")
-            self._file = os.open(self._part, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+            self._part, self._file = _open_own(final)
         self._note = self._part.with_name(f"{self._part.name}.json")
         self.offset = 0
         self.validator = Validator()
@@ -116,7 +115,8 @@ class LocalSink:
         self.offset, self.validator = 0, validator
         if self._shared and validator.condition:
             temporary = self._note.with_name(f"{self._note.name}.tmp")
-            temporary.write_text(json.dumps(validator.as_dict()))
+            with open(temporary, "w", opener=_open_no_link) as note:
+                json.dump(validator.as_dict(), note)
             temporary.replace(self._note)
         else:
             self._note.unlink(missing_ok=True)
@@ -182,7 +182,7 @@ class LocalSink:
 def _open_locked(path: Path) -> int | None:
     """Open a file that nobody else writes; None where somebody does, or the file system can't tell."""
     while True:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        handle = _open_no_link(path, os.O_RDWR | os.O_CREAT)
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if os.fstat(handle).st_ino == path.stat().st_ino:
@@ -195,6 +195,31 @@ def _open_locked(path: Path) -> int | None:
                 return None
             raise
         os.close(handle)
+
+
+def _open_own(final: Path) -> tuple[Path, int]:
+    """Open a partial file that no other task takes up; where it can be locked, no sweep takes it either."""
+    part = final.with_name(f".{final.name}.{uuid.uuid4().hex[:12]}.part")
+    handle = _open_locked(part)
+    return part, _open_no_link(part, os.O_RDWR | os.O_CREAT) if handle is None else handle
+
+
+def _open_no_link(path: str | Path, flags: int) -> int:
+    """Open a file, but not through a link that somebody put in its place."""
+    return os.open(path, flags | os.O_NOFOLLOW, 0o666)
+
+
+def sweep(folder: Path) -> None:
+    """Remove the partial files that nobody writes any more, once the folder's files are all complete."""
+    for part in folder.glob(".*.part"):
+        with suppress(OSError):  # gone, or of somebody else: no reason to fail
+            handle = _open_no_link(part, os.O_RDWR | os.O_NONBLOCK)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                for name in (f"{part.name}.json.tmp", f"{part.name}.json", part.name):
+                    part.with_name(name).unlink(missing_ok=True)
+            finally:
+                os.close(handle)
 
 
 class ObjectSink:

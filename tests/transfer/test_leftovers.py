@@ -1,0 +1,96 @@
+"""What killed writers leave in a project's folder, and what somebody else put there."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from airflow_provider_magichour.exceptions import MagicHourDownloadError
+from airflow_provider_magichour.hooks import MagicHourHook
+from airflow_provider_magichour.transfer import sinks
+from airflow_provider_magichour.transfer.answers import Validator
+from airflow_provider_magichour.transfer.sinks import LocalSink
+from tests.support.scripted_server import Reply
+from tests.transfer.conftest import Host
+
+
+def names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir() if path.name != ".magichour-receipt.json"}
+
+
+def leave(folder: Path, *files: str) -> None:
+    folder.mkdir(exist_ok=True)
+    for file in files:
+        (folder / file).write_bytes(b"half")
+
+
+@pytest.mark.parametrize("there", [False, True], ids=["fetched", "there already"])
+def test_a_download_sweeps_what_killed_writers_left(host: Host, tmp_path: Path, there: bool) -> None:
+    if there:
+        MagicHourHook().download_project("video", "p1", str(tmp_path))
+    own, gone = ".output.mp4.0123456789ab.part", ".older name.mp4.part"
+    leave(tmp_path / "p1", own, gone, f"{gone}.json", f"{gone}.json.tmp")
+    MagicHourHook().download_project("video", "p1", str(tmp_path))
+    assert names(tmp_path / "p1") == {"output.mp4"}
+
+
+def test_a_failed_download_sweeps_nothing(host: Host, tmp_path: Path) -> None:
+    leave(tmp_path / "p1", ".output.mp4.0123456789ab.part")
+    host.fetch = lambda _: Reply(500)
+    with pytest.raises(MagicHourDownloadError):
+        MagicHourHook().download_project("video", "p1", str(tmp_path))
+    assert ".output.mp4.0123456789ab.part" in names(tmp_path / "p1")
+
+
+def test_what_others_write_is_left_alone(host: Host, tmp_path: Path) -> None:
+    folder = tmp_path / "p1"
+    folder.mkdir()
+    first = LocalSink(folder / "other.mp4")
+    second = LocalSink(folder / "other.mp4")  # of its own, because the first has the lock
+    writing = names(folder)
+    assert len(writing) == 2
+    MagicHourHook().download_project("video", "p1", str(tmp_path))
+    assert names(folder) == writing | {"output.mp4"}
+    for sink in (first, second):
+        sink.restart(Validator())
+        sink.write(b"whole")
+        sink.publish()
+    assert names(folder) == {"output.mp4", "other.mp4"}
+
+
+def test_where_the_file_system_knows_no_locks(
+    host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any) -> None:
+        raise OSError(errno.ENOLCK, "no locks")
+
+    leave(tmp_path / "p1", ".output.mp4.0123456789ab.part")
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    MagicHourHook().download_project("video", "p1", str(tmp_path))
+    # What it is cannot be told there, so it stays.
+    assert names(tmp_path / "p1") >= {"output.mp4", ".output.mp4.0123456789ab.part"}
+
+
+@pytest.mark.parametrize("name", [".output.mp4.part", ".output.mp4.part.json.tmp"])
+def test_a_planted_link_is_not_written_through(host: Host, tmp_path: Path, name: str) -> None:
+    precious = tmp_path / "precious"
+    precious.write_text("precious")
+    (tmp_path / "p1").mkdir()
+    (tmp_path / "p1" / name).symlink_to(precious)
+    host.fetch = lambda _: Reply(body=b"media", headers={"ETag": '"v1"'})
+    with pytest.raises(MagicHourDownloadError, match="could not be stored"):
+        MagicHourHook().download_project("video", "p1", str(tmp_path))
+    assert precious.read_text() == "precious"
+
+
+def test_a_planted_link_is_not_swept_through(tmp_path: Path) -> None:
+    precious = tmp_path / "precious"
+    precious.write_text("precious")
+    (tmp_path / "p1").mkdir()
+    (tmp_path / "p1" / ".x.part").symlink_to(precious)
+    sinks.sweep(tmp_path / "p1")
+    assert precious.read_text() == "precious"
