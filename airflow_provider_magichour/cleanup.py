@@ -146,7 +146,7 @@ class Cleanup:
             [api.delete_project(row.receipt.kind, row.project_id) for row in asked if row.receipt]
         )
         for row, answer in zip(asked, answers, strict=True):
-            if isinstance(answer, MagicHourNotFoundError):
+            if isinstance(answer, MagicHourNotFoundError) and answer.is_own:
                 row.outcome = "missing"
             elif isinstance(answer, MagicHourError):
                 row.outcome, row.reason = "kept", f"Magic Hour did not delete it: {answer}"

@@ -325,7 +325,7 @@ class MagicHourHook(MagicHourBaseHook):
 
 def _deleted(answer: Any, missing_ok: bool) -> Any:
     """Turn the answer to a delete into whether it deleted something, errors aside."""
-    if isinstance(answer, MagicHourNotFoundError) and missing_ok:
+    if isinstance(answer, MagicHourNotFoundError) and answer.is_own and missing_ok:
         return False
     return answer if isinstance(answer, MagicHourError) else True
 

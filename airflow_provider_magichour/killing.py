@@ -33,11 +33,10 @@ async def delete_killed(settings: Settings, kind: str, project_ids: Sequence[str
     async def delete(sender: AsyncSender, project_id: str) -> None:
         try:
             await sender.send(api.delete_project(kind, project_id))
-        except MagicHourNotFoundError:
-            pass
         except MagicHourError as error:
-            logger.warning("The task was killed, but project %s was not deleted: %s", project_id, error)
-            return
+            if not (isinstance(error, MagicHourNotFoundError) and error.is_own):
+                logger.warning("The task was killed, but project %s was not deleted: %s", project_id, error)
+                return
         left.discard(project_id)
         logger.info("The task was killed: project %s is deleted.", project_id)
 

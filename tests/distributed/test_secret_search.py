@@ -208,7 +208,8 @@ def test_what_is_encrypted(url: str) -> None:
 
 def test_triggers_that_are_not_encrypted(url: str) -> None:
     execute(url, "INSERT INTO trigger VALUES (1, 'a.b.Trigger', :kwargs)", kwargs='{"key": "mhk_key-1"}')
-    assert trigger_kwargs(url, None) == {"id 1": '{"key": "mhk_key-1"}'}
+    for key in (None, FERNET_KEY):
+        assert trigger_kwargs(url, key) == {"id 1": '{"key": "mhk_key-1"}'}
     assert len(find_in_database(url, ["mhk_key-1"])) == 1
 
 

@@ -89,6 +89,15 @@ def test_a_project_that_is_gone_is_missing_and_done(magichour_simulator, hook, t
     assert clean_up(tmp_path) == NOTHING
 
 
+def test_a_proxys_web_page_does_not_make_a_project_count_as_gone(magichour_simulator, hook, tmp_path):
+    project_id = downloaded(magichour_simulator, hook, tmp_path)
+    page = {"match": {"route": "delete_project"}, "times": 1, "status": 404, "body": "<html>blocked</html>"}
+    magichour_simulator.faults(page)
+    (kept,) = clean_up(tmp_path)["kept"]
+    assert (kept["id"], "blocked" in kept["reason"]) == (project_id, True)
+    assert clean_up(tmp_path) == {**NOTHING, "deleted": [project_id]}
+
+
 @pytest.mark.parametrize("age", [timedelta(days=40), timedelta(days=30)])
 def test_a_part_of_the_index_that_cannot_be_read_is_told_when_the_rest_is_done(
     magichour_simulator, hook, tmp_path, caplog, age

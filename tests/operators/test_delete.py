@@ -70,3 +70,12 @@ def test_a_wrong_id_is_refused_before_anything_is_sent(magichour_simulator, hook
     with pytest.raises(errors.MagicHourArgumentError, match="project_id"):
         delete(project_id)
     assert magichour_simulator.requests() == []
+
+
+def test_a_proxys_web_page_is_not_taken_for_gone(magichour_simulator, hook):
+    project_id = complete_project(magichour_simulator, hook)
+    page = {"match": {"route": "delete_project"}, "times": 1, "status": 404, "body": "<html>blocked</html>"}
+    magichour_simulator.faults(page)
+    with pytest.raises(errors.MagicHourNotFoundError, match="blocked"):
+        delete(project_id)
+    assert delete(project_id) == {"deleted": [project_id], "missing": []}

@@ -1,0 +1,72 @@
+"""Every way in which the provider could tell a key: each task is one, and some are meant to fail."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from airflow.sdk import dag, task
+
+from airflow_provider_magichour.operators import MagicHourCreateProjectOperator, MagicHourGenerateOperator
+from airflow_provider_magichour.sensors import MagicHourProjectSensor
+
+GOOD, WRONG, ECHO, REFUSED = (f"secrets_{name}" for name in ("good", "wrong", "echo", "refused"))
+IMAGE: dict[str, Any] = {
+    "tool": "ai-image-generator",
+    "body": {"image_count": 1, "style": {"prompt": "a lighthouse"}},
+    "destination": "{{ dag_run.conf['destination'] }}",
+    "poll_interval": 0.5,
+}
+
+# As if a DAG author looked for a bug: whatever the libraries say of a request goes into the log.
+for library in ("urllib3", "requests", "aiohttp", "asyncio", "airflow_provider_magichour"):
+    logging.getLogger(library).setLevel(logging.DEBUG)
+
+
+@dag(schedule=None)
+def secrets() -> None:
+    MagicHourGenerateOperator(task_id="generate", deferrable=False, magichour_conn_id=GOOD, **IMAGE)
+    MagicHourGenerateOperator(task_id="generate_deferred", deferrable=True, magichour_conn_id=GOOD, **IMAGE)
+    for name, how in {
+        "poke": {"mode": "poke", "deferrable": False},
+        "reschedule": {"mode": "reschedule", "deferrable": False},
+        "deferred": {"deferrable": True},
+    }.items():
+        MagicHourProjectSensor(
+            task_id=name,
+            project_id="{{ dag_run.conf['project_id'] }}",
+            kind="image",
+            magichour_conn_id=GOOD,
+            poll_interval=1,
+            timeout=600,
+            **how,  # type: ignore[arg-type]
+        )
+    for conn_id in (WRONG, ECHO):
+        MagicHourProjectSensor(
+            task_id=f"wait_{conn_id}",
+            project_id="p1",
+            kind="image",
+            magichour_conn_id=conn_id,
+            deferrable=True,
+        )
+    for conn_id in (ECHO, REFUSED):
+        MagicHourCreateProjectOperator(
+            task_id=f"create_{conn_id}",
+            tool=IMAGE["tool"],
+            body=IMAGE["body"],
+            magichour_conn_id=conn_id,
+        )
+
+    @task
+    def printed(key: str, webhook_secret: str) -> str:
+        print(f"the key is {key}, the secret is {webhook_secret}")
+        logging.getLogger(__name__).warning("the key is %s, the secret is %s", key, webhook_secret)
+        return "done"
+
+    printed(
+        f"{{{{ conn.{GOOD}.password }}}}",
+        f"{{{{ conn.{GOOD}.extra_dejson.webhook_secret }}}}",
+    )
+
+
+secrets()
