@@ -22,7 +22,9 @@ def test_no_answer_ends_a_wait_that_is_not_its_project(body: bytes, status: int)
 
 
 @given(
-    st.dictionaries(st.text(st.characters(exclude_characters="\0"), max_size=5), st.integers()),
+    st.dictionaries(
+        st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=5), st.integers()
+    ),
     st.sampled_from(["queued", "rendering", "new!"]),
 )
 def test_unknown_fields_and_statuses_pass_through(more: dict[str, int], status: str) -> None:

@@ -66,3 +66,11 @@ def test_a_project_that_the_kill_deleted_is_submitted_anew(sim: Simulator) -> No
     task.on_kill()
     run_task(generate(), task_context(store=store, max_tries=1))
     assert posts(sim) == 2
+
+
+def test_a_proxys_web_page_is_not_taken_for_gone(sim: Simulator, caplog: pytest.LogCaptureFixture) -> None:
+    task = generate(delete_on_kill=True)
+    run_task(task, task_context(store=TaskStateStore()))
+    sim.faults({"match": {"route": "delete_project"}, "status": 404, "body": "<html>blocked</html>"})
+    task.on_kill()
+    assert "was not deleted" in caplog.text
