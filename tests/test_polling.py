@@ -65,9 +65,9 @@ class Clockwork:
         return Sender()
 
 
-def test_hundreds_of_waits_of_hours(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_waits_of_hours(monkeypatch: pytest.MonkeyPatch) -> None:
     source = random.Random(1)
-    world = Clockwork({f"p{n}": source.uniform(1, 7200) for n in range(200)})
+    world = Clockwork({f"p{n}": source.uniform(1, 7200) for n in range(60)})
     monkeypatch.setattr(transport, "AsyncSender", world.sender)
 
     async def main() -> dict[str, str]:
@@ -78,7 +78,7 @@ def test_hundreds_of_waits_of_hours(monkeypatch: pytest.MonkeyPatch) -> None:
     outcomes = run_in_own_time(monkeypatch, main)
     assert outcomes == dict.fromkeys(world.ends, "complete")
     assert max(world.seen_late.values()) < OLD_CAP * 1.05 + 40  # 16 at once, 0.05 s each
-    assert sum(world.asked.values()) < 200 * (7200 / 9.5) / 2
+    assert sum(world.asked.values()) < 60 * (7200 / 9.5) / 2
     assert not any(Poller._shared.values())
 
 
