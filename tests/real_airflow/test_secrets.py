@@ -21,6 +21,8 @@ KEY = f"mhk_/good+{secrets.token_hex(16)}=="
 WRONG_KEY = f"mhk_wrong_{secrets.token_hex(16)}"
 WEBHOOK_SECRET = f"whsec_{secrets.token_hex(16)}"
 SECRETS = [KEY, WRONG_KEY, WEBHOOK_SECRET]
+#: What a DAG prints on purpose, so that Airflow's masker has to hide it.
+PRINTED = [f"mhk_printed_{secrets.token_hex(16)}", f"whsec_printed_{secrets.token_hex(16)}"]
 #: The tasks that are meant to fail; all others end well.
 FAILED = {"wait_secrets_wrong", "wait_secrets_echo", "create_secrets_echo", "create_secrets_refused"}
 
@@ -51,8 +53,8 @@ def connections(real_airflow: LocalAirflow, sim: Simulator, echo: ScriptedServer
         "secrets_wrong": (sim.url, WRONG_KEY),
         "secrets_echo": (echo.url, KEY),
         "secrets_refused": ("http://127.0.0.1:1", KEY),
+        "secrets_printed": (sim.url, PRINTED[0]),
     }
-    extra = json.dumps({"webhook_secret": WEBHOOK_SECRET, "max_attempts": 1})
     said = []
     for conn_id, (host, key) in made.items():
         body = {
@@ -60,7 +62,9 @@ def connections(real_airflow: LocalAirflow, sim: Simulator, echo: ScriptedServer
             "conn_type": "magichour",
             "host": host,
             "password": key,
-            "extra": extra,
+            "extra": json.dumps(
+                {"webhook_secret": PRINTED[1] if key in PRINTED else WEBHOOK_SECRET, "max_attempts": 1}
+            ),
         }
         said.append(real_airflow.api("POST", "/connections", json=body))
         said.append(real_airflow.api("POST", "/connections/test", json=body))
@@ -70,7 +74,9 @@ def connections(real_airflow: LocalAirflow, sim: Simulator, echo: ScriptedServer
         real_airflow.api("DELETE", f"/connections/{conn_id}")
     told = [json.dumps(answer.get("message") or answer) for answer in said]
     assert "Connected to Magic Hour" in told[1]
-    assert not [position for position, text in enumerate(told) if any(each in text for each in SECRETS)]
+    assert not [
+        position for position, text in enumerate(told) if any(each in text for each in [*SECRETS, *PRINTED])
+    ]
 
 
 def fernet_key(home: Path) -> str:
@@ -102,7 +108,7 @@ def test_no_secret_is_left_anywhere(real_airflow: LocalAirflow, sim: Simulator, 
     assert find_in_database(url, SECRETS, fernet_key=fernet) == []  # the triggers' rows are gone afterwards
     sim.end_project(project_id)
 
-    assert real_airflow.wait_for_run("secrets", run, timeout=240) == "failed"
+    assert real_airflow.wait_for_run("secrets", run, timeout=400) == "failed"
     states = {task["task_id"]: task["state"] for task in real_airflow.task_instances("secrets", run)}
     logs = {task_id: real_airflow.task_log("secrets", run, task_id) for task_id in states}
     failed = {task_id for task_id, state in states.items() if state != "success"}
@@ -111,7 +117,9 @@ def test_no_secret_is_left_anywhere(real_airflow: LocalAirflow, sim: Simulator, 
     assert "401" in logs["wait_secrets_wrong"]
     for task_id in ("wait_secrets_echo", "create_secrets_echo"):
         assert "Bearer ***" in logs[task_id]
-    assert "Starting new HTTP connection" in logs["create_secrets_refused"]  # urllib3's, of level DEBUG
 
-    assert find_in_files(real_airflow.home, SECRETS) == []
-    assert find_in_database(url, SECRETS, fernet_key=fernet) == []
+    found = find_in_files(real_airflow.home, SECRETS)
+    # Airflow 3.3 repeats what a task logs on the console of its executor, before the masker saw it.
+    found += find_in_files(real_airflow.home, PRINTED, ignored=["scheduler.log"])
+    found += find_in_database(url, [*SECRETS, *PRINTED], fernet_key=fernet)
+    assert found == []
