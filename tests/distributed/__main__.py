@@ -13,6 +13,7 @@ import configparser
 import os
 import random
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -34,6 +35,7 @@ DAGS = ROOT / "tests" / "distributed" / "dags"
 def main() -> int:
     """Run it and return the exit code."""
     options = _options()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # whoever stops it, all is ended
     seed = options.seed if options.seed is not None else random.SystemRandom().randrange(2**32)
     rounds = [[name] for name in FIRES] if options.full else []
     rounds.append(list(FIRES))
@@ -53,7 +55,6 @@ def main() -> int:
     except KeyboardInterrupt:
         say(f"stopped; the logs are in {home}")
         return 130
-    print(table(reports))
     if not all(report.kept for report in reports):
         say(f"promises were broken; the logs are in {home}. The same fires: --seed {seed}")
         return 1
@@ -95,9 +96,12 @@ def _run(
         for number, fires in enumerate(rounds, start=1):
             say(f"round {number}: {', '.join(fires)}")
             reports.append(burn(cluster, number, projects, fires, seed + number))
-            say(f"round {number}: {'every' if reports[-1].kept else 'NOT every'} promise was kept")
+            say(f"round {number} has ended")
+            print(table(reports[-1:]), flush=True)
         secrets = [secret for report in reports for secret in report.secrets]
-        reports[-1].promises.append(_no_secret(airflow, services, secrets))
+        last = _no_secret(airflow, services, secrets)
+        reports[-1].promises.append(last)
+        say(f"{last.name}: {last.found}; {'; '.join(last.broken) or 'none found'}")
     return reports
 
 

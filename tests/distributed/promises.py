@@ -20,7 +20,8 @@ from tests.distributed.load import Job, Load, Run
 
 #: What the error of an uncertain submit sends its reader to.
 LIBRARY = "https://magichour.ai/my-library"
-_POSITION = re.compile(r"body\[(\d+)\]")
+#: The line in a task's log for each body of a list that failed; not the summary, which names all at once.
+_UNCERTAIN = re.compile(rf" error: body\[(\d+)\]: .*{re.escape(LIBRARY)}")
 #: What asyncio and aiohttp say of what was not closed.
 _LEAKS = ("Unclosed client session", "Unclosed connector", "Task was destroyed but it is pending")
 
@@ -95,13 +96,9 @@ def uncertain_jobs(airflow: LocalAirflow, run: Run) -> set[str]:
         if task["task_id"] != "make" or task["state"] != "failed":
             continue
         log = airflow.task_log(run.dag_id, run.run_id, "make", map_index=task["map_index"])
-        for line in log.splitlines():
-            if LIBRARY not in line:
-                continue
-            if run.mapped:
-                found.add(run.jobs[task["map_index"]].name)
-            else:
-                found.update(run.jobs[int(number)].name for number in _POSITION.findall(line))
+        found |= {run.jobs[int(number)].name for number in _UNCERTAIN.findall(log)}
+        if run.mapped and LIBRARY in log:
+            found.add(run.jobs[task["map_index"]].name)
     return found
 
 

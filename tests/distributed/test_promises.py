@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from airflow_provider_magichour import api
 from airflow_provider_magichour.receipts import FILE_NAME
 from airflow_provider_magichour.simulator import Simulator
 from tests.distributed import promises
@@ -117,3 +118,28 @@ def test_a_load_has_as_many_projects_as_asked_for_each_with_its_name() -> None:
     assert {run.dag_id for run in load.runs} | {"others"} == set(SHARES)
     assert {job.tool for job in load.jobs} == {IMAGE, "text-to-video", AUDIO}
     json.dumps([job.describe() for job in load.jobs])
+
+
+class Logged:
+    """An Airflow whose failed tasks left these logs, by map index."""
+
+    def __init__(self, logs: Mapping[int, str]) -> None:
+        self.logs = logs
+
+    def task_instances(self, *_: str) -> list[dict[str, Any]]:
+        return [{"task_id": "make", "state": "failed", "map_index": index} for index in self.logs]
+
+    def task_log(self, *_: str, map_index: int) -> str:
+        return self.logs[map_index]
+
+
+def test_uncertain_jobs_are_those_that_the_log_calls_so() -> None:
+    unsure = str(api.uncertain_submit(api.create_project(IMAGE, {}), "it was dropped"))
+    log = f"""
+        t error: body[0]: POST answered 503: later
+        t error: body[1]: {unsure}
+        t error: 2 of 2 bodies failed: body[0]: POST answered 503: later; body[1]: {unsure}"""
+    of_a_list: Any = Logged({-1: log})
+    mapped: Any = Logged({0: f"t error: {unsure}", 1: "t error: something else"})
+    assert promises.uncertain_jobs(of_a_list, Run("fire_list", JOBS)) == {"two"}
+    assert promises.uncertain_jobs(mapped, Run("fire_mapped", JOBS)) == {"one"}
