@@ -18,10 +18,10 @@ from airflow_provider_magichour.simulator import Simulator
 from scripts.local_airflow import LocalAirflow
 from tests.distributed.load import Job, Load, Run
 
-#: What the error of an uncertain submit sends its reader to.
-LIBRARY = "https://magichour.ai/my-library"
+#: What the error of an uncertain submit says: where to look for the project, or what its id is.
+_UNCERTAIN = re.compile(r"https://magichour\.ai/my-library|did not take its id")
 #: The line in a task's log for each body of a list that failed; not the summary, which names all at once.
-_UNCERTAIN = re.compile(rf" error: body\[(\d+)\]: .*{re.escape(LIBRARY)}")
+_UNCERTAIN_BODY = re.compile(rf" error: body\[(\d+)\]: .*(?:{_UNCERTAIN.pattern})")
 #: What asyncio and aiohttp say of what was not closed.
 _LEAKS = ("Unclosed client session", "Unclosed connector", "Task was destroyed but it is pending")
 
@@ -96,8 +96,8 @@ def uncertain_jobs(airflow: LocalAirflow, run: Run) -> set[str]:
         if task["task_id"] != "make" or task["state"] != "failed":
             continue
         log = airflow.task_log(run.dag_id, run.run_id, "make", map_index=task["map_index"])
-        found |= {run.jobs[int(number)].name for number in _UNCERTAIN.findall(log)}
-        if run.mapped and LIBRARY in log:
+        found |= {run.jobs[int(number)].name for number in _UNCERTAIN_BODY.findall(log)}
+        if run.mapped and _UNCERTAIN.search(log):
             found.add(run.jobs[task["map_index"]].name)
     return found
 
