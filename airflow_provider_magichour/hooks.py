@@ -20,7 +20,7 @@ from airflow_provider_magichour.arguments import (
     is_many,
 )
 from airflow_provider_magichour.base_hook import MagicHourBaseHook
-from airflow_provider_magichour.connections import get_settings_async
+from airflow_provider_magichour.connections import get_settings, get_settings_async
 from airflow_provider_magichour.exceptions import (
     MagicHourArgumentError,
     MagicHourBatchError,
@@ -128,6 +128,7 @@ class MagicHourHook(MagicHourBaseHook):
         from airflow_provider_magichour.waiting import wait_for_finished
 
         ids = check_some_ids(project_id)
+        get_settings(self.magichour_conn_id)  # a mistyped connection fails here, not after a while
         _, projects = wait_for_finished(
             check_kind(kind),
             ids,

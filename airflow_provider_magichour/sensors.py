@@ -127,6 +127,7 @@ class MagicHourProjectSensor(BaseSensorOperator):
             return self._execute_rescheduled(context)
         with self._lenient():
             ids = self._ids()
+            get_settings(self.magichour_conn_id)  # a mistyped connection fails here, not after a while
             MagicHourProjectLink.push(context, self.kind, ids[0])
             if self.deferrable:
                 return self._defer(context, ids)

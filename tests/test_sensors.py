@@ -337,7 +337,10 @@ def test_an_event_that_magic_hour_contradicts_fails(projects: Projects) -> None:
         sensor("deferrable", "p1").execute_complete(task_context("wait"), event)
 
 
-def test_a_missing_connection_says_what_to_make(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_connection_fails_at_once_and_says_what_to_make(
+    mode: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("airflow_provider_magichour.waiting.JOIN_PAUSES", (0.01,))
     with pytest.raises(errors.MagicHourConnectionNotFoundError, match="nowhere"):
         run(sensor(mode, "p1", magichour_conn_id="nowhere"))
+    assert "trying again" not in caplog.text
