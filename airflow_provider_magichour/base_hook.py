@@ -41,18 +41,6 @@ class MagicHourBaseHook(BaseHook):
         self.magichour_conn_id = magichour_conn_id
         self._rereading = threading.Lock()
 
-    @classmethod
-    def get_ui_field_behaviour(cls) -> dict[str, Any]:
-        """Describe the connection form for Airflow 2.11 to 3.1; newer ones read the provider's metadata."""
-        from airflow_provider_magichour import get_provider_info
-
-        behaviour = get_provider_info()["connection-types"][0]["ui-field-behaviour"]
-        return {
-            "hidden_fields": behaviour["hidden-fields"],
-            "relabeling": behaviour["relabeling"],
-            "placeholders": behaviour["placeholders"],
-        }
-
     @cached_property
     def settings(self) -> Settings:
         """

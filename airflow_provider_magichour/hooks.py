@@ -46,6 +46,19 @@ class MagicHourHook(MagicHourBaseHook):
     :param magichour_conn_id: the connection.
     """
 
+    @classmethod
+    def get_ui_field_behaviour(cls) -> dict[str, Any]:
+        """Describe the connection form for Airflow 2.11 to 3.1; newer ones read the provider's metadata."""
+        # Here, and not in the base class, because they look for it in this very class.
+        from airflow_provider_magichour import get_provider_info
+
+        behaviour = get_provider_info()["connection-types"][0]["ui-field-behaviour"]
+        return {
+            "hidden_fields": behaviour["hidden-fields"],
+            "relabeling": behaviour["relabeling"],
+            "placeholders": behaviour["placeholders"],
+        }
+
     @overload
     def create_project(self, tool: str, body: dict[str, Any], kind: str | None = None) -> dict[str, Any]: ...
     @overload
