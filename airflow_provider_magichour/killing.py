@@ -17,6 +17,20 @@ if TYPE_CHECKING:
 MAX_SECONDS = 10.0
 
 
+def warn_where_unseen(logger: Any) -> None:
+    """Say so where Airflow is too old to tell a trigger that its task was killed."""
+    from airflow import __version__
+    from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_3_PLUS
+
+    if not AIRFLOW_V_3_3_PLUS:
+        logger.warning(
+            "delete_on_kill needs Airflow 3.3 or newer for a deferred task; this is %s, so a task that is "
+            "killed while it is deferred leaves its projects at Magic Hour. With deferrable=False they are "
+            "deleted.",
+            __version__,
+        )
+
+
 async def delete_killed(settings: Settings, kind: str, project_ids: Sequence[str], logger: Any) -> None:
     """
     Delete projects, each tried twice at most.

@@ -62,7 +62,7 @@ class MagicHourGenerateOperator(MagicHourCreateProjectOperator):
     :param timeout: seconds to wait, two hours if None; ``execution_timeout`` counts where it is shorter.
     :param delete_on_kill: whether to delete the projects when the task is killed. Airflow cannot tell a
         person's kill from a worker's shutdown or from ``execution_timeout``, which do the same while the
-        task is on a worker.
+        task is on a worker. Of a deferred task, from Airflow 3.3 on.
     :param durable: whether to remember the submit in Airflow's task state store.
     :param retry_uncertain_submit: whether a retry submits anew where nobody knows if an earlier try did;
         this may cost the credits twice.
@@ -159,6 +159,10 @@ class MagicHourGenerateOperator(MagicHourCreateProjectOperator):
         memory.defer(len(outcomes), failed)
         until = self._deadline(context)
         trigger = MagicHourGenerateTrigger if self.delete_on_kill else MagicHourProjectTrigger
+        if self.delete_on_kill:
+            from airflow_provider_magichour.killing import warn_where_unseen
+
+            warn_where_unseen(log)
         self.defer(
             trigger=trigger(
                 tool_kind(self.tool, self.kind),
