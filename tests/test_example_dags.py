@@ -11,10 +11,8 @@ import pytest
 
 from airflow_provider_magichour.hooks import MagicHourHook
 from airflow_provider_magichour.simulator import Simulator
-from tests.support.airflow import IS_AIRFLOW_3, load_dag
+from tests.support.airflow import load_dag
 from tests.support.files import complete_project
-
-pytestmark = pytest.mark.skipif(not IS_AIRFLOW_3, reason="the examples are written for Airflow 3")
 
 FOLDER = Path(__file__).resolve().parents[1] / "example_dags"
 EXAMPLES = sorted(path.stem for path in FOLDER.glob("magichour_*.py"))

@@ -9,9 +9,6 @@ from typing import Any
 import pytest
 
 from airflow_provider_magichour.simulator import Simulator
-from tests.support.airflow import IS_AIRFLOW_3
-
-pytestmark = pytest.mark.skipif(not IS_AIRFLOW_3, reason="the DAG is written for Airflow 3")
 
 DAG = """
 from airflow.sdk import dag, task

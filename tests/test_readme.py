@@ -9,9 +9,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_magichour.simulator import Simulator
-from tests.support.airflow import IS_AIRFLOW_3, load_dag, use_dags_of
-
-pytestmark = pytest.mark.skipif(not IS_AIRFLOW_3, reason="the README is written for Airflow 3")
+from tests.support.airflow import load_dag, use_dags_of
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()

@@ -17,6 +17,7 @@ from airflow_provider_magichour.hooks import MagicHourHook
 from airflow_provider_magichour.operators import MagicHourCleanupOperator
 from airflow_provider_magichour.operators import cleanup as cleanup_module
 from airflow_provider_magichour.transfer.destination import open_destination
+from tests.support.airflow import allow_execute
 from tests.support.files import complete_project, visible
 from tests.support.tasks import task_context
 
@@ -349,7 +350,7 @@ def test_two_runs_at_once_do_all_once(magichour_simulator, hook, tmp_path):
     from concurrent.futures import ThreadPoolExecutor
 
     ids = {downloaded(magichour_simulator, hook, tmp_path) for _ in range(5)}
-    with ThreadPoolExecutor(2) as pool:
+    with ThreadPoolExecutor(2, initializer=allow_execute) as pool:
         outcomes = list(pool.map(lambda _: clean_up(tmp_path), range(2)))
     assert set(outcomes[0]["deleted"] + outcomes[1]["deleted"]) == ids
     assert [outcome["kept"] for outcome in outcomes] == [[], []]

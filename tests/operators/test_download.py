@@ -11,7 +11,6 @@ from airflow_provider_magichour import exceptions as errors
 from airflow_provider_magichour.hooks import MagicHourHook
 from airflow_provider_magichour.lineage import dataset_name
 from airflow_provider_magichour.operators import MagicHourDownloadOperator
-from tests.support.airflow import IS_AIRFLOW_3
 from tests.support.files import IMAGE, complete_project, sha256, visible
 from tests.support.tasks import task_context
 
@@ -204,7 +203,6 @@ with DAG("files", schedule=None, params={"ids": [], "destination": "", "dry": Fa
 """
 
 
-@pytest.mark.skipif(not IS_AIRFLOW_3, reason="dag.test() of 2.11 has no params from a conf")
 def test_templates_and_mapping_in_a_dag(magichour_simulator, hook, tmp_path, run_dag):
     file = tmp_path / "files.py"
     file.write_text(DAG_FILE)

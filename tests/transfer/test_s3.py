@@ -9,6 +9,11 @@ from datetime import timedelta
 
 import pytest
 
+try:
+    from airflow.sdk.io import store
+except ImportError:
+    from airflow.io import store
+
 from airflow_provider_magichour import exceptions as errors
 from airflow_provider_magichour.hooks import MagicHourHook
 from airflow_provider_magichour.operators import MagicHourCleanupOperator, MagicHourDownloadOperator
@@ -38,7 +43,6 @@ def s3_server():
 @pytest.fixture
 def s3(s3_server, monkeypatch):
     import boto3
-    from airflow.sdk.io import store
 
     client = boto3.client(
         "s3",
@@ -55,7 +59,7 @@ def s3(s3_server, monkeypatch):
         "extra": {"endpoint_url": s3_server, "region_name": "us-east-1"},
     }
     monkeypatch.setenv("AIRFLOW_CONN_AWS_TEST", json.dumps(connection))
-    store._STORE_CACHE.clear()
+    monkeypatch.setattr(store, "_STORE_CACHE", {})
     yield client
     for key in keys(client):
         client.delete_object(Bucket="media", Key=key)

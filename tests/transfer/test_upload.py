@@ -19,7 +19,6 @@ from airflow_provider_magichour.operators import MagicHourUploadOperator
 from airflow_provider_magichour.simulator import Simulator
 from airflow_provider_magichour.transfer import upload
 from scripts.processes import free_port
-from tests.support.airflow import IS_AIRFLOW_3
 from tests.support.scripted_server import Reply, ScriptedServer, Seen, scripted_server
 from tests.support.tasks import task_context
 
@@ -95,7 +94,6 @@ class TestSources:
     def test_a_path_object(self, sim: Simulator, face: Path) -> None:
         assert self.uploaded(sim, face)["size"] == face.stat().st_size
 
-    @pytest.mark.skipif(not IS_AIRFLOW_3, reason="newer upath packages broke it for Airflow 2")
     def test_an_object_storage_path(self, sim: Simulator, face: Path) -> None:
         assert self.uploaded(sim, ObjectStoragePath(f"file://{face}"))["size"] == face.stat().st_size
 

@@ -19,10 +19,10 @@ import requests
 from hypothesis import strategies as st
 
 from airflow_provider_magichour.webhooks.events import asset_uri
-from tests.support.airflow import IS_AIRFLOW_3
+from tests.support.airflow import AIRFLOW_VERSION
 
 SECRET = "whsec_test"
-needs_airflow_3 = pytest.mark.skipif(not IS_AIRFLOW_3, reason="the endpoint needs Airflow 3.3")
+needs_airflow_3_3 = pytest.mark.skipif(AIRFLOW_VERSION < (3, 3), reason="the endpoint needs Airflow 3.3")
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),

@@ -25,14 +25,14 @@ from tests.webhooks.support import (
     event_body,
     eventually,
     json_values,
-    needs_airflow_3,
+    needs_airflow_3_3,
     read_all,
     remembered,
     schedule_dags,
     signed,
 )
 
-pytestmark = needs_airflow_3
+pytestmark = needs_airflow_3_3
 
 
 class TestSenders:

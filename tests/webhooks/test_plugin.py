@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from tests.webhooks.support import needs_airflow_3
+from tests.webhooks.support import needs_airflow_3_3
 
 
 def run_python(code: str) -> str:
@@ -27,7 +27,7 @@ def test_loading_the_plugin_loads_no_server() -> None:
     )
 
 
-@needs_airflow_3
+@needs_airflow_3_3
 def test_the_plugin_offers_the_endpoint() -> None:
     from airflow_provider_magichour.webhooks import MagicHourWebhooksPlugin
 

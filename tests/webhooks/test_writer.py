@@ -17,7 +17,7 @@ from tests.webhooks.support import (
     delete_queue,
     event_body,
     eventually,
-    needs_airflow_3,
+    needs_airflow_3_3,
     queue,
     remember_something_else,
     remembered,
@@ -25,7 +25,7 @@ from tests.webhooks.support import (
     set_remembered,
 )
 
-pytestmark = needs_airflow_3
+pytestmark = needs_airflow_3_3
 
 
 class TestBatches:
