@@ -15,7 +15,7 @@ ENOUGH := $(if $(filter tests,$(TESTS)),--cov-fail-under 95)
 BENCHMARKS ?= files waiting webhooks
 
 .DEFAULT_GOAL := help
-.PHONY: help install test test-airflow test-distributed test-browser lint audit bench docs demo airflow dist constraints clean
+.PHONY: help install test test-airflow test-distributed test-matrix test-browser lint audit bench docs demo airflow dist constraints clean
 
 # A virtual environment does not survive being moved or copied to another folder: make it anew there.
 ifneq ("$(CURDIR)","$(shell cat $(STAMP) 2>/dev/null)")
@@ -63,6 +63,9 @@ demo: $(STAMP) ## Make an image, a video and a voice in a real Airflow: locally,
 airflow: $(STAMP) ## Open Airflow with the examples, and a local Magic Hour, for clicking around.
 	@$(RUN) scripts.playground
 
+test-matrix: $(STAMP) ## Run the tests on each Airflow and Python, by uv. MATRIX=quick does less; MATRIX=2.11-py3.12 chooses.
+	$(RUN) scripts.matrix --workers $(WORKERS) $(if $(filter quick,$(MATRIX)),--quick,$(addprefix --only ,$(MATRIX)))
+
 test-browser: $(STAMP) ## Walk through Airflow's UI in Chromium as a DAG author. PICTURES=docs/images takes the docs' pictures.
 	@command -v chromium > /dev/null || { test "$$(id -u)" = 0 && apt-get update --quiet=2 && \
 		apt-get install --quiet=2 --yes --no-install-recommends chromium; } || { echo "Chromium is needed: apt-get install chromium" >&2; exit 2; }
@@ -77,9 +80,9 @@ docs: $(STAMP) ## Build the documentation's site into site/, and fail on any bro
 dist: $(STAMP) ## Build the sdist and the wheel into dist/, and check them.
 	@$(RUN) scripts.dist
 
-constraints: $(STAMP) ## Pin the newest versions in constraints.txt (needs uv).
+constraints: $(STAMP) ## Pin the newest versions in constraints.txt, and those of older Airflows in constraints/.
 	$(RUN) scripts.pin
 
 clean: ## Remove all that was made here, .venv too.
-	rm -rf .venv .airflow-demo .airflow-playground .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage* dist build site
+	rm -rf .venv .matrix .airflow-demo .airflow-playground .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage* dist build site
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

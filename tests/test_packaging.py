@@ -100,7 +100,7 @@ def test_bounds_are_open_above_so_that_the_package_goes_with_others(metadata: Me
     users = [
         each
         for each in requirements
-        if each.marker is None or not re.search("dev|docs|browser", str(each.marker))
+        if each.marker is None or not re.search("dev|test|docs|browser", str(each.marker))
     ]
     for requirement in users:
         operators = {specifier.operator for specifier in requirement.specifier}
