@@ -235,13 +235,16 @@ def result(request: Request, response: Response) -> Any:
         raise uncertain_submit(request, f"it was answered {status}: {quoted_message(response)}")
     if not accepted:
         raise _error(request, response)
-    if request.needs_id and _read_id(response) is None:
+    made = _read_id(response) if request.needs_id else None
+    if request.needs_id and made is None:
         raise uncertain_submit(
             request, f"it was answered {status}, but without an id: {quoted_message(response)}"
         )
     try:
         answer = parse_json(response.body) if response.body.strip() else None
     except ValueError:
+        if made is not None:  # paid for: whatever else the answer holds, its id is what counts
+            return {"id": made}
         what = f"not JSON, but {quoted_message(response)!r} (is the connection's host the API?)"
         if not request.repeatable:
             raise uncertain_submit(request, f"it was answered {status}, {what}") from None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import traceback
 from collections.abc import Callable, Iterator
@@ -136,7 +135,17 @@ def test_what_no_database_can_hold(said: str, kept: str | None) -> None:
     else:
         assert look.project
         assert look.project["name"] == kept
-    with pytest.raises(errors.MagicHourUncertainSubmitError) if kept is None else contextlib.nullcontext():
+
+
+@pytest.mark.parametrize("said", ["1e999", "NaN", "[" * 100 + "]" * 100], ids=["infinite", "NaN", "deep"])
+def test_the_id_of_what_was_paid_for_counts_whatever_else_is_said(said: str) -> None:
+    body = f'{{"id": "abc", "credits_charged": {said}}}'.encode()
+    assert api.result(CREATE, api.Response(200, {}, body)) == {"id": "abc"}
+
+
+def test_an_id_in_what_cannot_be_read_at_all_is_uncertain() -> None:
+    body = f'{{"id": "abc", "credits_charged": {"9" * 5000}}}'.encode()
+    with pytest.raises(errors.MagicHourUncertainSubmitError):
         api.result(CREATE, api.Response(200, {}, body))
 
 
