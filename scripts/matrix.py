@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -126,6 +127,7 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="two environments, fewer tests")
     parser.add_argument("--workers", default="2", help="test processes; default: 2")
     arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the tests under way end, too
     wanted = arguments.only or (QUICK if arguments.quick else names)
     chosen = [each for each in ENVIRONMENTS if each.name in wanted]
     try:

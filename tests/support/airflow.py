@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import json
 import os
+import re
 import sqlite3
 import subprocess
 import sys
@@ -71,7 +72,11 @@ def as_this_airflow_writes_it(code: str) -> str:
     """Return the code of a DAG with what ``docs/compatibility.md`` says to change for Airflow 2."""
     if IS_AIRFLOW_3:
         return code
-    return code.replace("from airflow.sdk import", "from airflow.providers.common.compat.sdk import")
+    code = code.replace("from airflow.sdk import", "from airflow.providers.common.compat.sdk import")
+    code = re.sub(r"^@dag$", "@dag()", code, flags=re.MULTILINE)
+    given = {"start_date": '__import__("datetime").datetime(2026, 1, 1)', "catchup": "False"}
+    missing = "".join(f"{name}={value}, " for name, value in given.items() if f"{name}=" not in code)
+    return re.sub(r"^@dag\(", f"@dag({missing}", code, flags=re.MULTILINE)
 
 
 def allow_execute() -> None:
