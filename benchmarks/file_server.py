@@ -2,6 +2,7 @@
 A fast Magic Hour for benchmarks of files: everything about a project is in its id.
 
 The id is ``{files}.{bytes}.{bytes per second}.{latency in ms}.{any name}``; 0 bytes per second is no limit.
+A create call makes the project whose id is the ``name`` in its body.
 Run as ``python -m benchmarks.file_server PORT FILE``, where FILE holds the bytes that are served.
 """
 
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import socket
 import subprocess
 import sys
@@ -53,6 +55,12 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self._file(parts[-2])
 
+    def do_POST(self) -> None:
+        """Make the project that the body names."""
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        time.sleep(Shape.of(body["name"]).latency)
+        self._json({"id": body["name"], "credits_charged": 5})
+
     def do_DELETE(self) -> None:
         """Delete nothing, but say so."""
         time.sleep(Shape.of(self.path.rpartition("/")[2]).latency)
@@ -75,11 +83,18 @@ class _Handler(BaseHTTPRequestHandler):
             "created_at": "2026-11-21T10:00:00Z",
             "error": None,
             "downloads": [
-                {"url": f"{origin}/{project_id}/output-{n}.png", "expires_at": "2030-01-01T00:00:00Z"}
+                {
+                    # signed, and so as long and as hard to compress as a real one
+                    "url": f"{origin}/{project_id}/output-{n}.png?signature={secrets.token_hex(150)}",
+                    "expires_at": "2030-01-01T00:00:00Z",
+                }
                 for n in range(shape.files)
             ],
         }
-        body = json.dumps(project).encode()
+        self._json(project)
+
+    def _json(self, value: dict[str, object]) -> None:
+        body = json.dumps(value).encode()
         self.send_response(200)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(body)))

@@ -1,4 +1,4 @@
-"""Writes the sections of docs/benchmarks.md, each measured by a module of this package."""
+"""Writes the sections of docs/benchmarks.md and docs/scale.md, each measured by a module of this package."""
 
 from __future__ import annotations
 
@@ -26,13 +26,17 @@ def machine() -> str:
     )
 
 
-def write_section(title: str, text: str) -> None:
-    """Put a section into the page, in place of the one of this title."""
-    page = PAGE.read_text() if PAGE.exists() else HEAD
-    section = f"## {title}\n\nMeasured on {machine()}.\n\n{text.strip()}\n"
+def write_section(title: str, text: str, page: Path = PAGE, source: str | None = None) -> None:
+    """
+    Put a section into a page, in place of the one of this title.
+
+    :param source: where its figures come from; measured on this machine if None.
+    """
+    written = page.read_text() if page.exists() else HEAD
+    section = f"## {title}\n\n{source or f'Measured on {machine()}.'}\n\n{text.strip()}\n"
     pattern = re.compile(rf"^## {re.escape(title)}\n.*?(?=^## |\Z)", re.DOTALL | re.MULTILINE)
-    if pattern.search(page):
-        page = pattern.sub(lambda _: f"{section}\n", page)
+    if pattern.search(written):
+        written = pattern.sub(lambda _: f"{section}\n", written)
     else:
-        page = f"{page.rstrip()}\n\n{section}"
-    PAGE.write_text(f"{page.rstrip()}\n")
+        written = f"{written.rstrip()}\n\n{section}"
+    page.write_text(f"{written.rstrip()}\n")
