@@ -11,6 +11,7 @@ What is measured is in the page as JSON, below "Measured figures"; everything el
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import math
 import random
@@ -79,10 +80,14 @@ class Work:
     @property
     def looks(self) -> float:
         """How often a project is looked at, by the schedule itself."""
-        source = random.Random(7)
-        kind = TOOLS[self.tool].kind
-        lasts = [self.median * math.exp(SIGMA * source.gauss(0, 1)) for _ in range(RUNS)]
-        return statistics.mean(looks(kind, self.median, one, source)[0] for one in lasts)
+        return _looks(TOOLS[self.tool].kind, self.median)
+
+
+@functools.cache
+def _looks(kind: str, median: float) -> float:
+    source = random.Random(7)
+    lasts = [median * math.exp(SIGMA * source.gauss(0, 1)) for _ in range(RUNS)]
+    return statistics.mean(looks(kind, median, one, source)[0] for one in lasts)
 
 
 EXAMPLES = (("ai-image-generator", 2.0), ("text-to-video", 10.0), ("video-to-video", 40.0))
