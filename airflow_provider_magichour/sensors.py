@@ -19,24 +19,26 @@ from airflow.providers.common.compat.sdk import (
     conf,
 )
 
-from airflow_provider_magichour import api, deadlines
-from airflow_provider_magichour.arguments import check_seconds, check_some_ids, is_many
-from airflow_provider_magichour.connections import get_settings, get_settings_async
+from airflow_provider_magichour._client import api
+from airflow_provider_magichour._client.api import raise_project_errors
+from airflow_provider_magichour._polling import schedule
+from airflow_provider_magichour._validation import check_seconds, check_some_ids, is_many
 from airflow_provider_magichour.exceptions import (
     MagicHourError,
     MagicHourNotFoundError,
     MagicHourSensorTimeoutError,
     MagicHourTimeoutError,
 )
-from airflow_provider_magichour.hooks import MagicHourHook, raise_project_errors
+from airflow_provider_magichour.hooks import MagicHourHook
+from airflow_provider_magichour.hooks.connection import get_settings, get_settings_async
 from airflow_provider_magichour.links import MagicHourProjectLink
 from airflow_provider_magichour.tools import check_kind
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
+    from airflow_provider_magichour._polling.wait import CheckRound
     from airflow_provider_magichour.types import KindName, Templated
-    from airflow_provider_magichour.waiting import LookedOnce
 
 
 class MagicHourProjectSensor(BaseSensorOperator):
@@ -96,7 +98,7 @@ class MagicHourProjectSensor(BaseSensorOperator):
         self._interval = poll_interval if poke_interval is None else self.poke_interval
         if poll_interval is not None:
             self._interval = check_seconds(poll_interval, "poll_interval")
-        self._found: LookedOnce | None = None
+        self._found: CheckRound | None = None
         self._check_what_is_no_template()
 
     def _check_what_is_no_template(self) -> None:
@@ -136,13 +138,13 @@ class MagicHourProjectSensor(BaseSensorOperator):
     def _defer(self, context: Context, ids: list[str]) -> None:
         from airflow_provider_magichour.triggers import MagicHourProjectTrigger
 
-        until = deadlines.deadline(deadlines.started_at(context), self.timeout, self.execution_timeout)
+        until = schedule.deadline(schedule.started_at(context), self.timeout, self.execution_timeout)
         self.defer(
             trigger=MagicHourProjectTrigger(
                 self.kind, list(dict.fromkeys(ids)), self.magichour_conn_id, until, self._interval
             ),
             method_name="execute_complete",
-            timeout=deadlines.deferral_timeout(until),
+            timeout=schedule.deferral_timeout(until),
         )
 
     def execute_complete(self, context: Context, event: Any = None) -> Any:
@@ -159,7 +161,7 @@ class MagicHourProjectSensor(BaseSensorOperator):
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Tell Airflow's own end of a deferral like the trigger's, where no triggerer was there to end it."""
-        from airflow_provider_magichour.waiting import timeout_error
+        from airflow_provider_magichour._polling.wait import timeout_error
 
         with self._lenient():
             try:
@@ -178,14 +180,14 @@ class MagicHourProjectSensor(BaseSensorOperator):
                 raise
 
     def _wait_here(self, ids: list[str]) -> Any:
-        from airflow_provider_magichour.waiting import wait_for_finished
+        from airflow_provider_magichour._polling.wait import wait_for_finished
 
         outcomes, projects = wait_for_finished(
             self.kind,
             ids,
             self.magichour_conn_id,
             functools.partial(get_settings_async, self.magichour_conn_id),
-            deadlines.deadline(time.time(), self.timeout, self.execution_timeout),
+            schedule.deadline(time.time(), self.timeout, self.execution_timeout),
             poll_interval=self._interval,
             logger=self.log,
         )
@@ -202,15 +204,15 @@ class MagicHourProjectSensor(BaseSensorOperator):
 
     def poke(self, context: Context) -> bool | PokeReturnValue:
         """Look once; the projects are the value when all are finished."""
-        from airflow_provider_magichour.waiting import look_once
-        from airflow_provider_magichour.watches import Wait
+        from airflow_provider_magichour._polling.poller import WaitRequest
+        from airflow_provider_magichour._polling.wait import check_once
 
         self._found = None
         with self._lenient():  # Airflow's own loop would skip without saying why
             ids = self._ids()
             MagicHourProjectLink.push(context, self.kind, ids[0])
-            wait = Wait(self.kind, ids, time.time() + self.timeout, self._interval)
-            found = look_once(wait, get_settings(self.magichour_conn_id), self.log)
+            wait = WaitRequest(self.kind, ids, time.time() + self.timeout, self._interval)
+            found = check_once(wait, get_settings(self.magichour_conn_id), self.log)
             if len(found.outcomes) == len(wait.ids):
                 return PokeReturnValue(True, self._result(ids, found.outcomes, found.projects))
         self._found = found

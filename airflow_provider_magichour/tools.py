@@ -57,12 +57,12 @@ class Tool(NamedTuple):
 
     :param kind: the kind of project it makes.
     :param project_type: the ``type`` of that project in the API, None where it is not known.
-    :param usual_seconds: the median time from submit to complete (July 2026), None where it is not known.
+    :param typical_seconds: the median time from submit to complete (July 2026), None where it is not known.
     """
 
     kind: Kind
     project_type: str | None = None
-    usual_seconds: float | None = None
+    typical_seconds: float | None = None
 
 
 #: Every tool by the path segment of its create call. A new tool needs one line here, or ``kind=`` in a call.
@@ -148,9 +148,9 @@ def tool_kind(tool: object, kind: object = None) -> Kind:
     return known.kind
 
 
-def usual_seconds(kind: str, project_type: object) -> float | None:
+def typical_seconds(kind: str, project_type: object) -> float | None:
     """Return the median duration of projects of this kind and ``type``, None where it is not known."""
     for tool in TOOLS.values():
         if tool.kind == kind and tool.project_type == project_type:
-            return tool.usual_seconds
+            return tool.typical_seconds
     return None

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import functools
-from collections.abc import AsyncIterator, Iterable, Mapping
-from typing import Any
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_provider_magichour import exceptions
-from airflow_provider_magichour.arguments import check_seconds, check_some_ids
-from airflow_provider_magichour.connections import get_settings_async
-from airflow_provider_magichour.exceptions import MagicHourError
+from airflow_provider_magichour._client import api
+from airflow_provider_magichour._polling.poller import WaitRequest
+from airflow_provider_magichour._polling.wait import OUTCOMES, wait_for_outcomes
+from airflow_provider_magichour._validation import check_seconds, check_some_ids
+from airflow_provider_magichour.exceptions import MagicHourError, MagicHourNotFoundError
+from airflow_provider_magichour.hooks.connection import get_settings_async
 from airflow_provider_magichour.tools import check_kind
-from airflow_provider_magichour.waiting import OUTCOMES, wait_for_outcomes
-from airflow_provider_magichour.watches import Wait
+
+if TYPE_CHECKING:
+    from airflow_provider_magichour._client.settings import Settings
 
 #: No event comes sooner after the trigger's start. Up to 3.3 at least, Airflow fails a task that is resumed
 #: before the scheduler has noticed that its worker went away (apache/airflow#72716).
@@ -59,7 +64,7 @@ class MagicHourProjectTrigger(BaseTrigger):
         self.magichour_conn_id = magichour_conn_id
         self.deadline = check_seconds(deadline, "deadline")
         self.poll_interval = None if poll_interval is None else check_seconds(poll_interval, "poll_interval")
-        self.usual_seconds = usual_seconds
+        self.typical_seconds = usual_seconds
         self.submitted_at = submitted_at
         self.missing_ok = missing_ok
 
@@ -73,7 +78,7 @@ class MagicHourProjectTrigger(BaseTrigger):
                 "magichour_conn_id": self.magichour_conn_id,
                 "deadline": self.deadline,
                 "poll_interval": self.poll_interval,
-                "usual_seconds": self.usual_seconds,
+                "usual_seconds": self.typical_seconds,
                 "submitted_at": self.submitted_at,
                 "missing_ok": self.missing_ok,
             },
@@ -85,12 +90,12 @@ class MagicHourProjectTrigger(BaseTrigger):
         started = asyncio.get_running_loop().time()
         try:
             event["outcomes"] = await wait_for_outcomes(
-                Wait(
+                WaitRequest(
                     self.kind,
                     self.project_ids,
                     self.deadline,
                     self.poll_interval,
-                    usual=self.usual_seconds,
+                    typical_seconds=self.typical_seconds,
                     submitted_at=self.submitted_at,
                 ),
                 self.magichour_conn_id,
@@ -116,7 +121,7 @@ class MagicHourGenerateTrigger(MagicHourProjectTrigger):
 
     async def on_kill(self) -> None:
         """Delete the projects, within 10 seconds, as far as that goes."""
-        from airflow_provider_magichour.killing import delete_killed
+        from airflow_provider_magichour.triggers import delete_killed
 
         settings = await get_settings_async(self.magichour_conn_id)
         await delete_killed(settings, self.kind, self.project_ids, self.log)
@@ -173,3 +178,52 @@ def _foreign(event: object, kind: str) -> MagicHourError:
         f"The task was resumed with an event that is not about its {kind} projects, and is not trusted: "
         f"{str(event)[:300]}; clear the task to wait again"
     )
+
+
+#: How long a kill may be held up, in seconds.
+MAX_SECONDS = 10.0
+
+
+def warn_where_unseen(logger: Any) -> None:
+    """Say so where Airflow is too old to tell a trigger that its task was killed."""
+    from airflow import __version__
+    from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_3_PLUS
+
+    if not AIRFLOW_V_3_3_PLUS:
+        logger.warning(
+            "delete_on_kill needs Airflow 3.3 or newer for a deferred task; this is %s, so a task that is "
+            "killed while it is deferred leaves its projects at Magic Hour. With deferrable=False they are "
+            "deleted.",
+            __version__,
+        )
+
+
+async def delete_killed(settings: Settings, kind: str, project_ids: Sequence[str], logger: Any) -> None:
+    """
+    Delete projects, each tried twice at most.
+
+    :param settings: how to reach Magic Hour.
+    :param kind: the kind of the projects.
+    :param project_ids: the projects; one that is gone already is done.
+    :param logger: told what was deleted and what was not. Nothing is raised.
+    """
+    from airflow_provider_magichour._client.transport import AsyncSender
+
+    hasty = dataclasses.replace(settings, timeout=min(settings.timeout, MAX_SECONDS / 2), max_attempts=2)
+
+    async def delete(sender: AsyncSender, project_id: str) -> None:
+        try:
+            await sender.send(api.delete_project(kind, project_id))
+        except MagicHourError as error:
+            if not (isinstance(error, MagicHourNotFoundError) and error.is_own):
+                logger.warning("The task was killed, but project %s was not deleted: %s", project_id, error)
+                return
+        left.discard(project_id)
+        logger.info("The task was killed: project %s is deleted.", project_id)
+
+    left = set(project_ids)
+    try:
+        async with asyncio.timeout(MAX_SECONDS), AsyncSender(hasty) as sender:
+            await asyncio.gather(*(delete(sender, project_id) for project_id in project_ids))
+    except TimeoutError:
+        logger.warning("The task was killed, but not deleted in time: %s", ", ".join(sorted(left)))

@@ -10,7 +10,6 @@ from typing import TypeAlias, TypedDict, TypeVar
 
 from airflow.providers.common.compat.sdk import XComArg
 
-from airflow_provider_magichour.api import Download, Project, ProjectError
 from airflow_provider_magichour.tools import Kind, KindName, KnownTool, ToolName
 
 __all__ = [
@@ -97,3 +96,45 @@ class DetectedFaces(TypedDict, total=False):
     status: str
     credits_charged: int
     faces: list[dict[str, str]]
+
+
+class Download(TypedDict):
+    """One output of a complete project: a signed URL that expires 24 hours after it was asked for."""
+
+    url: str
+    expires_at: str
+
+
+class ProjectError(TypedDict, total=False):
+    """Why a project failed."""
+
+    code: str
+    message: str
+
+
+class _AnyProject(TypedDict):
+    id: str
+    name: str | None
+    status: str
+    type: str
+    created_at: str
+    enabled: bool
+    credits_charged: int
+    downloads: list[Download]
+    error: ProjectError | None
+
+
+class Project(_AnyProject, total=False):
+    """
+    A project as the API gives it. Newer fields pass through.
+
+    ``image_count`` belongs to images; ``width``, ``height``, ``fps``, ``start_seconds`` and
+    ``end_seconds`` to videos. ``credits_charged`` is an estimate until the project is complete.
+    """
+
+    image_count: int
+    width: int
+    height: int
+    fps: float
+    start_seconds: float
+    end_seconds: float

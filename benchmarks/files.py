@@ -191,9 +191,9 @@ def clean_up(target: str, receipts_at: str) -> None:
     """Clean up a destination where 100 receipts are due."""
     from datetime import UTC, datetime, timedelta
 
-    from airflow_provider_magichour.cleanup import Cleanup
-    from airflow_provider_magichour.operators.cleanup import check_age
-    from airflow_provider_magichour.transfer.destination import open_destination
+    from airflow_provider_magichour._transfer.storage import open_destination
+    from airflow_provider_magichour._validation import check_age
+    from airflow_provider_magichour.operators.cleanup import Cleanup
 
     hook = _hook()
     hook.delete_project("image", "1.1.0.0.warm")
@@ -298,7 +298,7 @@ def _write_history(folder: Path, count: int, name: str, *, due: bool) -> None:
     """Write receipts as downloads leave them: over the last 28 days, or 31 days old and with their files."""
     from datetime import UTC, datetime, timedelta
 
-    from airflow_provider_magichour import receipts
+    from airflow_provider_magichour._transfer import receipts
 
     now = datetime.now(UTC)
     for n in range(count):

@@ -23,8 +23,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from airflow_provider_magichour._client.settings import Settings
 from airflow_provider_magichour.tools import TOOLS
-from airflow_provider_magichour.transport import Settings
 from benchmarks.report import machine, write_section
 from benchmarks.waiting_schedule import SIGMA, looks
 
@@ -60,7 +60,7 @@ class Work:
 
     @property
     def median(self) -> float:
-        seconds = TOOLS[self.tool].usual_seconds
+        seconds = TOOLS[self.tool].typical_seconds
         if seconds is None:
             raise ValueError(f"the usual duration of {self.tool} is not known")
         return seconds
@@ -86,8 +86,8 @@ class Work:
 @functools.cache
 def _looks(kind: str, median: float) -> float:
     source = random.Random(7)
-    lasts = [median * math.exp(SIGMA * source.gauss(0, 1)) for _ in range(RUNS)]
-    return statistics.mean(looks(kind, median, one, source)[0] for one in lasts)
+    is_persistent = [median * math.exp(SIGMA * source.gauss(0, 1)) for _ in range(RUNS)]
+    return statistics.mean(looks(kind, median, one, source)[0] for one in is_persistent)
 
 
 EXAMPLES = (("ai-image-generator", 2.0), ("text-to-video", 10.0), ("video-to-video", 40.0))
@@ -330,7 +330,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--write", action="store_true", help="write docs/scale.md")
     parser.add_argument("--keep", action="store_true", help="take the figures that the page holds")
-    parser.add_argument("--tool", choices=[name for name, tool in TOOLS.items() if tool.usual_seconds])
+    parser.add_argument("--tool", choices=[name for name, tool in TOOLS.items() if tool.typical_seconds])
     parser.add_argument("--megabytes", type=float, default=10.0, help="the files of one project")
     parser.add_argument("--each", type=int, default=100, help="projects of one task; 1 for mapped tasks")
     arguments = parser.parse_args()

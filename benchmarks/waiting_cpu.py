@@ -12,9 +12,8 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from airflow_provider_magichour.polling import Poller
-from airflow_provider_magichour.transport import Settings
-from airflow_provider_magichour.watches import Wait
+from airflow_provider_magichour._client.settings import Settings
+from airflow_provider_magichour._polling.poller import Poller, WaitRequest
 from benchmarks.load_server import KEY, LoadServer, load_server, project_id
 
 LOOKS, ROUNDS, SIDE_BY_SIDE = 2500, 7, 16
@@ -27,9 +26,9 @@ async def ours(server: LoadServer, looks: int) -> int:
     async def read() -> Settings:
         return settings
 
-    wait = Wait("image", [project_id(n, 3600) for n in range(1000)], time.time() + 3600, 0.001)
+    wait = WaitRequest("image", [project_id(n, 3600) for n in range(1000)], time.time() + 3600, 0.001)
     before = server.stats()["requests"]
-    async with Poller.shared("benchmark", read) as poller, poller.watching(wait):
+    async with Poller.shared("benchmark", read) as poller, poller.polling(wait):
         await asyncio.sleep(looks / 1000)  # a round figure: what counts is how many looks the server saw
     return int(server.stats()["requests"]) - before
 

@@ -7,7 +7,7 @@ import random
 import statistics
 from pathlib import Path
 
-from airflow_provider_magichour.schedule import next_delay
+from airflow_provider_magichour._polling.schedule import next_delay
 from airflow_provider_magichour.tools import TOOLS
 
 PLOT = Path(__file__).parent.parent / "docs" / "waiting-schedule.svg"
@@ -16,13 +16,13 @@ SIGMA = 0.5
 RUNS = 3000
 
 
-def looks(kind: str, usual: float | None, lasts: float, source: random.Random) -> tuple[int, float]:
+def looks(kind: str, usual: float | None, is_persistent: float, source: random.Random) -> tuple[int, float]:
     """Return how many looks a project costs from its start, and how late its end is seen."""
     age, count = 0.0, 1  # the first look comes at once: nothing is known of the project before it
-    while age < lasts:
+    while age < is_persistent:
         age += next_delay(kind, usual, age, math.inf, source.random())
         count += 1
-    return count, age - lasts
+    return count, age - is_persistent
 
 
 def percentile(values: list[float], share: float) -> float:
@@ -36,15 +36,15 @@ def measure(known: bool) -> dict[str, float]:
     late: list[float] = []
     share: list[float] = []
     for tool in TOOLS.values():
-        if tool.usual_seconds is None:
+        if tool.typical_seconds is None:
             continue
         for _ in range(RUNS):
-            lasts = tool.usual_seconds * math.exp(SIGMA * source.gauss(0, 1))
-            count, lateness = looks(tool.kind, tool.usual_seconds if known else None, lasts, source)
+            is_persistent = tool.typical_seconds * math.exp(SIGMA * source.gauss(0, 1))
+            count, lateness = looks(tool.kind, tool.typical_seconds if known else None, is_persistent, source)
             ours += count
-            fixed += 1 + math.ceil(lasts / FIXED)
+            fixed += 1 + math.ceil(is_persistent / FIXED)
             late.append(lateness)
-            share.append(lateness / max(0.04 * lasts, 1.0))
+            share.append(lateness / max(0.04 * is_persistent, 1.0))
     return {
         "projects": len(late),
         "requests_per_project": ours / len(late),
@@ -72,14 +72,16 @@ def points(which: str | None) -> list[tuple[float, float, float]]:
     found = []
     source = random.Random(5)
     for step in range(41):
-        lasts = 4 * (1000 / 4) ** (step / 40)
+        is_persistent = 4 * (1000 / 4) ** (step / 40)
         if which is None:
-            found.append((lasts, 1 + lasts / FIXED + 0.5, FIXED / 2))
+            found.append((is_persistent, 1 + is_persistent / FIXED + 0.5, FIXED / 2))
             continue
-        usual = lasts if which == "known" else None
+        usual = is_persistent if which == "known" else None
         kind = "video" if which == "known" else which
-        runs = [looks(kind, usual, lasts * source.uniform(0.95, 1.05), source) for _ in range(300)]
-        found.append((lasts, statistics.mean(r[0] for r in runs), statistics.mean(r[1] for r in runs)))
+        runs = [looks(kind, usual, is_persistent * source.uniform(0.95, 1.05), source) for _ in range(300)]
+        found.append(
+            (is_persistent, statistics.mean(r[0] for r in runs), statistics.mean(r[1] for r in runs))
+        )
     return found
 
 

@@ -134,9 +134,10 @@ def _real_connection() -> str | None:
     key = os.environ.get("MAGIC_HOUR_API_KEY", "").strip()
     if not key:
         return None
-    from airflow_provider_magichour import api
+    from airflow_provider_magichour._client import api
+    from airflow_provider_magichour._client.settings import Settings
+    from airflow_provider_magichour._client.transport import Sender
     from airflow_provider_magichour.exceptions import MagicHourError
-    from airflow_provider_magichour.transport import Sender, Settings
 
     host = os.environ.get("MAGIC_HOUR_BASE_URL", api.DEFAULT_BASE_URL)
     try:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from xml.sax.saxutils import escape
 
-from airflow_provider_magichour.schedule import next_delay
+from airflow_provider_magichour._polling.schedule import next_delay
 from airflow_provider_magichour.tools import TOOLS
 
 FOLDER = Path(__file__).resolve().parents[1] / "docs" / "images"
@@ -85,7 +85,7 @@ def waiting() -> str:
     ]
     for tool in ("text-to-video", "face-swap", "ai-image-generator"):
         known = TOOLS[tool]
-        rows.append((tool, known.usual_seconds, list(_looks(known.kind, known.usual_seconds, span))))
+        rows.append((tool, known.typical_seconds, list(_looks(known.kind, known.typical_seconds, span))))
     parts = [
         _text(
             left, 24, "each tick is one request; the bar shows when such a project is usually done", GREY, 12

@@ -95,7 +95,7 @@ QUICK_TESTS = (
     "tests/test_waiting.py",
     "tests/test_hooks.py",
     "tests/test_connections.py",
-    "tests/test_durable.py",
+    "tests/operators/test_submit_records.py",
     "tests/test_task_logs.py",
     "tests/transfer/test_s3.py",
     "tests/webhooks/test_plugin.py",

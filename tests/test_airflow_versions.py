@@ -154,7 +154,7 @@ def test_the_lineage_of_hooks(tmp_path: Path) -> None:
     said = python(
         "from airflow.providers.common.compat.lineage.hook import get_hook_lineage_collector\n"
         "from airflow_provider_magichour.hooks import MagicHourHook\n"
-        "from airflow_provider_magichour.lineage import record_outputs\n"
+        "from airflow_provider_magichour._transfer.lineage import record_outputs\n"
         "record_outputs(MagicHourHook(), [{'path': '/media/p1/output.png'}])\n"
         "(output,) = get_hook_lineage_collector().collected_assets.outputs\n"
         "print('OUTPUT', output.asset.uri)",

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_magichour import api, untrusted
 from airflow_provider_magichour import exceptions as errors
+from airflow_provider_magichour._client import api, sanitize
 from airflow_provider_magichour.tools import KINDS, TOOLS
 
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
@@ -178,7 +178,7 @@ class TestQuotedMessage:
     @given(st.binary(max_size=2000))
     def test_any_body_gives_one_bounded_printable_line(self, body):
         line = api.quoted_message(answer(500, body))
-        assert 0 < len(line) <= untrusted.MAX_QUOTED + 3
+        assert 0 < len(line) <= sanitize.MAX_QUOTED + 3
         assert line.isprintable()
 
     @pytest.mark.parametrize(
@@ -188,7 +188,7 @@ class TestQuotedMessage:
             (b'{"message": "Missing request body"}', "Missing request body"),
             (b'{"message": "a\\n[ERROR] forged\\u202e"}', "a [ERROR] forged"),
             (b"<html><style>b{}</style><title>502</title><p>Bad  gateway</html>", "502 Bad gateway"),
-            (b"[" * 100_000, "[" * untrusted.MAX_QUOTED + "..."),
+            (b"[" * 100_000, "[" * sanitize.MAX_QUOTED + "..."),
         ],
     )
     def test_it_is_the_apis_own_where_there_is_one(self, body, line):

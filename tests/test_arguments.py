@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_magichour.arguments import check_body, check_id, check_ids, check_seconds, is_many
+from airflow_provider_magichour._validation import check_body, check_id, check_ids, check_seconds, is_many
 from airflow_provider_magichour.exceptions import MagicHourArgumentError
 
 

@@ -6,7 +6,7 @@ import json
 import pytest
 
 from airflow_provider_magichour import exceptions as errors
-from airflow_provider_magichour.connections import get_settings, get_settings_async
+from airflow_provider_magichour.hooks.connection import get_settings, get_settings_async
 
 KEY = "mhk_live_very_secret"
 

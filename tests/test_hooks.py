@@ -6,7 +6,7 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_provider_magichour import exceptions as errors
-from airflow_provider_magichour import retry
+from airflow_provider_magichour._client import retry
 from airflow_provider_magichour.hooks import MagicHourHook
 from airflow_provider_magichour.simulator import Simulator
 from tests.support.scripted_server import Reply, scripted_server

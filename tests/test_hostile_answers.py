@@ -12,13 +12,14 @@ from urllib.parse import quote
 
 import pytest
 
-from airflow_provider_magichour import api, retry
 from airflow_provider_magichour import exceptions as errors
+from airflow_provider_magichour._client import api, retry
+from airflow_provider_magichour._client.sanitize import MAX_QUOTED, Mask
+from airflow_provider_magichour._client.settings import Settings
+from airflow_provider_magichour._client.throttle import Throttle
+from airflow_provider_magichour._client.transport import AsyncSender, Sender
+from airflow_provider_magichour._polling.status import classify_response
 from airflow_provider_magichour.hooks import MagicHourHook
-from airflow_provider_magichour.looks import judge
-from airflow_provider_magichour.throttle import Throttle
-from airflow_provider_magichour.transport import AsyncSender, Sender, Settings
-from airflow_provider_magichour.untrusted import MAX_QUOTED, Mask
 from tests.support.dripping import DRIPS, dripping_server
 from tests.support.scripted_server import Reply, ScriptedServer, scripted_server
 
@@ -95,14 +96,14 @@ FORGED = "rendering\n[2026-11-21] INFO - all is well\x1b[2K"
 
 
 def look_at(project: dict[str, Any]) -> Any:
-    return judge(GET, api.Response(200, {}, json.dumps({"id": "abc", **project}).encode()))
+    return classify_response(GET, api.Response(200, {}, json.dumps({"id": "abc", **project}).encode()))
 
 
 @pytest.mark.parametrize("status", [FORGED, "x" * (api.MAX_STATUS + 1), "\u202eetelpmoc"])
 def test_a_status_is_a_word(status: str) -> None:
     look = look_at({"status": status})
     assert look.project is None
-    assert str(look.blip).isprintable()
+    assert str(look.transient_error).isprintable()
     assert look_at({"status": "a newer one"}).project
 
 
@@ -128,10 +129,10 @@ def test_a_failures_own_words_are_one_bounded_line() -> None:
 )
 def test_what_no_database_can_hold(said: str, kept: str | None) -> None:
     body = f'{{"id": "abc", "status": "complete", "name": {said}}}'.encode()
-    look = judge(GET, api.Response(200, {}, body))
+    look = classify_response(GET, api.Response(200, {}, body))
     if kept is None:
         assert look.project is None
-        assert "not JSON" in str(look.blip)
+        assert "not JSON" in str(look.transient_error)
     else:
         assert look.project
         assert look.project["name"] == kept
@@ -151,11 +152,13 @@ def test_an_id_in_what_cannot_be_read_at_all_is_uncertain() -> None:
 
 @pytest.mark.parametrize("status", [401, 403, 404])
 def test_a_web_page_of_a_proxy_does_not_end_a_wait(status: int) -> None:
-    page = judge(GET, api.Response(status, {"retry-after": "7"}, b"<html>Sign in to the network</html>"))
+    page = classify_response(
+        GET, api.Response(status, {"retry-after": "7"}, b"<html>Sign in to the network</html>")
+    )
     assert (page.error, page.retry_after) == (None, 7.0)
-    assert "Sign in to the network" in str(page.blip)
-    assert judge(GET, api.Response(status, {}, b'{"message": "no"}')).error is not None
-    assert judge(GET, api.Response(status, {}, b"")).error is not None
+    assert "Sign in to the network" in str(page.transient_error)
+    assert classify_response(GET, api.Response(status, {}, b'{"message": "no"}')).error is not None
+    assert classify_response(GET, api.Response(status, {}, b"")).error is not None
 
 
 def test_a_wait_outlasts_a_proxys_web_page(server: ScriptedServer, connect: Callable[..., str]) -> None:

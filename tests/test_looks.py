@@ -7,18 +7,18 @@ import json
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_magichour import api
 from airflow_provider_magichour import exceptions as errors
-from airflow_provider_magichour.looks import Look, judge
+from airflow_provider_magichour._client import api
+from airflow_provider_magichour._polling.status import StatusCheck, classify_response
 
 
 @given(st.binary(max_size=200), st.sampled_from([200, 201, 204, 302, 400, 422, 429, 500, 503]))
 def test_no_answer_ends_a_wait_that_is_not_its_project(body: bytes, status: int) -> None:
     request = api.get_project("image", "p1")
-    look = judge(request, api.Response(status, {}, body))
+    look = classify_response(request, api.Response(status, {}, body))
     assert look.error is None
     assert look.outcome is None
-    assert isinstance(look.blip, errors.MagicHourError)
+    assert isinstance(look.transient_error, errors.MagicHourError)
 
 
 @given(
@@ -30,5 +30,5 @@ def test_no_answer_ends_a_wait_that_is_not_its_project(body: bytes, status: int)
 def test_unknown_fields_and_statuses_pass_through(more: dict[str, int], status: str) -> None:
     request = api.get_project("image", "p1")
     said = {**more, "id": "p1", "status": status, "enabled": True}
-    look = judge(request, api.Response(200, {}, json.dumps(said).encode()))
-    assert look == Look(project=said)
+    look = classify_response(request, api.Response(200, {}, json.dumps(said).encode()))
+    assert look == StatusCheck(project=said)

@@ -16,13 +16,12 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_magichour import api, transport
 from airflow_provider_magichour import exceptions as errors
-from airflow_provider_magichour.polling import Poller
-from airflow_provider_magichour.schedule import OLD_CAP
-from airflow_provider_magichour.transport import Settings
-from airflow_provider_magichour.waiting import wait_for_finished, wait_for_outcomes
-from airflow_provider_magichour.watches import Wait
+from airflow_provider_magichour._client import api, transport
+from airflow_provider_magichour._client.settings import Settings
+from airflow_provider_magichour._polling.poller import Poller, WaitRequest
+from airflow_provider_magichour._polling.schedule import OLD_CAP
+from airflow_provider_magichour._polling.wait import wait_for_finished, wait_for_outcomes
 from benchmarks.load_server import KEY as LOAD_KEY
 from benchmarks.load_server import load_server, project_id
 from tests.support.clock import run_in_own_time
@@ -72,7 +71,7 @@ def test_many_waits_of_hours(monkeypatch: pytest.MonkeyPatch) -> None:
 
     async def main() -> dict[str, str]:
         world.made = time.time()
-        wait = Wait("video", world.ends, time.time() + 8000)
+        wait = WaitRequest("video", world.ends, time.time() + 8000)
         return await wait_for_outcomes(wait, "c", settings_of("http://127.0.0.1:9"))
 
     outcomes = run_in_own_time(monkeypatch, main)
@@ -88,7 +87,7 @@ def test_the_deadline_of_each_wait_is_its_own(monkeypatch: pytest.MonkeyPatch) -
 
     async def one(deadline: float) -> float:
         started = time.time()
-        wait = Wait("video", ["p1"], started + deadline)
+        wait = WaitRequest("video", ["p1"], started + deadline)
         try:
             await wait_for_outcomes(wait, "c", settings_of("http://127.0.0.1:9"))
         except errors.MagicHourTimeoutError:
@@ -112,7 +111,7 @@ def test_a_clock_that_jumps_ahead_ends_the_wait(monkeypatch: pytest.MonkeyPatch)
 
     async def main() -> float:
         started = asyncio.get_running_loop().time()
-        wait = Wait("video", ["p1"], time.time() + 3600)
+        wait = WaitRequest("video", ["p1"], time.time() + 3600)
         waiting = asyncio.ensure_future(wait_for_outcomes(wait, "c", settings_of("http://127.0.0.1:9")))
         await asyncio.sleep(100)
         now = time.time
@@ -144,8 +143,8 @@ def projects() -> Iterator[Projects]:
         yield Projects(server)
 
 
-def wait_for(ids: Any, seconds: float = 20, **more: Any) -> Wait:
-    return Wait("image", ids, time.time() + seconds, **{"poll_interval": 0.05, **more})
+def wait_for(ids: Any, seconds: float = 20, **more: Any) -> WaitRequest:
+    return WaitRequest("image", ids, time.time() + seconds, **{"poll_interval": 0.05, **more})
 
 
 def test_two_waits_for_a_project_cost_one_request(projects: Projects) -> None:
@@ -275,7 +274,7 @@ def test_a_key_that_stays_wrong_fails_all_waits(projects: Projects) -> None:
 def test_a_connection_that_cannot_be_read_again_now_ends_no_wait(
     projects: Projects, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("airflow_provider_magichour.polling.REREAD_PAUSE", 0.1)
+    monkeypatch.setattr("airflow_provider_magichour._polling.poller.REREAD_PAUSE", 0.1)
     reads = iter(["old", OSError("the vault is away"), OSError("still away"), KEY])
     ids = [f"p{n}" for n in range(100)]
 
@@ -303,7 +302,7 @@ def test_a_connection_that_is_read_again_and_of_no_use_is_a_401(projects: Projec
 def test_a_secrets_backend_that_is_away_for_a_moment_fails_no_wait(
     projects: Projects, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("airflow_provider_magichour.waiting.JOIN_PAUSES", (0.01, 0.01))
+    monkeypatch.setattr("airflow_provider_magichour._polling.wait.JOIN_PAUSES", (0.01, 0.01))
     good = settings_of(projects.server.url)
     reads = iter([OSError("away"), OSError("still away"), None])
 
@@ -351,7 +350,7 @@ def test_an_odd_created_at_does_not_stop_a_wait(projects: Projects, made: object
 
 
 def test_a_project_just_submitted_is_not_looked_at_before_it_can_be_ready(projects: Projects) -> None:
-    wait = Wait("video", ["p1"], time.time() + 1.5, usual=800, submitted_at=time.time())
+    wait = WaitRequest("video", ["p1"], time.time() + 1.5, typical_seconds=800, submitted_at=time.time())
     with pytest.raises(errors.MagicHourTimeoutError):
         asyncio.run(wait_for_outcomes(wait, "c", settings_of(projects.server.url)))
     assert projects.asked["p1"] <= 1

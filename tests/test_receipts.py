@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_magichour import exceptions as errors
-from airflow_provider_magichour import receipts
+from airflow_provider_magichour._transfer import receipts
+from airflow_provider_magichour._transfer.receipts import NewerReceiptError, ReceiptError
+from airflow_provider_magichour._transfer.storage import Storage
 from airflow_provider_magichour.hooks import MagicHourHook
-from airflow_provider_magichour.receipts import NewerReceiptError, ReceiptError
-from airflow_provider_magichour.storage import Storage
 
 NOON = datetime(2026, 11, 21, 12, 0, 0, tzinfo=UTC)
 FILE = {"path": "p1/output.png", "bytes": 3, "sha256": "a" * 64, "content_type": "image/png"}

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_magichour.schedule import (
+from airflow_provider_magichour._polling.schedule import (
     BACKOFF_CAP,
     CAP,
     EARLY_CAP,
@@ -58,13 +58,13 @@ def test_the_interval_grows_with_age_once_a_finish_is_likely(
 
 @given(kinds, usual, st.floats(1, 1e5), st.randoms(use_true_random=False))
 def test_the_number_of_looks_is_bounded(
-    kind: str, usual: float | None, lasts: float, source: random.Random
+    kind: str, usual: float | None, is_persistent: float, source: random.Random
 ) -> None:
     age, looks = 0.0, 0
-    while age < lasts:
-        age += next_delay(kind, usual, age, lasts - age, source.random())
+    while age < is_persistent:
+        age += next_delay(kind, usual, age, is_persistent - age, source.random())
         looks += 1
-    assert looks <= 3 + min(lasts, 1000) / 2.3 + max(lasts - 1000, 0) / 8
+    assert looks <= 3 + min(is_persistent, 1000) / 2.3 + max(is_persistent - 1000, 0) / 8
 
 
 @given(kinds, usual, seconds, draws, st.floats(0.01, 1e5))
@@ -106,19 +106,19 @@ def looks_and_lateness(known: bool, each: int = 300) -> tuple[float, list[float]
     ours = fixed = 0
     late, share = [], []
     for tool in TOOLS.values():
-        if tool.usual_seconds is None:
+        if tool.typical_seconds is None:
             continue
         for _ in range(each):
-            lasts = tool.usual_seconds * math.exp(0.5 * source.gauss(0, 1))
+            is_persistent = tool.typical_seconds * math.exp(0.5 * source.gauss(0, 1))
             age, looks = 0.0, 1  # the first look comes at once
-            while age < lasts:
-                seen = tool.usual_seconds if known else None
+            while age < is_persistent:
+                seen = tool.typical_seconds if known else None
                 age += next_delay(tool.kind, seen, age, math.inf, source.random())
                 looks += 1
             ours += looks
-            fixed += 1 + math.ceil(lasts / 5)
-            late.append(age - lasts)
-            share.append((age - lasts) / max(0.04 * lasts, 1))
+            fixed += 1 + math.ceil(is_persistent / 5)
+            late.append(age - is_persistent)
+            share.append((age - is_persistent) / max(0.04 * is_persistent, 1))
     return ours / fixed, sorted(late), sorted(share)
 
 

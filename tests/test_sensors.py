@@ -131,8 +131,8 @@ def test_fails_for_one_of_a_list_when_all_are_finished(mode: str, projects: Proj
 
 
 @pytest.mark.parametrize("blip", [Reply(500), Reply(429), Reply(drop=True), Reply(200, b"<html>oops")])
-def test_rides_out_a_failed_look(mode: str, projects: Projects, blip: Reply) -> None:
-    projects.script("p1", blip, "rendering", blip, "complete")
+def test_rides_out_a_failed_look(mode: str, projects: Projects, transient_error: Reply) -> None:
+    projects.script("p1", transient_error, "rendering", transient_error, "complete")
     assert run(sensor(mode, "p1"))["status"] == "complete"
 
 
@@ -340,7 +340,7 @@ def test_an_event_that_magic_hour_contradicts_fails(projects: Projects) -> None:
 def test_a_missing_connection_fails_at_once_and_says_what_to_make(
     mode: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("airflow_provider_magichour.waiting.JOIN_PAUSES", (0.01,))
+    monkeypatch.setattr("airflow_provider_magichour._polling.wait.JOIN_PAUSES", (0.01,))
     with pytest.raises(errors.MagicHourConnectionNotFoundError, match="nowhere"):
         run(sensor(mode, "p1", magichour_conn_id="nowhere"))
     assert "trying again" not in caplog.text

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from airflow_provider_magichour.connections import get_settings_async
+from airflow_provider_magichour._polling.wait import wait_for_finished
 from airflow_provider_magichour.hooks import MagicHourHook
+from airflow_provider_magichour.hooks.connection import get_settings_async
 from airflow_provider_magichour.operators import MagicHourDeleteProjectOperator, MagicHourGenerateOperator
 from airflow_provider_magichour.simulator import Simulator
-from airflow_provider_magichour.waiting import wait_for_finished
 from tests.support.tasks import task_context
 
 

@@ -4,7 +4,7 @@ import asyncio
 import threading
 import time
 
-from airflow_provider_magichour.throttle import Throttle
+from airflow_provider_magichour._client.throttle import Throttle
 
 
 def test_turns_are_spaced_evenly_over_threads():

@@ -5,7 +5,7 @@ from typing import get_args
 import pytest
 
 from airflow_provider_magichour.exceptions import MagicHourArgumentError
-from airflow_provider_magichour.tools import KINDS, TOOLS, KnownTool, check_kind, tool_kind, usual_seconds
+from airflow_provider_magichour.tools import KINDS, TOOLS, KnownTool, check_kind, tool_kind, typical_seconds
 
 
 def test_every_tool_has_a_kind_and_a_type_of_its_own():
@@ -42,10 +42,10 @@ def test_an_unknown_kind_is_refused_by_name(kind):
 
 
 def test_the_usual_duration_follows_from_kind_and_type():
-    assert usual_seconds("video", "FACE_SWAP") == 96
-    assert usual_seconds("image", "FACE_SWAP") == 4
-    assert usual_seconds("image", "AI_GIF") is None
-    assert usual_seconds("image", None) is None
+    assert typical_seconds("video", "FACE_SWAP") == 96
+    assert typical_seconds("image", "FACE_SWAP") == 4
+    assert typical_seconds("image", "AI_GIF") is None
+    assert typical_seconds("image", None) is None
 
 
 def test_editors_complete_every_tool():

@@ -12,9 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from requests.adapters import HTTPAdapter
 
-from airflow_provider_magichour import api, retry, transport
 from airflow_provider_magichour import exceptions as errors
-from airflow_provider_magichour.transport import AsyncSender, Sender, Settings, run_async, send_all
+from airflow_provider_magichour._client import api, retry, transport
+from airflow_provider_magichour._client.settings import Settings
+from airflow_provider_magichour._client.transport import AsyncSender, Sender, run_async, send_all
 from tests.support.certificates import self_signed
 from tests.support.scripted_server import Reply, scripted_server
 

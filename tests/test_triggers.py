@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from airflow_provider_magichour import exceptions as errors
+from airflow_provider_magichour._polling.poller import Poller
 from airflow_provider_magichour.exceptions import MagicHourArgumentError
-from airflow_provider_magichour.polling import Poller
 from airflow_provider_magichour.triggers import MagicHourProjectTrigger, read_event
 from tests.support.projects import KEY, Projects
 from tests.support.scripted_server import Reply, scripted_server
@@ -95,7 +95,7 @@ def test_a_server_that_hangs_does_not_move_the_deadline(projects: Projects) -> N
 
 
 def test_a_missing_connection_is_an_event(projects: Projects, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("airflow_provider_magichour.waiting.JOIN_PAUSES", (0.01,))
+    monkeypatch.setattr("airflow_provider_magichour._polling.wait.JOIN_PAUSES", (0.01,))
     monkeypatch.delenv("AIRFLOW_CONN_MAGICHOUR_DEFAULT")
     event = run_trigger(trigger(["p1"]))
     with pytest.raises(errors.MagicHourConnectionNotFoundError, match="magichour_default"):

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from airflow_provider_magichour.operators.assets import (
-    MagicHourDetectFacesOperator,
-    MagicHourUploadOperator,
-)
 from airflow_provider_magichour.operators.cleanup import MagicHourCleanupOperator
 from airflow_provider_magichour.operators.create import MagicHourCreateProjectOperator
 from airflow_provider_magichour.operators.delete import MagicHourDeleteProjectOperator
+from airflow_provider_magichour.operators.detect_faces import MagicHourDetectFacesOperator
 from airflow_provider_magichour.operators.download import MagicHourDownloadOperator
 from airflow_provider_magichour.operators.generate import MagicHourGenerateOperator
+from airflow_provider_magichour.operators.upload import MagicHourUploadOperator
 
 __all__ = [
     "MagicHourCleanupOperator",

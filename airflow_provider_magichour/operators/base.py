@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +10,9 @@ from airflow.providers.common.compat.sdk import BaseOperator
 
 from airflow_provider_magichour.hooks import MagicHourHook
 from airflow_provider_magichour.links import MagicHourProjectLink
+
+if TYPE_CHECKING:
+    pass
 
 
 def is_template(value: object) -> bool:
@@ -42,3 +45,23 @@ class MagicHourOperator(BaseOperator):
     def hook(self) -> MagicHourHook:
         """Return the hook, made when the task runs."""
         return MagicHourHook(self.magichour_conn_id)
+
+
+def is_settled(value: Any) -> bool:
+    """Tell whether an argument holds no template, so that it can be checked before the task runs."""
+    if isinstance(value, str):
+        return "{{" not in value and "{%" not in value
+    if isinstance(value, Mapping):
+        return all(is_settled(each) for each in value.values())
+    if isinstance(value, list | tuple):
+        return all(is_settled(each) for each in value)
+    # anything but JSON may be what Airflow resolves at run time
+    return value is None or isinstance(value, bool | int | float)
+
+
+def run_of(context: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a receipt says of the task that wrote it."""
+    ti = context["ti"]
+    return {
+        name: getattr(ti, name, None) for name in ("dag_id", "run_id", "task_id", "map_index", "try_number")
+    }

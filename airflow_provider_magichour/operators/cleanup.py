@@ -3,20 +3,31 @@
 from __future__ import annotations
 
 import logging
-import re
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_magichour.arguments import check_count
-from airflow_provider_magichour.exceptions import MagicHourArgumentError, MagicHourError
+from airflow_provider_magichour._client import api
+from airflow_provider_magichour._transfer import receipts
+from airflow_provider_magichour._validation import check_age, check_dry_run, check_limit
+from airflow_provider_magichour.exceptions import (
+    MagicHourAuthenticationError,
+    MagicHourError,
+    MagicHourNotFoundError,
+)
 from airflow_provider_magichour.hooks import MagicHourHook
 from airflow_provider_magichour.operators.base import MagicHourOperator, is_template
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
-    from airflow_provider_magichour.cleanup import Row
+    from airflow_provider_magichour._transfer.receipts import Hint, Receipt
+    from airflow_provider_magichour._transfer.storage import Storage
+    from airflow_provider_magichour.hooks import MagicHourHook
     from airflow_provider_magichour.types import Templated
 
 log = logging.getLogger(__name__)
@@ -81,8 +92,7 @@ class MagicHourCleanupOperator(MagicHourOperator):
 
     def execute(self, context: Context) -> dict[str, list[Any]]:
         """Delete what is due."""
-        from airflow_provider_magichour.cleanup import DRY_RUN, Cleanup, table
-        from airflow_provider_magichour.transfer.destination import open_destination
+        from airflow_provider_magichour._transfer.storage import open_destination
 
         cleanup = Cleanup(
             self.hook,
@@ -104,8 +114,6 @@ class MagicHourCleanupOperator(MagicHourOperator):
 
     def _tell(self, kept: Sequence[Row], refused: MagicHourError | None, unreadable: Sequence[str]) -> None:
         """Warn of what was kept, or fail."""
-        from airflow_provider_magichour.cleanup import MAX_ROWS
-
         if refused:
             raise refused
         if unreadable:
@@ -124,53 +132,183 @@ class MagicHourCleanupOperator(MagicHourOperator):
         log.warning("%s", message)
 
 
-def check_age(value: object) -> timedelta:
-    """
-    Return a time span, also from what a template made of one.
+#: Projects that are looked at, deleted and recorded together.
+BATCH = 256
 
-    :raises MagicHourArgumentError: if it is not a timedelta of zero or more.
+#: Receipts that are read at once.
+READERS = 8
+
+#: Rows of the table in the log.
+MAX_ROWS = 1000
+
+DRY_RUN = "dry run"
+
+
+@dataclass
+class Row:
     """
-    age = _age_of_text(value) if isinstance(value, str) else value
-    if not isinstance(age, timedelta) or age < timedelta(0):
-        raise MagicHourArgumentError(
-            f"older_than must be a timedelta of zero or more, such as timedelta(days=30), not {value!r}"
+    What became of a project.
+
+    :param project_id: the project.
+    :param outcome: ``deleted``, ``missing`` or ``kept``.
+    :param reason: why it was kept.
+    :param receipt: its receipt, where it has one.
+    """
+
+    project_id: str
+    outcome: str
+    reason: str = ""
+    receipt: Receipt | None = None
+
+
+@dataclass
+class Cleanup:
+    """
+    One run over one destination.
+
+    In each batch, first all receipts are checked, then the projects deleted, then that is recorded. Whatever
+    breaks off, the index still names what is not recorded, and the next run finds it gone at Magic Hour.
+
+    :param before: the latest time of download that is due.
+    """
+
+    hook: MagicHourHook
+    storage: Storage
+    before: datetime
+    dry_run: bool
+    limit: int | None
+    check_sha256: bool
+    refused: MagicHourAuthenticationError | None = None
+    #: The days of the index that could not be listed, and why.
+    unreadable: list[str] = field(default_factory=list)
+    _seen: set[str] = field(default_factory=set)
+
+    def run(self) -> list[Row]:
+        """Delete what is due, the oldest first, and return what became of each project."""
+        rows: list[Row] = []
+        hints = receipts.due(self.storage, self.hook.magichour_conn_id, self.before, self._cannot_read)
+        while batch := self._next_batch(hints):
+            left = None if self.limit is None else self.limit - sum(map(_counts, rows))
+            rows += self._batch(batch, left)
+            if self.refused or (self.limit is not None and sum(map(_counts, rows)) >= self.limit):
+                break
+        return rows
+
+    def _cannot_read(self, folder: str, error: Exception) -> None:
+        self.unreadable.append(f"{self.storage.shown(folder)}: {type(error).__name__}: {error}")
+
+    def _next_batch(self, hints: Iterator[Hint]) -> list[Hint]:
+        batch = []
+        for hint in islice((hint for hint in hints if hint.project_id not in self._seen), BATCH):
+            self._seen.add(hint.project_id)
+            batch.append(hint)
+        return batch
+
+    def _batch(self, batch: Sequence[Hint], left: int | None) -> list[Row]:
+        rows: list[Row] = []
+        deletable: list[tuple[Hint, Row]] = []
+        for hint, row in zip(batch, self._side_by_side(self._look, batch), strict=True):
+            if row is None:
+                continue
+            if row.outcome != "kept" or row.reason == DRY_RUN:
+                if left is not None and left <= 0:
+                    break
+                left = None if left is None else left - 1
+                deletable.append((hint, row))
+            rows.append(row)
+        if not self.dry_run:
+            self._delete(deletable)
+        return rows
+
+    def _look(self, hint: Hint) -> Row | None:
+        """Judge a project by its receipt; None where nothing is due after all."""
+        try:
+            return self._judge(hint)
+        except Exception as error:  # noqa: BLE001 - stores raise whatever their libraries do
+            reason = f"its receipt or its files could not be read: {type(error).__name__}: {error}"
+            return Row(hint.project_id, "kept", reason)
+
+    def _judge(self, hint: Hint) -> Row | None:
+        try:
+            receipt = receipts.read(self.storage, hint.project_id)
+        except receipts.ReceiptError as error:
+            return Row(hint.project_id, "kept", str(error))
+        if receipt is None:
+            where = self.storage.shown(receipts.path_of(hint.project_id))
+            return Row(hint.project_id, "kept", f"its receipt {where} is not there")
+        if receipt.conn_id != self.hook.magichour_conn_id or receipt.downloaded_at > self.before:
+            if not self.dry_run:  # it was downloaded again since
+                receipts.settle(self.storage, hint, receipt)
+            return None
+        if receipt.deleted_at is None and (
+            reason := receipts.missing_file(self.storage, receipt, check_sha256=self.check_sha256)
+        ):
+            return Row(hint.project_id, "kept", reason, receipt)
+        if self.dry_run:
+            return Row(hint.project_id, "kept", DRY_RUN, receipt) if receipt.deleted_at is None else None
+        return Row(hint.project_id, "deleted", receipt=receipt)
+
+    def _delete(self, deletable: Sequence[tuple[Hint, Row]]) -> None:
+        """Delete projects at Magic Hour and record it; what cannot be deleted becomes kept."""
+        asked = [row for _, row in deletable if row.receipt and row.receipt.deleted_at is None]
+        answers = self.hook.send_all(
+            [api.delete_project(row.receipt.kind, row.project_id) for row in asked if row.receipt]
         )
-    if age > timedelta(days=365 * 1000):
-        raise MagicHourArgumentError(f"older_than must be less than 1,000 years, not {value!r}")
-    return age
+        for row, answer in zip(asked, answers, strict=True):
+            if isinstance(answer, MagicHourNotFoundError) and answer.is_own:
+                row.outcome = "missing"
+            elif isinstance(answer, MagicHourError):
+                row.outcome, row.reason = "kept", f"Magic Hour did not delete it: {answer}"
+            if isinstance(answer, MagicHourAuthenticationError):
+                self.refused = answer
+        gone = [(hint, row) for hint, row in deletable if row.outcome != "kept"]
+        for _ in self._side_by_side(self._record, gone):
+            pass
+
+    def _record(self, done: tuple[Hint, Row]) -> None:
+        hint, row = done
+        try:
+            receipts.mark_deleted(self.storage, row.project_id, hint.path, datetime.now(UTC))
+        except Exception as error:  # noqa: BLE001 - stores raise whatever their libraries do
+            log.warning(
+                "%s is deleted, but its receipt could not be marked; the next run will: %s",
+                row.project_id,
+                error,
+            )
+
+    @staticmethod
+    def _side_by_side(function: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
+        with ThreadPoolExecutor(READERS, "magichour-receipts") as pool:
+            yield from pool.map(function, items)
 
 
-def _age_of_text(text: str) -> timedelta | None:
-    match = re.fullmatch(
-        r"\s*(?:(\d{1,6}) days?)?(?:(?:^|, )(\d{1,2}):(\d{2}):(\d{2})(?:\.\d+)?)?\s*", text, re.ASCII
-    )
-    if not match or not text.strip():
-        return None
-    days, hours, minutes, seconds = (int(group or 0) for group in match.groups())
-    return timedelta(days=days, hours=hours, minutes=minutes, seconds=seconds)
+def _counts(row: Row) -> bool:
+    """Tell whether a row counts towards the limit."""
+    return row.outcome != "kept" or row.reason == DRY_RUN
 
 
-def check_dry_run(value: object) -> bool:
-    """
-    Return a truth value, also from what a template made of one.
-
-    :raises MagicHourArgumentError: if it is none: nobody can tell then whether to delete.
-    """
-    if isinstance(value, str) and value.strip().lower() in {"true", "false"}:
-        return value.strip().lower() == "true"
-    if not isinstance(value, bool):
-        raise MagicHourArgumentError(f"dry_run must be True or False, not {value!r}")
-    return value
-
-
-def check_limit(value: object) -> int | None:
-    """
-    Return a limit, also from what a template made of one.
-
-    :raises MagicHourArgumentError: if it is neither None nor a whole number above zero.
-    """
-    if value is None or (isinstance(value, str) and value.strip() in {"", "None"}):
-        return None
-    if isinstance(value, str) and re.fullmatch(r"\s*[0-9]{1,9}\s*", value, re.ASCII):
-        value = int(value)
-    return check_count(value, "limit")
+def table(rows: Sequence[Row]) -> str:
+    """Return what became of each project, as a table for the log."""
+    counts = Counter(row.outcome for row in rows)
+    summary = ", ".join(f"{counts[name]} {name}" for name in ("deleted", "missing", "kept"))
+    lines: list[tuple[str, ...]] = [("project", "kind", "downloaded", "files", "bytes", "outcome")]
+    for row in rows[:MAX_ROWS]:
+        outcome = f"{row.outcome}: {row.reason}" if row.reason else row.outcome
+        facts: tuple[str, ...] = ("?", "?", "?", "?")
+        if row.receipt:
+            files = row.receipt.files
+            size = sum(file["bytes"] for file in files)
+            facts = (
+                row.receipt.kind,
+                f"{row.receipt.downloaded_at:%Y-%m-%d %H:%M}",
+                str(len(files)),
+                str(size),
+            )
+        lines.append((row.project_id, *facts, outcome))
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    shown = [
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in lines
+    ]
+    more = [f"... and {len(rows) - MAX_ROWS} more"] if len(rows) > MAX_ROWS else []
+    return "\n".join([f"Clean-up: {summary}", *(shown if rows else []), *more])

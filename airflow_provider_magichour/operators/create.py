@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.providers.common.compat.sdk import AirflowFailException
 
-from airflow_provider_magichour.arguments import check_body, is_many
+from airflow_provider_magichour._validation import check_bodies, is_many
 from airflow_provider_magichour.exceptions import (
     MagicHourArgumentError,
     MagicHourBatchError,
@@ -17,13 +17,13 @@ from airflow_provider_magichour.exceptions import (
 )
 from airflow_provider_magichour.hooks import MagicHourHook
 from airflow_provider_magichour.links import MagicHourProjectLink
-from airflow_provider_magichour.operators.base import MagicHourOperator
+from airflow_provider_magichour.operators.base import MagicHourOperator, is_settled
 from airflow_provider_magichour.tools import tool_kind
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
-    from airflow_provider_magichour.durable import Memory, Submit
+    from airflow_provider_magichour.operators._submit_records import Submit, SubmitRecords
     from airflow_provider_magichour.types import KindName, Templated, ToolName
 
 log = logging.getLogger(__name__)
@@ -92,9 +92,9 @@ class MagicHourCreateProjectOperator(MagicHourOperator):
 
     def execute(self, context: Context) -> Any:
         """Submit, or take up what an earlier try submitted."""
-        memory = self._remember(context)
+        records = self._open_records(context)
         kind = tool_kind(self.tool, self.kind)
-        outcomes = self._submit(context, memory)
+        outcomes = self._submit(context, records)
         projects = [
             {
                 "id": one.id,
@@ -109,27 +109,27 @@ class MagicHourCreateProjectOperator(MagicHourOperator):
         if not is_many(self.body):
             ti: Any = context.get("ti")
             ti.xcom_push(key="id", value=projects[0]["id"])  # what .output["id"] gives
-        memory.succeed()
+        records.succeed()
         return projects if is_many(self.body) else projects[0]
 
-    def _remember(self, context: Mapping[str, Any]) -> Memory:
+    def _open_records(self, context: Mapping[str, Any]) -> SubmitRecords:
         """Return what the task remembers of earlier tries."""
-        from airflow_provider_magichour.durable import Memory
+        from airflow_provider_magichour.operators._submit_records import SubmitRecords
 
         if is_many(self.body):
             self.body = [*self.body]  # XComs of mapped tasks are read when they are gone through
-        memory = Memory.of_task(context, durable=self.durable)
-        if self.durable and not memory.lasts:
+        records = SubmitRecords.of_task(context, durable=self.durable)
+        if self.durable and not records.is_persistent:
             log.warning(
                 "This Airflow keeps no task state (3.3 and newer do), so a retry of this task would submit "
                 "anew and pay again. retries=0 on a MagicHourCreateProjectOperator, with a "
                 "MagicHourProjectSensor behind it, avoids that."
             )
-        return memory
+        return records
 
-    def _submit(self, context: Mapping[str, Any], memory: Memory) -> list[Submit | MagicHourError]:
+    def _submit(self, context: Mapping[str, Any], records: SubmitRecords) -> list[Submit | MagicHourError]:
         """Submit all bodies; return each one's project or error."""
-        from airflow_provider_magichour.operators.submit import Submitter
+        from airflow_provider_magichour.operators._submit import Submitter
 
         bodies = check_bodies(self.body)
         kind = tool_kind(self.tool, self.kind)
@@ -137,13 +137,13 @@ class MagicHourCreateProjectOperator(MagicHourOperator):
             self.hook,
             self.tool,
             kind,
-            memory,
+            records,
             retry_uncertain_submit=self.retry_uncertain_submit,
             max_credits=self.max_credits,
             patience=self._limit_patience(),
         )
         outcomes = submitter.submit(bodies)
-        self._finished = submitter.finished
+        self._finished = submitter.needs_no_wait
         first = next((one.id for one in outcomes if not isinstance(one, MagicHourError)), None)
         if first:
             MagicHourProjectLink.push(context, kind, first)
@@ -186,34 +186,3 @@ def batch_error(failed: Sequence[tuple[int, MagicHourError]], total: int) -> Mag
     details = "; ".join(f"{', '.join(names)}: {text}" for text, names in said.items())
     final = all(isinstance(error, AirflowFailException) for _, error in failed)
     return (MagicHourBatchFailedError if final else MagicHourBatchError)(f"{note}: {details}")
-
-
-def check_bodies(body: object) -> list[dict[str, Any]]:
-    """
-    Return one body or a list of bodies as a list.
-
-    :raises MagicHourArgumentError: if one is no JSON object, or there is none.
-    """
-    if isinstance(body, str):
-        raise MagicHourArgumentError(
-            "body must be a dict, the JSON object of the create call, or a list of them, not a str. Where it "
-            "is a template, set render_template_as_native_obj=True in the DAG, or pass the task's output"
-        )
-    if not isinstance(body, str) and is_many(body):
-        bodies = [check_body(one, f"body[{position}]") for position, one in enumerate(body)]  # type: ignore[var-annotated, arg-type]
-        if not bodies:
-            raise MagicHourArgumentError("body is an empty list, so there is nothing to submit")
-        return bodies
-    return [check_body(body)]
-
-
-def is_settled(value: Any) -> bool:
-    """Tell whether an argument holds no template, so that it can be checked before the task runs."""
-    if isinstance(value, str):
-        return "{{" not in value and "{%" not in value
-    if isinstance(value, Mapping):
-        return all(is_settled(each) for each in value.values())
-    if isinstance(value, list | tuple):
-        return all(is_settled(each) for each in value)
-    # anything but JSON may be what Airflow resolves at run time
-    return value is None or isinstance(value, bool | int | float)

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_magichour.arguments import check_ids
+from airflow_provider_magichour._validation import check_ids
 from airflow_provider_magichour.hooks import MagicHourHook
 from airflow_provider_magichour.operators.base import MagicHourOperator, is_template
 from airflow_provider_magichour.tools import check_kind

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_magichour.arguments import check_count
+from airflow_provider_magichour._transfer.lineage import openlineage_outputs
+from airflow_provider_magichour._validation import check_count
 from airflow_provider_magichour.hooks import MagicHourHook
-from airflow_provider_magichour.lineage import openlineage_outputs
-from airflow_provider_magichour.operators.base import MagicHourOperator, is_template
+from airflow_provider_magichour.operators.base import MagicHourOperator, is_template, run_of
 from airflow_provider_magichour.tools import check_kind
 
 if TYPE_CHECKING:
@@ -87,11 +87,3 @@ class MagicHourDownloadOperator(MagicHourOperator):
     def get_openlineage_facets_on_complete(self, task_instance: Any) -> Any:
         """Return the stored files as the task's output data sets."""
         return openlineage_outputs(self._files)
-
-
-def run_of(context: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a receipt says of the task that wrote it."""
-    ti = context["ti"]
-    return {
-        name: getattr(ti, name, None) for name in ("dag_id", "run_id", "task_id", "map_index", "try_number")
-    }

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow.providers.common.compat.sdk import conf
 
-from airflow_provider_magichour import api, deadlines
-from airflow_provider_magichour.arguments import check_seconds, is_many
-from airflow_provider_magichour.connections import get_settings_async
+from airflow_provider_magichour._client import api
+from airflow_provider_magichour._polling import schedule
+from airflow_provider_magichour._transfer.lineage import openlineage_outputs
+from airflow_provider_magichour._validation import check_seconds, is_many
 from airflow_provider_magichour.exceptions import (
     MagicHourArgumentError,
     MagicHourError,
@@ -21,19 +22,15 @@ from airflow_provider_magichour.exceptions import (
     MagicHourTimeoutError,
 )
 from airflow_provider_magichour.hooks import MagicHourHook
-from airflow_provider_magichour.lineage import openlineage_outputs
-from airflow_provider_magichour.operators.create import (
-    LIMIT_PATIENCE,
-    MagicHourCreateProjectOperator,
-    is_settled,
-)
-from airflow_provider_magichour.operators.download import run_of
+from airflow_provider_magichour.hooks.connection import get_settings_async
+from airflow_provider_magichour.operators.base import is_settled, run_of
+from airflow_provider_magichour.operators.create import LIMIT_PATIENCE, MagicHourCreateProjectOperator
 from airflow_provider_magichour.tools import TOOLS, tool_kind
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
-    from airflow_provider_magichour.durable import Memory, Submit
+    from airflow_provider_magichour.operators._submit_records import Submit, SubmitRecords
     from airflow_provider_magichour.types import KindName, Templated, ToolName
 
 log = logging.getLogger(__name__)
@@ -126,24 +123,24 @@ class MagicHourGenerateOperator(MagicHourCreateProjectOperator):
         """Submit, or take up what an earlier try submitted; then wait and download."""
         _check_destination(self.destination)
         if self.destination is not None:  # where nothing can be stored, nothing is paid for
-            from airflow_provider_magichour.transfer.destination import open_destination
+            from airflow_provider_magichour._transfer.storage import open_destination
 
             open_destination(self.destination)
-        memory = self._remember(context)
-        outcomes = self._submit(context, memory)
-        if memory.succeeded and (results := _stored_results(outcomes)):
+        records = self._open_records(context)
+        outcomes = self._submit(context, records)
+        if records.succeeded and (results := _stored_results(outcomes)):
             return results if is_many(self.body) else results[0]
         self._under_way = [str(one.id) for one in outcomes if not isinstance(one, MagicHourError)]
         if not self._under_way:
             self._raise_for_failed(context, outcomes, [])
         if self._finished.issuperset(self._under_way):
-            return self._finish(context, memory, outcomes, None)
+            return self._finish(context, records, outcomes, None)
         if self.deferrable:
-            self._defer(context, memory, outcomes)
-        return self._finish(context, memory, outcomes, self._wait_here(context))
+            self._defer(context, records, outcomes)
+        return self._finish(context, records, outcomes, self._wait_here(context))
 
     def _defer(
-        self, context: Mapping[str, Any], memory: Memory, outcomes: Sequence[Submit | MagicHourError]
+        self, context: Mapping[str, Any], records: SubmitRecords, outcomes: Sequence[Submit | MagicHourError]
     ) -> NoReturn:
         from airflow_provider_magichour.triggers import (
             MagicHourGenerateTrigger,
@@ -156,11 +153,11 @@ class MagicHourGenerateOperator(MagicHourCreateProjectOperator):
             for position, one in enumerate(outcomes)
             if isinstance(one, MagicHourError)
         }
-        memory.defer(len(outcomes), failed)
+        records.defer(len(outcomes), failed)
         until = self._deadline(context)
         trigger = MagicHourGenerateTrigger if self.delete_on_kill else MagicHourProjectTrigger
         if self.delete_on_kill:
-            from airflow_provider_magichour.killing import warn_where_unseen
+            from airflow_provider_magichour.triggers import warn_where_unseen
 
             warn_where_unseen(log)
         self.defer(
@@ -171,7 +168,7 @@ class MagicHourGenerateOperator(MagicHourCreateProjectOperator):
                 until,
                 self.poll_interval,
                 missing_ok=True,
-                usual_seconds=self._usual_seconds(),
+                usual_seconds=self._typical_seconds(),
                 submitted_at=time.time(),
             ),
             method_name="execute_complete",
@@ -179,13 +176,13 @@ class MagicHourGenerateOperator(MagicHourCreateProjectOperator):
                 "submitted": self._under_way,
                 "failed": {str(position): error for position, error in failed.items()},
             },
-            timeout=deadlines.deferral_timeout(until),
+            timeout=schedule.deferral_timeout(until),
         )
         raise AssertionError  # defer has raised
 
     def _wait_here(self, context: Mapping[str, Any]) -> MagicHourTimeoutError | None:
         """Wait on the worker; return the error of a wait that took too long."""
-        from airflow_provider_magichour.waiting import wait_for_finished
+        from airflow_provider_magichour._polling.wait import wait_for_finished
 
         try:
             wait_for_finished(
@@ -197,27 +194,27 @@ class MagicHourGenerateOperator(MagicHourCreateProjectOperator):
                 poll_interval=self.poll_interval,
                 missing_ok=True,
                 logger=self.log,
-                usual=self._usual_seconds(),
+                typical_seconds=self._typical_seconds(),
                 submitted_at=time.time(),
             )
         except MagicHourTimeoutError as error:
             return error
         return None
 
-    def _usual_seconds(self) -> float | None:
+    def _typical_seconds(self) -> float | None:
         known = TOOLS.get(self.tool)
-        return known.usual_seconds if known else None
+        return known.typical_seconds if known else None
 
     def _deadline(self, context: Mapping[str, Any]) -> float:
         """Return when to stop: after ``timeout`` from now, or ``execution_timeout`` from the task's start."""
-        until = deadlines.deadline(time.time(), self.timeout)
+        until = schedule.deadline(time.time(), self.timeout)
         if self.execution_timeout is None:
             return until
-        started = deadlines.started_at(context)
-        return min(until, deadlines.deadline(started, None, self.execution_timeout))
+        started = schedule.started_at(context)
+        return min(until, schedule.deadline(started, None, self.execution_timeout))
 
     def _limit_patience(self) -> float:
-        return min(LIMIT_PATIENCE, self.timeout or deadlines.DEFAULT_TIMEOUT)
+        return min(LIMIT_PATIENCE, self.timeout or schedule.DEFAULT_TIMEOUT)
 
     # ------------------------------------------------------------------------------------------- download
 
@@ -237,31 +234,31 @@ class MagicHourGenerateOperator(MagicHourCreateProjectOperator):
         :param submitted: the projects, in the order of their bodies.
         :param failed: by position, the errors of bodies that were not submitted.
         """
-        from airflow_provider_magichour.durable import Memory
+        from airflow_provider_magichour.operators._submit_records import SubmitRecords
         from airflow_provider_magichour.triggers import read_event
 
-        memory = Memory.of_task(context, durable=self.durable)
-        outcomes = self._resumed(memory, submitted or _named_ids(event), failed or {})
+        records = SubmitRecords.of_task(context, durable=self.durable)
+        outcomes = self._resumed(records, submitted or _named_ids(event), failed or {})
         self._under_way = [str(one.id) for one in outcomes if not isinstance(one, MagicHourError)]
-        late = None
+        timeout_error = None
         try:
             read_event(event, tool_kind(self.tool, self.kind), self._under_way)
         except MagicHourTimeoutError as error:
-            late = error
-        return self._finish(context, memory, outcomes, late)
+            timeout_error = error
+        return self._finish(context, records, outcomes, timeout_error)
 
     def _resumed(
-        self, memory: Memory, submitted: Sequence[str], failed: Mapping[str, Any]
+        self, records: SubmitRecords, submitted: Sequence[str], failed: Mapping[str, Any]
     ) -> list[Submit | MagicHourError]:
         """
         Return what :meth:`execute` submitted, and the errors of what it did not.
 
         :raises MagicHourError: if that cannot be told for certain.
         """
-        from airflow_provider_magichour.durable import Submit
+        from airflow_provider_magichour.operators._submit_records import Submit
         from airflow_provider_magichour.triggers import carried_error
 
-        if (remembered := memory.resume()) is not None:
+        if (remembered := records.resume()) is not None:
             submits, errors = remembered
         else:
             errors = {int(position): error for position, error in failed.items()}
@@ -286,18 +283,18 @@ class MagicHourGenerateOperator(MagicHourCreateProjectOperator):
     def _finish(
         self,
         context: Mapping[str, Any],
-        memory: Memory,
+        records: SubmitRecords,
         outcomes: list[Submit | MagicHourError],
-        late: MagicHourTimeoutError | None,
+        timeout_error: MagicHourTimeoutError | None,
     ) -> Any:
         """Store the files of the complete projects, and return or leave the results."""
-        if late is not None and not memory.lasts:
-            late = MagicHourTimeoutError(
-                f"{late}. A retry would submit anew and pay again, as nothing remembers the submit: wait for "
-                "it by a MagicHourProjectSensor instead",
-                late.project_id,
+        if timeout_error is not None and not records.is_persistent:
+            timeout_error = MagicHourTimeoutError(
+                f"{timeout_error}. A retry would submit anew and pay again, as nothing remembers the submit: "
+                "wait for it by a MagicHourProjectSensor instead",
+                timeout_error.project_id,
             )
-        ends = self._look(outcomes, late)
+        ends = self._look(outcomes, timeout_error)
         complete = {position: one for position, one in ends.items() if not isinstance(one, MagicHourError)}
         stored = self._download(context, [str(one["id"]) for one in complete.values()])
         results: dict[int, dict[str, Any]] = {}
@@ -310,18 +307,18 @@ class MagicHourGenerateOperator(MagicHourCreateProjectOperator):
             if isinstance(submit, MagicHourError):
                 ends[position] = submit
             elif position in results:
-                memory.finish(position, submit, results[position])
+                records.finish(position, submit, results[position])
             elif isinstance(ends[position], MagicHourNotFoundError) and submit.result is not None:
                 log.info("Project %s was deleted after its files were stored.", submit.id)
                 ends[position] = results[position] = submit.result
         in_order = [results[position] for position in sorted(results)]
         self._files = [file for result in in_order for file in result["files"]]
         self._raise_for_failed(context, [ends[position] for position in range(len(outcomes))], in_order)
-        memory.succeed()
+        records.succeed()
         return in_order if is_many(self.body) else in_order[0]
 
     def _look(
-        self, outcomes: Sequence[Submit | MagicHourError], late: MagicHourTimeoutError | None
+        self, outcomes: Sequence[Submit | MagicHourError], timeout_error: MagicHourTimeoutError | None
     ) -> dict[int, Any]:
         """Return, by position, each submitted project that is complete, or the error that it means."""
         kind = tool_kind(self.tool, self.kind)
@@ -334,7 +331,7 @@ class MagicHourGenerateOperator(MagicHourCreateProjectOperator):
             if isinstance(answer, MagicHourError):
                 ends[position] = answer
             elif not api.is_finished(answer):
-                ends[position] = late or MagicHourError(
+                ends[position] = timeout_error or MagicHourError(
                     f"Project {submit.id} was said to be finished, but Magic Hour says that it is not; "
                     "a retry waits again"
                 )
@@ -364,8 +361,8 @@ class MagicHourGenerateOperator(MagicHourCreateProjectOperator):
         """Delete the projects that are under way, if the user asked for that; it takes 10 seconds at most."""
         if not self.delete_on_kill or not self._under_way:
             return
-        from airflow_provider_magichour.killing import delete_killed
-        from airflow_provider_magichour.transport import run_async
+        from airflow_provider_magichour._client.transport import run_async
+        from airflow_provider_magichour.triggers import delete_killed
 
         kind = tool_kind(self.tool, self.kind)
         settings = self.hook.settings

@@ -84,4 +84,4 @@ class Settings:
         if self.duration is not None:
             return self.duration
         known = TOOLS[tool]
-        return (known.usual_seconds or _TYPICAL_SECONDS[known.kind]) / self.speed_up
+        return (known.typical_seconds or _TYPICAL_SECONDS[known.kind]) / self.speed_up

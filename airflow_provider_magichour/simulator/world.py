@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from airflow_provider_magichour.api import TERMINAL_STATUSES
+from airflow_provider_magichour._client.api import TERMINAL_STATUSES
 from airflow_provider_magichour.simulator.bodies import bodies
 from airflow_provider_magichour.simulator.faults import Outcome, Rule
 from airflow_provider_magichour.simulator.media import Media

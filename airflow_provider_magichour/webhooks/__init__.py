@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 from airflow.providers.common.compat.sdk import AirflowPlugin
 
-from airflow_provider_magichour.arguments import check_id
+from airflow_provider_magichour._validation import check_id
 from airflow_provider_magichour.exceptions import MagicHourArgumentError
 from airflow_provider_magichour.tools import check_kind
 from airflow_provider_magichour.webhooks.events import HAPPENINGS, asset_uri
@@ -23,7 +23,7 @@ from airflow_provider_magichour.webhooks.events import HAPPENINGS, asset_uri
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Asset
 
-    from airflow_provider_magichour.api import Download
+    from airflow_provider_magichour.types import Download
 
 __all__ = ["MagicHourWebhooksPlugin", "TriggeringProject", "magichour_asset", "triggering_projects"]
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from airflow_provider_magichour.arguments import check_id
+from airflow_provider_magichour._client.sanitize import parse_json
+from airflow_provider_magichour._validation import check_id
 from airflow_provider_magichour.exceptions import MagicHourArgumentError
 from airflow_provider_magichour.tools import KINDS
-from airflow_provider_magichour.untrusted import parse_json
 
 #: What can happen to a project. A canceled one sends no event.
 HAPPENINGS = ("started", "completed", "errored")

@@ -17,9 +17,9 @@ from typing import Any
 
 from airflow.sdk import dag, task
 
-from airflow_provider_magichour.durable import Memory
 from airflow_provider_magichour.hooks import MagicHourHook
 from airflow_provider_magichour.operators import MagicHourGenerateOperator
+from airflow_provider_magichour.operators._submit_records import SubmitRecords
 
 
 def die() -> None:
@@ -50,13 +50,15 @@ def wrap(owner: type, name: str, before: Callable[[], None] | None, after: Calla
 
 #: Where a task dies.
 STEPS: dict[str, Callable[[], None]] = {
-    "intent": lambda: wrap(Memory, "intend", None, die),
-    "unanswered": lambda: wrap(Memory, "intend", None, lambda: die_in(2)),  # the create call takes longer
-    "answered": lambda: wrap(Memory, "accept", die, None),
-    "persisted": lambda: wrap(Memory, "accept", None, die),
-    "wait": lambda: wrap(Memory, "accept", None, lambda: die_in(1)),  # the project takes longer
+    "intent": lambda: wrap(SubmitRecords, "intend", None, die),
+    "unanswered": lambda: wrap(
+        SubmitRecords, "intend", None, lambda: die_in(2)
+    ),  # the create call takes longer
+    "answered": lambda: wrap(SubmitRecords, "accept", die, None),
+    "persisted": lambda: wrap(SubmitRecords, "accept", None, die),
+    "wait": lambda: wrap(SubmitRecords, "accept", None, lambda: die_in(1)),  # the project takes longer
     "download": lambda: wrap(MagicHourHook, "download_all", lambda: die_in(0.5), None),  # as do its files
-    "returned": lambda: wrap(Memory, "succeed", None, die),
+    "returned": lambda: wrap(SubmitRecords, "succeed", None, die),
 }
 
 #: The test's simulator takes long to answer a create call of the one, and to render the other.

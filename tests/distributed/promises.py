@@ -13,7 +13,7 @@ from typing import Any
 
 import psutil
 
-from airflow_provider_magichour.receipts import FILE_NAME
+from airflow_provider_magichour._transfer.receipts import FILE_NAME
 from airflow_provider_magichour.simulator import Simulator
 from scripts.local_airflow import LocalAirflow
 from tests.distributed.load import Job, Load, Run

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_magichour import api
-from airflow_provider_magichour.receipts import FILE_NAME
+from airflow_provider_magichour._client import api
+from airflow_provider_magichour._transfer.receipts import FILE_NAME
 from airflow_provider_magichour.simulator import Simulator
 from tests.distributed import promises
 from tests.distributed.load import AUDIO, IMAGE, SHARES, Job, Load, Run, make_elsewhere, plan

@@ -6,8 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from airflow_provider_magichour import durable
-from airflow_provider_magichour.operators import submit
+from airflow_provider_magichour.operators import _submit, _submit_records
 from airflow_provider_magichour.simulator import Simulator
 from tests.support.tasks import TaskStateStore
 
@@ -19,9 +18,9 @@ def store() -> TaskStateStore:
 
 @pytest.fixture
 def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(durable.time, "sleep", lambda seconds: None)
-    monkeypatch.setattr("airflow_provider_magichour.retry.BACKOFF_FIRST", 0.01)
-    monkeypatch.setattr(submit, "FIRST_LIMIT_PAUSE", 0.05)
+    monkeypatch.setattr(_submit_records.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr("airflow_provider_magichour._client.retry.BACKOFF_FIRST", 0.01)
+    monkeypatch.setattr(_submit, "FIRST_LIMIT_PAUSE", 0.05)
 
 
 @pytest.fixture

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from airflow_provider_magichour import cleanup as engine
 from airflow_provider_magichour import exceptions as errors
-from airflow_provider_magichour import receipts
+from airflow_provider_magichour._transfer import receipts
+from airflow_provider_magichour._transfer.storage import open_destination
 from airflow_provider_magichour.hooks import MagicHourHook
 from airflow_provider_magichour.operators import MagicHourCleanupOperator
 from airflow_provider_magichour.operators import cleanup as cleanup_module
-from airflow_provider_magichour.transfer.destination import open_destination
+from airflow_provider_magichour.operators import cleanup as engine
 from tests.support.airflow import allow_execute
 from tests.support.files import complete_project, visible
 from tests.support.tasks import task_context

@@ -11,7 +11,7 @@ import pytest
 from airflow.providers.common.compat.sdk import DAG, AirflowFailException
 
 from airflow_provider_magichour import exceptions
-from airflow_provider_magichour.operators import MagicHourCreateProjectOperator, submit
+from airflow_provider_magichour.operators import MagicHourCreateProjectOperator, _submit
 from airflow_provider_magichour.simulator import Simulator
 from tests.operators.support import BODY, CREATE, TOOL, bodies, created, operator, posts
 from tests.support.tasks import TaskStateStore, task_context
@@ -36,7 +36,7 @@ class TestSubmit:
         made = operator(bodies(9)).execute(task_context())
         projects = sim.state()["projects"]
         assert [projects[one["id"]]["name"] for one in made] == [f"number {n}" for n in range(9)]
-        assert sim.state()["connections"]["most_open"] <= submit.MAX_PARALLEL
+        assert sim.state()["connections"]["most_open"] <= _submit.MAX_PARALLEL
 
     def test_any_iterable_is_a_list(self, sim: Simulator) -> None:
         assert len(operator(iter(bodies(2))).execute(task_context())) == 2
@@ -224,7 +224,7 @@ class TestList:
         with pytest.raises(exceptions.MagicHourPaymentRequiredError) as caught:
             operator(bodies(20)).execute(task_context(store=store))
         assert "20 of 20" in caught.value.__notes__[0]
-        assert posts(sim) <= submit.MAX_PARALLEL
+        assert posts(sim) <= _submit.MAX_PARALLEL
         assert store.values == {}
 
     def test_a_retry_may_mend_some(self, sim: Simulator, store: TaskStateStore) -> None:
@@ -301,7 +301,7 @@ def test_the_pause_for_a_limit_ends_when_all_is_in_vain(
     sim: Simulator, connect: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     connect(sim.url, sim.api_key, max_attempts=1)
-    monkeypatch.setattr(submit, "FIRST_LIMIT_PAUSE", 60.0)
+    monkeypatch.setattr(_submit, "FIRST_LIMIT_PAUSE", 60.0)
     sim.faults({"match": CREATE, "times": 1, "status": 429}, {"match": CREATE, "status": 401, "delay": 0.3})
     begun = time.monotonic()
     with pytest.raises(exceptions.MagicHourBatchError, match="401"):

@@ -51,7 +51,7 @@ def test_tries_all_and_names_each_failure(magichour_simulator, hook):
 
 
 def test_a_trouble_that_passes_is_ridden_out(magichour_simulator, hook, monkeypatch):
-    from airflow_provider_magichour import retry
+    from airflow_provider_magichour._client import retry
 
     monkeypatch.setattr(retry, "retry_wait", lambda *_: 0.0)
     project_id = complete_project(magichour_simulator, hook)

@@ -8,8 +8,8 @@ from types import SimpleNamespace
 import pytest
 
 from airflow_provider_magichour import exceptions as errors
+from airflow_provider_magichour._transfer.lineage import dataset_name
 from airflow_provider_magichour.hooks import MagicHourHook
-from airflow_provider_magichour.lineage import dataset_name
 from airflow_provider_magichour.operators import MagicHourDownloadOperator
 from tests.support.files import IMAGE, complete_project, sha256, visible
 from tests.support.tasks import task_context

@@ -8,7 +8,8 @@ import time
 import pytest
 from airflow.providers.common.compat.sdk import TaskDeferred
 
-from airflow_provider_magichour import exceptions, killing
+from airflow_provider_magichour import exceptions
+from airflow_provider_magichour import triggers as killing
 from airflow_provider_magichour.simulator import Simulator
 from airflow_provider_magichour.triggers import MagicHourGenerateTrigger
 from tests.operators.support import CREATE, bodies, generate, only_project, posts

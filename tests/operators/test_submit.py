@@ -11,7 +11,7 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_provider_magichour import exceptions
-from airflow_provider_magichour.operators import submit
+from airflow_provider_magichour.operators import _submit
 from airflow_provider_magichour.simulator import Simulator
 from tests.operators.support import CREATE, TOOL, bodies, created, operator, posts
 from tests.support.scripted_server import Reply, scripted_server
@@ -163,7 +163,7 @@ class TestInterrupted:
         with struck_after(0.25):
             operator(bodies(12)).execute(task_context(store=store))
         first = created(sim)
-        assert first <= submit.MAX_PARALLEL
+        assert first <= _submit.MAX_PARALLEL
         sim.clear_faults()
         operator(bodies(12)).execute(task_context(store=store, try_number=2))
         assert created(sim) == 12

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import requests
 
-from airflow_provider_magichour import receipts
+from airflow_provider_magichour._transfer import receipts
 from airflow_provider_magichour.simulator import Simulator
 from airflow_provider_magichour.webhooks.events import asset_uri
 from scripts.local_airflow import LocalAirflow

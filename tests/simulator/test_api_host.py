@@ -13,11 +13,12 @@ import hypothesis.strategies as st
 import pytest
 import requests
 
-from airflow_provider_magichour import api
+from airflow_provider_magichour._client import api
 from airflow_provider_magichour.simulator import Simulator
 from airflow_provider_magichour.simulator.bodies import bodies, problem
 from airflow_provider_magichour.simulator.settings import Settings
 from airflow_provider_magichour.tools import KINDS, TOOLS
+from airflow_provider_magichour.types import Project
 from tests.simulator.support import EXAMPLE_BODIES, IMAGE, VIDEO, create, get, make, session, wait
 
 
@@ -286,7 +287,7 @@ def test_queued_then_rendering_then_complete(kind: str) -> None:
 def test_answers_are_what_the_provider_understands(magichour: Simulator) -> None:
     project = make(magichour, "video")
     assert api.is_finished(project)
-    assert set(api.Project.__annotations__) - {"image_count"} <= set(project)
+    assert set(Project.__annotations__) - {"image_count"} <= set(project)
 
 
 def test_a_deleted_project_stays_visible_and_is_gone(magichour: Simulator) -> None:

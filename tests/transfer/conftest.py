@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_magichour import retry
+from airflow_provider_magichour._client import retry
 from airflow_provider_magichour.hooks import MagicHourHook
 from tests.support.files import sha256
 from tests.support.scripted_server import Reply, ScriptedServer, scripted_server

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from airflow_provider_magichour._transfer import download
 from airflow_provider_magichour.exceptions import (
     MagicHourArgumentError,
     MagicHourDownloadError,
@@ -17,7 +18,6 @@ from airflow_provider_magichour.exceptions import (
     MagicHourUploadError,
 )
 from airflow_provider_magichour.hooks import MagicHourHook
-from airflow_provider_magichour.transfer import download
 from tests.support.certificates import self_signed
 from tests.support.dripping import DRIPS, dripping_server
 from tests.support.scripted_server import Reply, scripted_server

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
+from airflow_provider_magichour._transfer import sinks
+from airflow_provider_magichour._transfer.responses import Validator
+from airflow_provider_magichour._transfer.sinks import LocalSink
 from airflow_provider_magichour.exceptions import MagicHourDownloadError
 from airflow_provider_magichour.hooks import MagicHourHook
-from airflow_provider_magichour.transfer import sinks
-from airflow_provider_magichour.transfer.answers import Validator
-from airflow_provider_magichour.transfer.sinks import LocalSink
 from tests.support.scripted_server import Reply
 from tests.transfer.conftest import Host
 

@@ -16,11 +16,11 @@ from pathlib import Path
 import pytest
 
 from airflow_provider_magichour import exceptions as errors
-from airflow_provider_magichour import receipts
+from airflow_provider_magichour._transfer import receipts
+from airflow_provider_magichour._transfer.responses import Validator
+from airflow_provider_magichour._transfer.sinks import LocalSink
+from airflow_provider_magichour._transfer.storage import Storage
 from airflow_provider_magichour.hooks import MagicHourHook
-from airflow_provider_magichour.storage import Storage
-from airflow_provider_magichour.transfer.answers import Validator
-from airflow_provider_magichour.transfer.sinks import LocalSink
 from tests.support.files import complete_project, sha256, visible
 from tests.support.scripted_server import Reply
 from tests.transfer.conftest import digest, ranged

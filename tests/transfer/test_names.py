@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_magichour.transfer.names import distinct, safe_name
+from airflow_provider_magichour._transfer.file_names import distinct, safe_name
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,8 @@ import zlib
 import pytest
 
 from airflow_provider_magichour import exceptions as errors
+from airflow_provider_magichour._transfer import fetch
 from airflow_provider_magichour.hooks import MagicHourHook
-from airflow_provider_magichour.transfer import fetch
 from tests.support.files import visible
 from tests.support.scripted_server import Reply
 from tests.transfer.conftest import assert_whole, digest, ranged

@@ -15,10 +15,10 @@ except ImportError:
     from airflow.io import store
 
 from airflow_provider_magichour import exceptions as errors
+from airflow_provider_magichour._transfer import sinks
+from airflow_provider_magichour._transfer.storage import open_destination
 from airflow_provider_magichour.hooks import MagicHourHook
 from airflow_provider_magichour.operators import MagicHourCleanupOperator, MagicHourDownloadOperator
-from airflow_provider_magichour.transfer import sinks
-from airflow_provider_magichour.transfer.destination import open_destination
 from tests.support.files import complete_project
 from tests.support.scripted_server import Reply
 from tests.support.tasks import task_context

@@ -12,12 +12,12 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException, ObjectStoragePath
 from fsspec.implementations.memory import MemoryFileSystem
 
-from airflow_provider_magichour import retry
+from airflow_provider_magichour._client import retry
+from airflow_provider_magichour._transfer import upload
 from airflow_provider_magichour.exceptions import MagicHourArgumentError, MagicHourError, MagicHourUploadError
 from airflow_provider_magichour.hooks import MagicHourHook
 from airflow_provider_magichour.operators import MagicHourUploadOperator
 from airflow_provider_magichour.simulator import Simulator
-from airflow_provider_magichour.transfer import upload
 from scripts.processes import free_port
 from tests.support.scripted_server import Reply, ScriptedServer, Seen, scripted_server
 from tests.support.tasks import task_context

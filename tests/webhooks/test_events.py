@@ -10,8 +10,8 @@ import hypothesis
 import pytest
 from hypothesis import strategies as st
 
+from airflow_provider_magichour._client.sanitize import MAX_DEPTH
 from airflow_provider_magichour.tools import KINDS
-from airflow_provider_magichour.untrusted import MAX_DEPTH
 from airflow_provider_magichour.webhooks.events import (
     ASSET_URIS,
     MalformedEventError,

@@ -1,0 +1,135 @@
+"""
+Connections on which an answer cannot drip for ever.
+
+A socket's own timeout begins anew with each byte. Here it counts for all of what is read together: the
+whole answer of the API, or the headers and each piece of a file.
+"""
+
+from __future__ import annotations
+
+import http.client
+import io
+import socket
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from requests.adapters import HTTPAdapter
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+
+Pools = Mapping[str, type[HTTPConnectionPool]]
+
+
+class _TimedReader(io.RawIOBase):
+    """Reads from a socket until a moment that no byte puts off."""
+
+    def __init__(self, raw: io.RawIOBase, sock: socket.socket) -> None:
+        self._raw = raw
+        self._sock = sock
+        self._timeout = sock.gettimeout()
+        self.start()
+
+    def start(self) -> None:
+        """Let the time begin now."""
+        self._ends = None if self._timeout is None else time.monotonic() + self._timeout
+
+    def readable(self) -> bool:
+        """Tell what a BufferedReader asks."""
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        """
+        Read what is there, or wait for it.
+
+        :raises TimeoutError: if the time is up.
+        """
+        if self._ends is not None:
+            left = self._ends - time.monotonic()
+            if left <= 0:
+                raise TimeoutError(f"what was to be read took longer than {self._timeout:g} s")
+            self._sock.settimeout(left)
+        return self._raw.readinto(buffer)
+
+    def close(self) -> None:
+        """Let go of the socket."""
+        self._raw.close()
+        super().close()
+
+
+class BufferedResponse(http.client.HTTPResponse):
+    """An answer that has the socket's timeout for all of itself, headers and body."""
+
+    def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
+        super().__init__(sock, *args, **kwargs)
+        self._reader = _TimedReader(self.fp.detach(), sock)
+        self.fp = io.BufferedReader(self._reader)
+
+
+class StreamedResponse(BufferedResponse):
+    """An answer that has the socket's timeout for its headers, and again for each ``read1`` of its body."""
+
+    def read1(self, n: int = -1) -> bytes:
+        """
+        Return the next piece.
+
+        :raises TimeoutError: if it takes too long, however its bytes are framed.
+        """
+        self._reader.start()
+        return super().read1(n)
+
+
+def pools(answer: type[BufferedResponse], connection: type[HTTPConnection] = HTTPConnection) -> Pools:
+    """
+    Return urllib3's pools by scheme.
+
+    :param answer: how answers are read.
+    :param connection: what the connections do besides.
+    """
+
+    class Connection(connection):  # type: ignore[misc,valid-type]
+        response_class = answer
+
+    class SecureConnection(Connection, HTTPSConnection):  # type: ignore[misc]
+        pass
+
+    class Pool(HTTPConnectionPool):
+        ConnectionCls = Connection  # pyright: ignore[reportAssignmentType]  # as urllib3 documents it
+
+    class SecurePool(HTTPSConnectionPool):
+        ConnectionCls = SecureConnection  # pyright: ignore[reportAssignmentType]
+
+    return {"http": Pool, "https": SecurePool}
+
+
+class PoolsAdapter(HTTPAdapter):
+    """
+    Makes its connections in pools of a kind.
+
+    :param direct: the pools of connections to servers.
+    :param through_proxy: the pools of connections through an HTTP proxy.
+    :param options: as ``HTTPAdapter`` takes them.
+    """
+
+    def __init__(self, direct: Pools, through_proxy: Pools | None = None, **options: Any) -> None:
+        self._direct = direct
+        self._through_proxy = through_proxy or direct
+        super().__init__(**options)
+
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        """Choose the pools of direct connections."""
+        super().init_poolmanager(*args, **kwargs)
+        self.poolmanager.pool_classes_by_scheme = self._direct
+
+    def proxy_manager_for(self, proxy: str, **proxy_kwargs: Any) -> Any:
+        """Choose the pools of connections through a proxy; SOCKS has connections of its own kind."""
+        manager = super().proxy_manager_for(proxy, **proxy_kwargs)
+        if not proxy.lower().startswith("socks"):
+            manager.pool_classes_by_scheme = self._through_proxy
+        return manager
+
+
+def mount(session: Any, adapter: HTTPAdapter) -> None:
+    """Let an adapter carry all that a session asks for."""
+    for scheme in ("http://", "https://"):
+        session.mount(scheme, adapter)

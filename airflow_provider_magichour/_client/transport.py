@@ -1,0 +1,348 @@
+"""
+Sends what :mod:`api` describes: one synchronous sender, one asynchronous, one retry policy for both.
+
+Calls that may cost credits go through the synchronous sender only, each over a connection of its own that
+knows whether a byte of it was sent: what never left may be sent again; of anything else nobody can tell.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import ssl
+import time
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Self, TypeVar
+from urllib.parse import urlsplit
+
+import aiohttp
+import requests
+import requests.auth
+import tenacity
+import urllib3
+import yarl
+from requests.utils import DEFAULT_CA_BUNDLE_PATH, select_proxy
+from urllib3.connection import HTTPConnection
+from urllib3.exceptions import HTTPError
+
+from airflow_provider_magichour import __version__
+from airflow_provider_magichour._client import api, retry
+from airflow_provider_magichour._client.sanitize import Mask, one_line
+from airflow_provider_magichour._client.settings import Settings
+from airflow_provider_magichour._client.throttle import Throttle
+from airflow_provider_magichour._client.timeouts import BufferedResponse, PoolsAdapter, mount, pools
+from airflow_provider_magichour.exceptions import MagicHourConnectionError, MagicHourError
+
+T = TypeVar("T")
+
+#: Seconds to wait for a connection to open; longer only helps where the network is broken.
+CONNECT_TIMEOUT = 10.0
+#: Connections that one asynchronous sender keeps open at most.
+MAX_CONNECTIONS = 16
+#: The largest answer of the API that is read, in bytes after decompression; real ones are a few KiB.
+MAX_BODY = 8 * 1024 * 1024
+#: The headers of an answer that are looked at.
+HEADERS = ("Location", "Retry-After")
+USER_AGENT = f"airflow-provider-magichour/{__version__}"
+
+
+_HEADERS = {"Accept": "application/json", "User-Agent": USER_AGENT}
+
+
+def _body_and_headers(request: api.Request) -> tuple[bytes | None, dict[str, str]]:
+    if request.json is None:
+        return None, _HEADERS
+    return json.dumps(request.json, allow_nan=False).encode(), {
+        **_HEADERS,
+        "Content-Type": "application/json",
+    }
+
+
+# ------------------------------------------------------------------------------------ synchronous sender
+
+
+class BearerAuth(requests.auth.AuthBase):
+    """
+    Puts the API key on requests to the API itself, and on no others.
+
+    As an auth object it also keeps ``requests`` from preferring a ``.netrc`` entry.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._api_key = settings.api_key
+        self._origin = urlsplit(settings.base_url)[:2]
+
+    def __call__(self, prepared: requests.PreparedRequest) -> requests.PreparedRequest:
+        """Sign a request that goes to the API."""
+        if urlsplit(prepared.url or "")[:2] == self._origin:
+            prepared.headers["Authorization"] = f"Bearer {self._api_key}"
+        return prepared
+
+
+class _OneCallAdapter(PoolsAdapter):
+    """
+    Carries one call over a fresh connection, and remembers whether a byte of it was handed to the network.
+
+    A pooled connection would not do: the server may have closed it, and nobody could tell then whether
+    the call had been read.
+    """
+
+    def __init__(self) -> None:
+        self.sent = False
+        adapter = self
+
+        class MarkingConnection(HTTPConnection):
+            def connect(self) -> None:
+                try:
+                    super().connect()
+                finally:
+                    adapter.sent = False  # a proxy's tunnel was all that was sent so far
+
+            def send(self, data: Any) -> None:
+                if self.sock is None:
+                    self.connect()
+                adapter.sent = True
+                super().send(data)
+
+        super().__init__(pools(BufferedResponse, MarkingConnection), max_retries=0)
+
+    def proxy_manager_for(self, proxy: str, **proxy_kwargs: Any) -> Any:
+        """Mark what goes through a proxy, too."""
+        if proxy.lower().startswith("socks"):
+            self.sent = True  # nothing is known of its connections
+        return super().proxy_manager_for(proxy, **proxy_kwargs)
+
+
+class Sender:
+    """
+    Sends requests one at a time, for tasks.
+
+    :param settings: how to reach Magic Hour.
+    :param throttle: shared with other senders of the connection, its own if not given.
+    """
+
+    def __init__(self, settings: Settings, throttle: Throttle | None = None) -> None:
+        self.settings = settings
+        self.throttle = throttle or Throttle(settings.requests_per_second)
+        self.session = requests.Session()
+        self.session.auth = BearerAuth(settings)
+        self.session.headers["User-Agent"] = USER_AGENT
+        mount(self.session, PoolsAdapter(pools(BufferedResponse)))
+
+    def send(self, request: api.Request) -> Any:
+        """
+        Send a request, again where that is safe, and return what the API answered.
+
+        :raises MagicHourApiError: the answer was an error, at the last try.
+        :raises MagicHourConnectionError: no whole answer came, at the last try.
+        :raises MagicHourUncertainSubmitError: nobody knows whether a call that may cost credits was accepted.
+        """
+        attempt = self._attempt if request.repeatable else self._attempt_once_only
+        retrying = tenacity.Retrying(**retry.policy(request, self.settings.max_attempts, self.throttle))
+        return api.result(request, retrying(attempt, request))
+
+    def _attempt(self, request: api.Request) -> api.Response:
+        try:
+            return self._exchange(self.session, request)
+        except (requests.RequestException, HTTPError, OSError) as error:
+            raise _connection_error(request, error, self.settings.mask) from self.settings.mask.cause(error)
+
+    def _attempt_once_only(self, request: api.Request) -> api.Response:
+        """Make one try of a call that may cost credits, over a connection of its own."""
+        adapter = _OneCallAdapter()
+        with requests.Session() as session:
+            session.auth = self.session.auth
+            mount(session, adapter)
+            try:
+                return self._exchange(session, request)
+            except Exception as error:  # noqa: BLE001  # whatever it was, what counts is whether a byte had left
+                mask = self.settings.mask
+                if adapter.sent:
+                    raise api.uncertain_submit(request, _describe(error, mask)) from mask.cause(error)
+                raise _connection_error(request, error, mask) from mask.cause(error)
+
+    def _exchange(self, session: requests.Session, request: api.Request) -> api.Response:
+        self.throttle.wait_turn()
+        data, headers = _body_and_headers(request)
+        timeout = self.settings.timeout
+        deadline = time.monotonic() + timeout
+        # requests hands it on to urllib3
+        limits: Any = urllib3.Timeout(connect=min(CONNECT_TIMEOUT, timeout), total=timeout)
+        with session.request(
+            request.method,
+            self.settings.base_url + request.path,
+            data=data,
+            params=dict(request.params),
+            headers=headers,
+            timeout=limits,
+            allow_redirects=False,
+            stream=True,
+        ) as response:
+            body = bytearray()
+            while chunk := response.raw.read1(64 * 1024, decode_content=True):
+                body += chunk
+                if len(body) > MAX_BODY:
+                    raise requests.RequestException(f"the answer is longer than {MAX_BODY} bytes")
+                if time.monotonic() > deadline:  # through a SOCKS proxy, where nothing else ends a drip
+                    raise requests.Timeout(f"the answer took longer than {timeout:g} s")
+            return _response(self.settings.mask, response.status_code, response.headers, bytes(body))
+
+
+# ----------------------------------------------------------------------------------- asynchronous sender
+
+
+class AsyncSender:
+    """
+    Sends many requests side by side, for triggers and clean-ups; never one that may cost credits.
+
+    Make it and close it inside one event loop.
+
+    :param settings: how to reach Magic Hour.
+    :param throttle: shared with other senders of the connection, its own if not given.
+    """
+
+    def __init__(self, settings: Settings, throttle: Throttle | None = None) -> None:
+        self.settings = settings
+        self.throttle = throttle or Throttle(settings.requests_per_second)
+        # The same proxy and the same certificates as the synchronous sender's: what works in a task works
+        # deferred. aiohttp's own trust_env would read neither, and prefer a .netrc entry.
+        with requests.Session() as session:
+            environment = session.merge_environment_settings(settings.base_url, {}, None, None, None)
+        self._proxy = select_proxy(settings.base_url, environment["proxies"])
+        self._base_url = yarl.URL(settings.base_url, encoded=True)
+        self._base_path = self._base_url.raw_path.rstrip("/")
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(
+                limit=MAX_CONNECTIONS,
+                ssl=_ssl_context(environment["verify"]) if settings.base_url.startswith("https:") else True,
+            ),
+            headers={**_HEADERS, "Authorization": f"Bearer {settings.api_key}"},
+            timeout=aiohttp.ClientTimeout(
+                total=settings.timeout, sock_connect=min(CONNECT_TIMEOUT, settings.timeout)
+            ),
+            cookie_jar=aiohttp.DummyCookieJar(),
+        )
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._session.close()
+
+    async def send(self, request: api.Request) -> Any:
+        """
+        Send a request, again where that may help, and return what the API answered.
+
+        :raises MagicHourApiError: the answer was an error, at the last try.
+        :raises MagicHourConnectionError: no whole answer came, at the last try.
+        """
+        retrying = tenacity.AsyncRetrying(**retry.policy(request, self.settings.max_attempts, self.throttle))
+        return api.result(request, await retrying(self.attempt, request))
+
+    async def attempt(self, request: api.Request) -> api.Response:
+        """
+        Send a request once.
+
+        :raises MagicHourConnectionError: no whole answer came.
+        """
+        if not request.repeatable:
+            raise ValueError(f"{request} may cost credits, which only the synchronous sender can send safely")
+        await self.throttle.wait_turn_async()
+        data, headers = _body_and_headers(request)
+        url = self._base_url.with_path(self._base_path + request.path, encoded=True)
+        if request.params:
+            url = url.with_query(dict(request.params))
+        try:
+            async with self._session.request(
+                request.method,
+                url,
+                data=data,
+                headers=headers if data else None,  # the session has them, too
+                allow_redirects=False,
+                proxy=self._proxy,
+            ) as response:
+                body = await _read_bounded(response)
+                return _response(self.settings.mask, response.status, response.headers, body)
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise _connection_error(request, error, self.settings.mask) from self.settings.mask.cause(error)
+
+
+def _ssl_context(verify: bool | str | None) -> ssl.SSLContext:
+    """Trust what ``requests`` trusts: the bundle that the environment names, or its own."""
+    bundle = Path(verify if isinstance(verify, str) else DEFAULT_CA_BUNDLE_PATH)
+    return ssl.create_default_context(
+        cafile=None if bundle.is_dir() else bundle, capath=bundle if bundle.is_dir() else None
+    )
+
+
+async def _read_bounded(response: aiohttp.ClientResponse) -> bytes:
+    if (response.content_length or MAX_BODY) < MAX_BODY and "Content-Encoding" not in response.headers:
+        return await response.read()
+    body = bytearray()
+    async for chunk in response.content.iter_chunked(64 * 1024):
+        body += chunk
+        if len(body) > MAX_BODY:
+            raise aiohttp.ClientError(f"the answer is longer than {MAX_BODY} bytes")
+    return bytes(body)
+
+
+def send_all(settings: Settings, calls: Iterable[api.Request], throttle: Throttle | None = None) -> list[Any]:
+    """
+    Send calls side by side; return, in their order, what the API answered to each, or the error.
+
+    :param settings: how to reach Magic Hour.
+    :param calls: calls that may be repeated.
+    :param throttle: shared with other senders of the connection, its own if not given.
+    """
+
+    async def work(
+        sender: AsyncSender, queue: Iterator[tuple[int, api.Request]], done: dict[int, Any]
+    ) -> None:
+        for position, request in queue:
+            try:
+                done[position] = await sender.send(request)
+            except MagicHourError as error:
+                done[position] = error
+
+    async def work_side_by_side() -> list[Any]:
+        done: dict[int, Any] = {}
+        queue = enumerate(calls)
+        async with AsyncSender(settings, throttle) as sender:
+            await asyncio.gather(*(work(sender, queue, done) for _ in range(MAX_CONNECTIONS)))
+        return [done[position] for position in range(len(done))]
+
+    return run_async(work_side_by_side)
+
+
+def run_async(function: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    """Run a coroutine function to its end, also where the thread runs an event loop already."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(function())
+    with ThreadPoolExecutor(1) as executor:
+        return executor.submit(lambda: asyncio.run(function())).result()
+
+
+def _response(mask: Mask, status: int, headers: Mapping[str, str], body: bytes) -> api.Response:
+    """Return an answer without the API key."""
+    known = {name.lower(): mask.hide_in(headers[name]) for name in HEADERS if name in headers}
+    return api.Response(status, known, mask.hide(body))
+
+
+def _connection_error(request: api.Request, error: Exception, mask: Mask) -> MagicHourConnectionError:
+    return MagicHourConnectionError(
+        f"{request} did not get a whole answer: {_describe(error, mask)} - "
+        "check the network, the proxy and the connection's host"
+    )
+
+
+def _describe(error: Exception, mask: Mask) -> str:
+    said = one_line(mask.hide_in(str(error)))
+    return f"{type(error).__name__}: {said}" if said else type(error).__name__

@@ -1,0 +1,280 @@
+"""Downloads whole projects: every file of each, side by side, then the receipt."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+
+from airflow_provider_magichour._client import api
+from airflow_provider_magichour._client.settings import Settings
+from airflow_provider_magichour._transfer import receipts
+from airflow_provider_magichour._transfer.fetch import Fetch, Fetched
+from airflow_provider_magichour._transfer.file_names import distinct, safe_name
+from airflow_provider_magichour._transfer.receipts import NewerReceiptError, Receipt, ReceiptError
+from airflow_provider_magichour._transfer.session import DownloadSession
+from airflow_provider_magichour._transfer.sinks import open_sink, sweep
+from airflow_provider_magichour._transfer.storage import Storage, storage_error
+from airflow_provider_magichour.exceptions import MagicHourDownloadError, MagicHourError
+from airflow_provider_magichour.tools import Kind
+
+log = logging.getLogger(__name__)
+
+#: Files that are fetched at once.
+PARALLEL = 4
+#: Files of one project; Magic Hour makes a handful.
+MAX_OUTPUTS = 1000
+
+File = dict[str, Any]
+
+
+class Output(NamedTuple):
+    """One file of a project: its place among the outputs, its name, and where it can be fetched now."""
+
+    position: int
+    name: str
+    url: str
+
+
+@dataclass
+class Downloads:
+    """
+    Download projects into one destination.
+
+    :param storage: the destination.
+    :param settings: how to reach Magic Hour.
+    :param get_project: asks Magic Hour for a project, with fresh URLs.
+    :param kind: the kind of all projects.
+    :param conn_id: the Airflow connection, for the receipt.
+    :param overwrite: whether to fetch what is there already.
+    :param downloaded_by: the Airflow task, for the receipt.
+    :param max_bytes: the largest file that is taken, None for any.
+    :param parallel: files that are fetched at once.
+    """
+
+    storage: Storage
+    settings: Settings
+    get_project: Callable[[str], Mapping[str, Any]]
+    kind: Kind
+    conn_id: str
+    overwrite: bool = False
+    downloaded_by: Mapping[str, Any] | None = None
+    max_bytes: int | None = None
+    parallel: int = PARALLEL
+    _stop: threading.Event = field(default_factory=threading.Event, init=False)
+
+    def run(self, project_ids: Sequence[str]) -> list[list[File] | MagicHourError]:
+        """Return, in order, the files of each project, or the error that kept them from being stored."""
+        unique = list(dict.fromkeys(project_ids))
+        with (
+            DownloadSession(
+                self.settings.timeout, self.settings.allow_private_hosts, self.parallel
+            ) as self._session,
+            ThreadPoolExecutor(self.parallel, "magichour-file") as self._files,
+            ThreadPoolExecutor(self.parallel, "magichour-project") as projects,
+        ):
+            try:
+                results = dict(zip(unique, projects.map(self._project_or_error, unique), strict=True))
+            except BaseException:  # the task is being ended: let the threads notice
+                self._stop.set()
+                for pool in (projects, self._files):
+                    pool.shutdown(wait=False, cancel_futures=True)
+                raise
+        return [results[project_id] for project_id in project_ids]
+
+    def _project_or_error(self, project_id: str) -> list[File] | MagicHourError:
+        if self._stop.is_set():
+            return MagicHourDownloadError("stopped, because the task ends", project_id)
+        try:
+            return self._project(project_id)
+        except MagicHourError as error:
+            if isinstance(error, MagicHourDownloadError) and error.project_id is None:
+                return MagicHourDownloadError(str(error), project_id)
+            return error
+        except Exception as error:  # noqa: BLE001 - stores raise whatever their libraries do
+            return storage_error(error, self.storage.shown(project_id), project_id)
+
+    # ------------------------------------------------------------------------------------- one project
+
+    def _project(self, project_id: str) -> list[File]:
+        receipt = self._trusted_receipt(project_id)
+        if receipt and not self.overwrite and self._is_whole(receipt):
+            log.info("Project %s is there and whole: nothing to fetch", project_id)
+            self._sweep(project_id)
+            if receipt.deleted_at is None:
+                receipts.ensure_hint(self.storage, receipt)
+            return [self._result(file) for file in receipt.files]
+        project = self.get_project(project_id)
+        outputs = outputs_of(project, project_id)
+        fetched = self._fetch_all(project_id, outputs, receipt)
+        receipts.write(
+            self.storage,
+            receipts.make(
+                project,
+                project_id=project_id,
+                kind=self.kind,
+                conn_id=self.conn_id,
+                files=fetched,
+                downloaded_at=datetime.now(UTC),
+                downloaded_by=self.downloaded_by,
+            ),
+        )
+        self._sweep(project_id)
+        return [self._result(file) for file in fetched]
+
+    def _sweep(self, project_id: str) -> None:
+        """Remove what killed writers left, now that the files are whole."""
+        if self.storage.is_local:
+            sweep(self.storage.local(project_id))
+
+    def _is_whole(self, receipt: Receipt) -> bool:
+        sizes = self.storage.sizes(receipt.project_id)
+        return all(sizes.get(file["path"].rpartition("/")[2]) == file["bytes"] for file in receipt.files)
+
+    def _trusted_receipt(self, project_id: str) -> Receipt | None:
+        try:
+            receipt = receipts.read(self.storage, project_id)
+        except NewerReceiptError as error:
+            where = self.storage.shown(receipts.path_of(project_id))
+            raise MagicHourDownloadError(
+                f"{where} and the files beside it are left as they are: {error}, or use another destination",
+                project_id,
+            ) from None
+        except ReceiptError as error:
+            log.warning("Project %s is fetched anew: %s", project_id, error)
+            return None
+        if receipt and receipt.kind != self.kind:
+            raise MagicHourDownloadError(
+                f"{self.storage.shown(project_id)} holds the {receipt.kind} project of this id: store "
+                f"{self.kind} projects under another destination, or correct the kind",
+                project_id,
+            )
+        return receipt
+
+    def _fetch_all(self, project_id: str, outputs: Sequence[Output], receipt: Receipt | None) -> list[File]:
+        """Fetch the files that are not there and whole, side by side; all end before an error is raised."""
+        known = {file["path"]: file for file in receipt.files} if receipt and not self.overwrite else {}
+        # a look for a folder that is not there makes some stores list all the folders beside it
+        sizes = self.storage.sizes(project_id) if known else {}
+        futures = []
+        for output in outputs:
+            path = f"{project_id}/{output.name}"
+            file = known.get(path)
+            if file and sizes.get(output.name) == file["bytes"]:
+                futures.append(self._files.submit(dict, file))
+            else:
+                futures.append(self._files.submit(self._fetch, project_id, output, path))
+        errors = [error for error in (future.exception() for future in futures) if error is not None]
+        if errors:
+            for other in errors[1:]:
+                errors[0].add_note(f"also: {other}")
+            raise errors[0]
+        return [future.result() for future in futures]
+
+    def _fetch(self, project_id: str, output: Output, path: str) -> File:
+        shown = self.storage.shown(path)
+        sink = open_sink(self.storage, path, fresh=self.overwrite)
+        started = time.monotonic()
+        try:
+            fetched = Fetch(
+                session=self._session,
+                url=output.url,
+                fresh_url=lambda: self._fresh_url(project_id, output),
+                name=output.name,
+                shown=shown,
+                timeout=self.settings.timeout,
+                max_attempts=self.settings.max_attempts,
+                max_bytes=self.max_bytes,
+                stop=self._stop,
+            ).into(sink)
+        except MagicHourError:
+            sink.close()
+            raise
+        except Exception as error:
+            sink.discard()
+            raise storage_error(error, shown, project_id) from error
+        except BaseException:
+            sink.close()
+            raise
+        seconds = max(time.monotonic() - started, 0.001)
+        log.info(
+            "Stored %s: %d bytes in %.1f s (%.1f MB/s), sha256 %s",
+            shown,
+            fetched.bytes,
+            seconds,
+            fetched.bytes / seconds / 1e6,
+            fetched.sha256,
+        )
+        return _file(path, fetched)
+
+    def _fresh_url(self, project_id: str, output: Output) -> str:
+        outputs = outputs_of(self.get_project(project_id), project_id)
+        same = [other for other in outputs if _path(other.url) == _path(output.url)]
+        if len(same) == 1:
+            return same[0].url
+        if output.position < len(outputs):
+            return outputs[output.position].url
+        raise MagicHourDownloadError(f"{output.name} is no output of the project any more", project_id)
+
+    def _result(self, file: Mapping[str, Any]) -> File:
+        return {
+            "path": self.storage.shown(str(file["path"])),
+            "bytes": file["bytes"],
+            "sha256": file["sha256"],
+            "content_type": file.get("content_type"),
+        }
+
+
+def outputs_of(project: Mapping[str, Any], project_id: str) -> list[Output]:
+    """
+    Return the files of a complete project, each with a safe name of its own.
+
+    :raises MagicHourError: if the project failed, is not complete, or has no files.
+    """
+    if error := api.project_error(project):
+        raise error
+    status = project.get("status")
+    if status != "complete":
+        raise MagicHourDownloadError(
+            f"Project {project_id} is not complete but {status!r}: wait for it first, with "
+            "MagicHourProjectSensor or hook.wait_for_project",
+            project_id,
+        )
+    downloads = project.get("downloads")
+    downloads = downloads if isinstance(downloads, list) else []
+    urls: list[Any] = [one.get("url") if isinstance(one, Mapping) else None for one in downloads]
+    if not urls or not all(isinstance(url, str) and url for url in urls):
+        raise MagicHourDownloadError(
+            f"Project {project_id} is complete, but Magic Hour names no download for it: "
+            "look at it in the library, https://magichour.ai/my-library",
+            project_id,
+        )
+    if len(urls) > MAX_OUTPUTS:
+        raise MagicHourDownloadError(
+            f"Project {project_id} has {len(urls)} files, more than {MAX_OUTPUTS}: Magic Hour makes no such",
+            project_id,
+        )
+    names = distinct(safe_name(url) for url in urls)
+    return [Output(position, name, url) for position, (name, url) in enumerate(zip(names, urls, strict=True))]
+
+
+def _path(url: str) -> str:
+    try:
+        return urlsplit(url).path
+    except ValueError:
+        return url
+
+
+def _file(path: str, fetched: Fetched) -> File:
+    return {
+        "path": path,
+        "bytes": fetched.bytes,
+        "sha256": fetched.sha256,
+        "content_type": fetched.content_type,
+    }

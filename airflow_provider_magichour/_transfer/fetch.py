@@ -1,0 +1,333 @@
+"""Fetches one file: the one reader that all downloads go through."""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import requests
+import urllib3
+
+from airflow_provider_magichour._client import api, retry
+from airflow_provider_magichour._client.sanitize import without_query
+from airflow_provider_magichour._transfer import responses
+from airflow_provider_magichour._transfer.responses import (
+    InterruptedDownloadError,
+    RefusedDownloadError,
+    Validator,
+)
+from airflow_provider_magichour._transfer.session import DownloadSession
+from airflow_provider_magichour._transfer.sinks import Sink
+from airflow_provider_magichour.exceptions import MagicHourDownloadError
+
+log = logging.getLogger(__name__)
+
+#: The most that is read at a time, in bytes.
+CHUNK = 1024 * 1024
+#: Fresh URLs that are asked for in a row without progress.
+MAX_REFRESHES = 3
+#: How much more must arrive for a try to count as progress, in bytes, unless it completes the file.
+MIN_PROGRESS = 64 * 1024
+#: Slower than this, in bytes per second over the whole read timeout, a connection counts as broken.
+MIN_SPEED = 512
+#: Seconds between two lines in the log about how far a file is.
+PROGRESS_INTERVAL = 10.0
+
+
+_BROKEN = (requests.RequestException, urllib3.exceptions.HTTPError, InterruptedDownloadError)
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """
+    What was stored.
+
+    :param bytes: the length.
+    :param sha256: the hash, in hex.
+    :param content_type: the media type.
+    """
+
+    bytes: int
+    sha256: str
+    content_type: str
+
+
+@dataclass
+class Fetch:
+    """
+    Fetch one file into a sink, until it is whole.
+
+    :param session: what asks.
+    :param url: where the file is.
+    :param fresh_url: asks Magic Hour for a new URL of the same file.
+    :param name: the file's name.
+    :param shown: the file's final path, for messages.
+    :param timeout: seconds without enough bytes after which a connection counts as broken.
+    :param max_attempts: tries without progress.
+    :param max_bytes: the largest file that is taken, None for any.
+    :param stop: set when the whole task ends.
+    """
+
+    session: DownloadSession
+    url: str
+    fresh_url: Callable[[], str]
+    name: str
+    shown: str
+    timeout: float
+    max_attempts: int
+    max_bytes: int | None
+    stop: threading.Event
+    _content_type: str = ""
+    _farthest: int = 0
+    _failures: int = 0
+    _refreshes: int = 0
+    _range_refused: bool = False
+    _progress: _Progress = field(init=False)
+
+    def into(self, sink: Sink) -> Fetched:
+        """
+        Fill the sink and publish the file.
+
+        :raises MagicHourDownloadError: if the file cannot be fetched whole.
+        """
+        self._progress = _Progress(self.shown)
+        self._farthest = sink.offset
+        if sink.offset:
+            log.info("%s: going on at %d bytes, where an earlier try stopped", self.shown, sink.offset)
+        while not self._is_whole(sink):
+            try:
+                self._try(sink)
+            except _BROKEN as error:
+                self._failures = 0 if self._went_on(sink) else self._failures + 1
+                self._wait_after(error)
+            except RefusedDownloadError as error:
+                self._refreshes = 1 if self._went_on(sink) else self._refreshes + 1
+                self._refresh_after(error)
+            else:
+                break
+        return self._publish(sink)
+
+    def _is_whole(self, sink: Sink) -> bool:
+        """Tell whether an earlier try left all bytes and only the final name is missing."""
+        return 0 < sink.offset == sink.validator.length
+
+    def _publish(self, sink: Sink) -> Fetched:
+        length = sink.offset
+        return Fetched(length, sink.publish(), responses.stored_type(self._content_type, self.name))
+
+    # ---------------------------------------------------------------------------------------- one try
+
+    def _try(self, sink: Sink) -> None:
+        """Ask once and read what comes; returns when the file is whole."""
+        condition = None if self._range_refused else sink.validator.condition
+        headers = {}
+        if sink.offset and condition:
+            headers = {"Range": f"bytes={sink.offset}-", "If-Range": condition}
+        with self.session.open(self.url, headers) as response:
+            known = {name.lower(): value for name, value in response.headers.items()}
+            self._check_status(response, known)
+            announced = self._begin(response.status_code, known, sink, bool(headers))
+            self._check_size(announced)
+            self._copy(response, known, sink, from_start=response.status_code == 200)
+        if announced is not None and sink.offset != announced:
+            raise InterruptedDownloadError(f"{sink.offset} of {announced} bytes arrived")
+
+    def _check_status(self, response: requests.Response, headers: Mapping[str, str]) -> None:
+        status = response.status_code
+        if status in {200, 206}:
+            return
+        said = f"{without_query(self.url)} answered {status}"
+        if status == 416:
+            self._range_refused = True
+        elif status in responses.REFUSED:
+            raise RefusedDownloadError(f"{said}: {self._quote(response)}")
+        answer = api.Response(status, headers, b"")
+        raise InterruptedDownloadError(said, api.retry_after_seconds(answer, datetime.now(UTC)))
+
+    def _quote(self, response: requests.Response) -> str:
+        try:
+            body = response.raw.read1(4096, decode_content=True) or b""  # what is there, however it drips
+        except (urllib3.exceptions.HTTPError, OSError, ValueError):
+            body = b""
+        return without_query(api.quoted_message(api.Response(response.status_code, {}, body)))
+
+    def _begin(self, status: int, headers: Mapping[str, str], sink: Sink, asked_range: bool) -> int | None:
+        """Return the announced length of the file; make sure that the body goes on where the sink stops."""
+        if status == 206:
+            if (
+                not asked_range
+                or not responses.fits(headers, sink.offset, sink.validator)
+                or _coding(headers)
+            ):
+                self._range_refused = True
+                raise InterruptedDownloadError("another part of the file came than was asked for")
+            total = headers["content-range"].rpartition("/")[2]
+            return int(total) if total != "*" else sink.validator.length
+        length = responses.content_length(headers)
+        if length == 0:
+            raise InterruptedDownloadError("the file is announced as empty")
+        return None if _coding(headers) else length
+
+    def _check_size(self, size: int | None) -> None:
+        if self.max_bytes is not None and size is not None and size > self.max_bytes:
+            raise MagicHourDownloadError(
+                f"{self.shown}: the file is larger than max_bytes={self.max_bytes} ({size} bytes or more); "
+                "raise it if the file is wanted"
+            )
+
+    def _copy(
+        self, response: requests.Response, headers: Mapping[str, str], sink: Sink, *, from_start: bool
+    ) -> None:
+        announced_type = responses.media_type(headers)
+        total = sink.validator.length
+        for chunk in self._chunks(response, headers, from_start=from_start, kind=announced_type):
+            if from_start:
+                coded = bool(_coding(headers))
+                total = None if coded else responses.content_length(headers)
+                sink.restart(Validator() if coded else responses.validator(headers, total))
+                self._content_type, self._range_refused, from_start = announced_type, False, False
+            self._check_size(sink.offset + len(chunk))
+            sink.write(chunk)
+            self._progress.tell(sink.offset, total)
+            if self.stop.is_set():
+                raise MagicHourDownloadError(f"{self.shown}: stopped, because the task ends")
+        if from_start:  # what the sink holds is of an earlier try, and no end of this answer
+            raise InterruptedDownloadError("the answer was empty")
+        self._content_type = self._content_type or announced_type
+
+    def _chunks(
+        self, response: requests.Response, headers: Mapping[str, str], *, from_start: bool, kind: str
+    ) -> Iterator[bytes]:
+        """Give the body in pieces; the first holds enough to tell an error page from a file."""
+        pieces = _decoded(self._read(response), _coding(headers))
+        if from_start:
+            first = b""
+            for piece in pieces:
+                first += piece
+                if len(first) >= 512:
+                    break
+            reason = responses.error_page(self.name, kind, first)
+            if reason:
+                said = without_query(api.quoted_message(api.Response(200, {}, first)))
+                raise RefusedDownloadError(f"{without_query(self.url)} gave {reason}: {said}")
+            if first:
+                yield first
+        yield from pieces
+
+    def _read(self, response: requests.Response) -> Iterator[bytes]:
+        """Give what arrives, as it arrives; a connection that only drips counts as broken."""
+        since, read = time.monotonic(), 0
+        while chunk := response.raw.read1(CHUNK, decode_content=False):
+            yield chunk
+            read += len(chunk)
+            now = time.monotonic()
+            if now - since > self.timeout:
+                if read < MIN_SPEED * (now - since):
+                    raise InterruptedDownloadError(f"only {read} bytes came in {now - since:.0f} s")
+                since, read = now, 0
+        missing = response.raw.length_remaining
+        if missing:
+            raise InterruptedDownloadError(f"the connection ended {missing} bytes too early")
+
+    # ----------------------------------------------------------------------------------- between tries
+
+    def _went_on(self, sink: Sink) -> bool:
+        """Tell whether the last try brought the file noticeably farther than it ever was."""
+        went_on = sink.offset >= self._farthest + MIN_PROGRESS
+        self._farthest = max(self._farthest, sink.offset)
+        return went_on
+
+    def _wait_after(self, error: Exception) -> None:
+        what = without_query(str(error))
+        if self._failures >= self.max_attempts:
+            raise MagicHourDownloadError(
+                f"{self.shown} could not be fetched whole: {what} - {self._failures} tries in a row brought "
+                "nothing new; a retry of the task goes on from here"
+            ) from None
+        asked = getattr(error, "retry_after", None)
+        seconds = min(retry.retry_wait(max(self._failures, 1), asked, random.random()), retry.MAX_RETRY_AFTER)
+        log.warning("%s: %s; trying again in %.1f s", self.shown, what, seconds)
+        self._pause(seconds)
+
+    def _refresh_after(self, error: RefusedDownloadError) -> None:
+        if self._refreshes > MAX_REFRESHES:
+            raise MagicHourDownloadError(
+                f"{self.shown} could not be fetched: {error} - {MAX_REFRESHES} fresh URLs were of no "
+                "use, too; check that the project still opens in the Magic Hour library, and that no proxy "
+                "refuses it"
+            ) from None
+        log.warning("%s: %s; asking Magic Hour for a fresh URL", self.shown, error)
+        if self._refreshes > 1:
+            self._pause(retry.retry_wait(self._refreshes, None, random.random()))
+        self.url = self.fresh_url()
+
+    def _pause(self, seconds: float) -> None:
+        if self.stop.wait(seconds):
+            raise MagicHourDownloadError(f"{self.shown}: stopped, because the task ends")
+
+
+def _coding(headers: Mapping[str, str]) -> str:
+    coding = headers.get("content-encoding", "").strip().lower()
+    return "" if coding == "identity" else coding
+
+
+def _decoded(pieces: Iterator[bytes], coding: str) -> Iterator[bytes]:
+    """
+    Undo a coding that a server applied although none was asked for.
+
+    :raises MagicHourDownloadError: if it is not gzip or deflate.
+    :raises InterruptedDownloadError: if the coded bytes are broken or incomplete.
+    """
+    if not coding:
+        yield from pieces
+        return
+    if coding not in {"gzip", "x-gzip", "deflate"}:
+        raise MagicHourDownloadError(
+            f"the file came coded as {coding[:50]!r}, although that was not asked for, and cannot be "
+            "decoded; check what a proxy in between does"
+        )
+    decoder = zlib.decompressobj(zlib.MAX_WBITS | 32)
+    try:
+        for piece in pieces:
+            rest = piece
+            while rest and not decoder.eof:
+                if chunk := decoder.decompress(rest, CHUNK):
+                    yield chunk
+                rest = decoder.unconsumed_tail
+            if decoder.eof and decoder.unused_data.strip(b"\0"):
+                raise InterruptedDownloadError("more came after the end of the coded file")
+    except zlib.error as error:
+        raise InterruptedDownloadError(f"the coded file is broken: {error}") from None
+    if not decoder.eof:
+        raise InterruptedDownloadError("the coded file is incomplete")
+
+
+class _Progress:
+    """Says in the log how far a file is, where it takes longer."""
+
+    def __init__(self, shown: str) -> None:
+        self._shown = shown
+        self._told_at = time.monotonic()
+        self._told: int | None = None
+
+    def tell(self, done: int, total: int | None) -> None:
+        """Say it, if the last time is long enough ago."""
+        now = time.monotonic()
+        if self._told is None or done < self._told:
+            self._told = done
+        if now - self._told_at < PROGRESS_INTERVAL:
+            return
+        speed = (done - self._told) / (now - self._told_at)
+        line: list[Any] = [f"{done / 1e6:.1f} MB at {speed / 1e6:.1f} MB/s"]
+        if total:
+            left = f"{(total - done) / speed:.0f} s" if speed else "unknown"
+            line = [f"{100 * done / total:.0f} %, {line[0]}, time left {left}"]
+        log.info("%s: %s", self._shown, line[0])
+        self._told, self._told_at = done, now

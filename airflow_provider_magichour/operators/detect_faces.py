@@ -1,0 +1,152 @@
+"""Files for projects: uploads, and the faces in them."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_magichour._client import api
+from airflow_provider_magichour._polling.status import FINAL_ERRORS
+from airflow_provider_magichour._validation import check_body, check_seconds
+from airflow_provider_magichour.exceptions import (
+    MagicHourArgumentError,
+    MagicHourConnectionError,
+    MagicHourError,
+    MagicHourRateLimitError,
+    MagicHourRenderError,
+    MagicHourServerError,
+    MagicHourTimeoutError,
+)
+from airflow_provider_magichour.hooks import MagicHourHook
+from airflow_provider_magichour.operators.base import MagicHourOperator, is_settled
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context
+
+    from airflow_provider_magichour.types import Templated
+
+log = logging.getLogger(__name__)
+
+#: The longest time between two looks at a face detection, in seconds; it starts at ``poll_interval``.
+MAX_INTERVAL = 10.0
+
+
+class MagicHourDetectFacesOperator(MagicHourOperator):
+    """
+    Find the faces in an image or a video, to swap several of them in one project.
+
+    It takes seconds, so the task stays on its worker. A retry goes on with the same detection, on Airflow 3.3
+    and newer.
+
+    :param assets: ``{"target_file_path": ...}``; a local path or an object-storage URL is uploaded first.
+        (templated)
+    :param confidence_score: how certain a face has to be, from 0 to 1; Magic Hour's default (0.5) if None.
+        (templated)
+    :param poll_interval: seconds between the first looks; they become fewer.
+    :param timeout: seconds to wait at most.
+    :param durable: whether to remember the submit in Airflow's task state store.
+    :param magichour_conn_id: the connection. (templated)
+    :return: the faces, ``{"path", "url"}`` each. A path is what ``original_face`` takes, in the
+        ``face_mappings`` of the tools ``face-swap`` and ``face-swap-photo``.
+    :raises MagicHourUncertainSubmitError: if nobody knows whether the detection was accepted.
+    :raises MagicHourRenderError: if the detection failed; a retry submits it anew.
+    :raises MagicHourTimeoutError: if it was not finished in time; a retry goes on waiting for it.
+    """
+
+    template_fields: Sequence[str] = (*MagicHourOperator.template_fields, "assets", "confidence_score")
+    operator_extra_links = ()  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType, reportIncompatibleVariableOverride]  # there is no page of a detection
+
+    def __init__(
+        self,
+        *,
+        assets: Templated[dict[str, Any]],
+        confidence_score: Templated[float | str | None] = None,
+        poll_interval: float = 2.0,
+        timeout: float = 600.0,
+        durable: bool = True,
+        magichour_conn_id: str = MagicHourHook.default_conn_name,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(magichour_conn_id=magichour_conn_id, **kwargs)
+        self.assets: Any = assets
+        self.confidence_score: Any = confidence_score
+        self.poll_interval = check_seconds(poll_interval, "poll_interval")
+        self.timeout = check_seconds(timeout, "timeout")
+        self.durable = durable
+        if is_settled(assets):
+            _check_assets(assets)
+        if is_settled(confidence_score):
+            _check_score(confidence_score)
+
+    def execute(self, context: Context) -> list[dict[str, Any]]:
+        """Submit, or take up what an earlier try submitted; then wait."""
+        from airflow_provider_magichour.operators._submit import DetectionSubmitter
+        from airflow_provider_magichour.operators._submit_records import SubmitRecords
+
+        body: dict[str, Any] = {"assets": _check_assets(self.assets)}
+        if (score := _check_score(self.confidence_score)) is not None:
+            body["confidence_score"] = score
+        records = SubmitRecords.of_task(context, durable=self.durable)
+        (submitted,) = DetectionSubmitter(self.hook, records).submit([body])
+        if isinstance(submitted, MagicHourError):
+            raise submitted
+        faces = self._wait(str(submitted.id)).get("faces")
+        found = [dict(face) for face in faces if isinstance(face, Mapping)] if isinstance(faces, list) else []
+        log.info("Detection %s: %d faces.", submitted.id, len(found))
+        records.succeed()
+        return found
+
+    def _wait(self, detection_id: str) -> Mapping[str, Any]:
+        deadline = time.monotonic() + self.timeout
+        interval = self.poll_interval
+        trouble: MagicHourError | None = None
+        while True:
+            try:
+                detection = self.hook.get_face_detection(detection_id)
+                trouble = None
+            except (MagicHourConnectionError, MagicHourServerError, MagicHourRateLimitError) as error:
+                detection, trouble = {}, error
+            except FINAL_ERRORS as error:
+                if error.is_own:
+                    raise
+                detection, trouble = {}, error
+            status = detection.get("status")
+            if status == "complete":
+                return detection
+            if status in api.TERMINAL_STATUSES:
+                raise MagicHourRenderError(detection_id, None, "the face detection failed")
+            left = deadline - time.monotonic()
+            if left <= 0:
+                last = trouble or f"its status is {status}"
+                raise MagicHourTimeoutError(
+                    f"Face detection {detection_id} was not finished within {self.timeout:g} s ({last}); "
+                    "a retry goes on waiting for it",
+                    detection_id,
+                )
+            time.sleep(min(interval, left))
+            interval = min(interval * 1.3, max(MAX_INTERVAL, self.poll_interval))
+
+
+def _check_assets(assets: Any) -> dict[str, Any]:
+    checked = check_body(assets, "assets")
+    target = checked.get("target_file_path")
+    if not isinstance(target, str) or not target.strip():
+        raise MagicHourArgumentError(
+            "assets must hold target_file_path, the image or video to look for faces in, "
+            f"not {target!r} under that name"
+        )
+    return checked
+
+
+def _check_score(score: Any) -> float | None:
+    if score is None:
+        return None
+    try:
+        number = float(score)  # a template gives text
+    except (TypeError, ValueError):
+        number = -1.0
+    if isinstance(score, bool) or not 0 <= number <= 1:
+        raise MagicHourArgumentError(f"confidence_score must be a number from 0 to 1, not {score!r}")
+    return number

@@ -1,0 +1,58 @@
+"""Uploads what a project starts from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_magichour._validation import is_many
+from airflow_provider_magichour.exceptions import (
+    MagicHourArgumentError,
+)
+from airflow_provider_magichour.hooks import MagicHourHook
+from airflow_provider_magichour.operators.base import MagicHourOperator
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context
+
+    from airflow_provider_magichour.types import Templated
+
+
+class MagicHourUploadOperator(MagicHourOperator):
+    """
+    Upload files once, to share them among many projects.
+
+    :param source: a local path or an object-storage URL such as ``s3://bucket/face.png``, or a list of them,
+        which are uploaded side by side. What Magic Hour can read by itself (``https://...``,
+        ``api-assets/...``) is returned as it is. (templated)
+    :param magichour_conn_id: the connection. (templated)
+    :return: what create calls take, ``api-assets/...``; for a list, a list in the same order.
+    :raises MagicHourArgumentError: if there is no such file, or it is empty or of an unknown type.
+    :raises MagicHourUploadError: if it could not be uploaded; a retry may pass.
+    """
+
+    template_fields: Sequence[str] = (*MagicHourOperator.template_fields, "source")
+
+    def __init__(
+        self,
+        *,
+        source: Templated[str | list[str]],
+        magichour_conn_id: str = MagicHourHook.default_conn_name,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(magichour_conn_id=magichour_conn_id, **kwargs)
+        self.source: Any = source
+        _check_source(source)
+
+    def execute(self, context: Context) -> Any:
+        """Upload."""
+        source = list(self.source) if is_many(self.source) else self.source
+        _check_source(source)
+        return self.hook.upload_file(source)
+
+
+def _check_source(source: Any) -> None:
+    if source is None or source == [] or (isinstance(source, str) and not source.strip()):
+        raise MagicHourArgumentError(
+            f"source must be a path or an object-storage URL, or a list of them, not {source!r}"
+        )
