@@ -13,7 +13,7 @@ from airflow.providers.common.compat.sdk import AirflowFailException, ObjectStor
 from fsspec.implementations.memory import MemoryFileSystem
 
 from airflow_provider_magichour._client import retry
-from airflow_provider_magichour._transfer import upload
+from airflow_provider_magichour._transfer import body_files, upload
 from airflow_provider_magichour.exceptions import MagicHourArgumentError, MagicHourError, MagicHourUploadError
 from airflow_provider_magichour.hooks import MagicHourHook
 from airflow_provider_magichour.operators import MagicHourUploadOperator
@@ -286,7 +286,7 @@ class TestAssetType:
         ],
     )
     def test_it_comes_from_the_extension(self, name: str, hint: str, expected: tuple[str, str]) -> None:
-        assert upload.asset_type(name, hint) == expected
+        assert body_files.asset_type(name, hint) == expected
 
 
 class TestFindAssets:
@@ -312,16 +312,16 @@ class TestFindAssets:
         ],
     )
     def test_files_and_nothing_else(self, assets: Any, found: list[tuple[str, str]]) -> None:
-        assert upload.find_assets({"assets": assets, "name": "/not/an/asset.png"}) == found
+        assert body_files.find_assets({"assets": assets, "name": "/not/an/asset.png"}) == found
 
     def test_a_gif_is_for_the_face_swaps_video_only(self) -> None:
-        assert upload.find_assets({"assets": {"video_file_path": "a.gif"}})
+        assert body_files.find_assets({"assets": {"video_file_path": "a.gif"}})
         with pytest.raises(MagicHourArgumentError, match="GIF"):
-            upload.find_assets({"assets": {"image_file_path": "a.gif"}})
+            body_files.find_assets({"assets": {"image_file_path": "a.gif"}})
 
     def test_replacing_leaves_the_given_body_alone(self) -> None:
         body = {"assets": {"image_file_paths": ["a.png", "b.png"]}, "n": 1}
-        assert upload.replace_assets(body, {"a.png": "api-assets/1"}) == {
+        assert body_files.replace_assets(body, {"a.png": "api-assets/1"}) == {
             "assets": {"image_file_paths": ["api-assets/1", "b.png"]},
             "n": 1,
         }
