@@ -133,8 +133,6 @@ def test_fails_for_one_of_a_list_when_all_are_finished(mode: str, projects: Proj
 @pytest.mark.parametrize(
     "transient_error", [Reply(500), Reply(429), Reply(drop=True), Reply(200, b"<html>oops")]
 )
-    "transient_error", [Reply(500), Reply(429), Reply(drop=True), Reply(200, b"<html>oops")]
-)
 def test_rides_out_a_failed_look(mode: str, projects: Projects, transient_error: Reply) -> None:
     projects.script("p1", transient_error, "rendering", transient_error, "complete")
     assert run(sensor(mode, "p1"))["status"] == "complete"
