@@ -51,7 +51,7 @@ class Match(_Strict):
     project_id: str | None = None
 
     def accepts(self, call: Call) -> bool:
-        """Tell whether the call is one of those."""
+        """Return whether the call is one of those."""
         for name, wanted in self:
             if wanted is None:
                 continue
@@ -127,7 +127,7 @@ class Rule(_Strict):
 
     @property
     def answers(self) -> bool:
-        """Tell whether the rule brings its own answer."""
+        """Return whether the rule brings its own answer."""
         return self.status is not None or self.html or self.body is not None
 
 

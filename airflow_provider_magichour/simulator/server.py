@@ -15,15 +15,23 @@ import uvicorn
 from fastapi import FastAPI
 from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
-from airflow_provider_magichour.simulator import api_host, files_host
-from airflow_provider_magichour.simulator.control import Control
+from airflow_provider_magichour.simulator import api_routes, file_routes
+from airflow_provider_magichour.simulator.admin import Admin
+from airflow_provider_magichour.simulator.backend import Backend
 from airflow_provider_magichour.simulator.faults import Call, Faults, Outcome, Rule
-from airflow_provider_magichour.simulator.front import TRANSPORT, App, Front, Receive, Recorder, Scope, Send
 from airflow_provider_magichour.simulator.media import digest
+from airflow_provider_magichour.simulator.middleware import (
+    TRANSPORT,
+    App,
+    Middleware,
+    Receive,
+    Recorder,
+    Scope,
+    Send,
+)
 from airflow_provider_magichour.simulator.settings import Settings
 from airflow_provider_magichour.simulator.signing import Signer
 from airflow_provider_magichour.simulator.webhooks import Webhooks, WebhookTarget
-from airflow_provider_magichour.simulator.world import World
 
 T = TypeVar("T")
 
@@ -52,10 +60,10 @@ class Simulator:
     def __init__(self, **settings: Any) -> None:
         self._signer = Signer()
         self._recorder = Recorder()
-        self._world = World(Settings(**settings), self._signer)
+        self._backend = Backend(Settings(**settings), self._signer)
         self._faults = Faults(self.settings.seed)
-        self._webhooks = Webhooks(self._world, _webhook_target(self.settings), self.settings.seed)
-        self._control = Control(self._world, self._recorder, self._faults, self._webhooks)
+        self._webhooks = Webhooks(self._backend, _webhook_target(self.settings), self.settings.seed)
+        self._admin = Admin(self._backend, self._recorder, self._faults, self._webhooks)
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._servers: list[_Server] = []
@@ -68,7 +76,7 @@ class Simulator:
     @property
     def settings(self) -> Settings:
         """Return how it behaves."""
-        return self._world.settings
+        return self._backend.settings
 
     @property
     def url(self) -> str:
@@ -185,13 +193,13 @@ class Simulator:
     async def _serve(self, ready: threading.Event) -> None:
         self._loop = asyncio.get_running_loop()
         api = FastAPI(title="Magic Hour simulator")
-        api.include_router(self._control.router())
-        api_host.ApiHost(self._world).add_routes(api)
+        api.include_router(self._admin.router())
+        api_routes.ApiRoutes(self._backend).add_routes(api)
         files = FastAPI(title="Magic Hour simulator, files", openapi_url=None)
-        files_host.FilesHost(self._world, self._recorder).add_routes(files)
+        file_routes.FileRoutes(self._backend, self._recorder).add_routes(files)
         self._servers = [
-            self._server(api, api_host.name_call),
-            self._server(files, files_host.name_call),
+            self._server(api, api_routes.name_call),
+            self._server(files, file_routes.name_call),
         ]
         tasks = [
             asyncio.create_task(server.serve([sock]))
@@ -203,13 +211,13 @@ class Simulator:
             await asyncio.sleep(0.005)
         ready.set()
         await asyncio.gather(*tasks)
-        self._world.reset()
+        self._backend.reset()
         await self._webhooks.close()
 
     def _server(self, app: App, name_call: Callable[[str, str], Call]) -> _Server:
-        front = Front(app, name_call, self._recorder, self._faults)
+        middleware = Middleware(app, name_call, self._recorder, self._faults)
         config = uvicorn.Config(
-            front,
+            middleware,
             http=_protocol(self._recorder),
             ws="none",
             lifespan="off",
@@ -231,7 +239,7 @@ class Simulator:
 
         :param projects: whether to include each project.
         """
-        return self._in_loop(lambda: self._control.state(projects=projects))
+        return self._in_loop(lambda: self._admin.state(projects=projects))
 
     def requests(self, route: str | None = None) -> list[dict[str, Any]]:
         """
@@ -239,7 +247,7 @@ class Simulator:
 
         :param route: the name of a route, None for all.
         """
-        return self._in_loop(lambda: self._control.requests(route=route))
+        return self._in_loop(lambda: self._admin.requests(route=route))
 
     def faults(self, *rules: Mapping[str, Any] | Rule, seed: int | None = None) -> None:
         """
@@ -250,15 +258,15 @@ class Simulator:
         :raises pydantic.ValidationError: if a rule is not one.
         """
         checked = [rule if isinstance(rule, Rule) else Rule.model_validate(rule) for rule in rules]
-        self._in_loop(lambda: self._control.arm(checked, seed))
+        self._in_loop(lambda: self._admin.arm(checked, seed))
 
     def clear_faults(self) -> None:
         """Drop all faults."""
-        self._in_loop(self._control.disarm)
+        self._in_loop(self._admin.disarm)
 
     def reset(self) -> None:
         """Forget projects, uploads, counters and faults; credits are full again."""
-        self._in_loop(self._control.reset)
+        self._in_loop(self._admin.reset)
 
     def end_project(
         self, project_id: str, status: str = "complete", code: str = "unknown_error", message: str = "Failed"
@@ -272,7 +280,7 @@ class Simulator:
         :raises KeyError: if there is no such project.
         """
         outcome = Outcome.model_validate({"status": status, "code": code, "message": message})
-        return self._in_loop(lambda: self._control.end(project_id, outcome))
+        return self._in_loop(lambda: self._admin.end(project_id, outcome))
 
     def add_api_key(self, key: str) -> None:
         """
@@ -280,7 +288,7 @@ class Simulator:
 
         :param key: the new key.
         """
-        self._in_loop(lambda: self._world.add_api_key(key))
+        self._in_loop(lambda: self._backend.add_api_key(key))
 
     def revoke_api_key(self, key: str) -> None:
         """
@@ -288,7 +296,7 @@ class Simulator:
 
         :raises KeyError: if it is not known.
         """
-        self._in_loop(lambda: self._world.revoke_api_key(key))
+        self._in_loop(lambda: self._backend.revoke_api_key(key))
 
     def digests(self, project_id: str) -> dict[str, str]:
         """
@@ -296,7 +304,7 @@ class Simulator:
 
         :raises KeyError: if there is no such project.
         """
-        names, outputs = self._in_loop(lambda: self._world.outputs(project_id))
+        names, outputs = self._in_loop(lambda: self._backend.outputs(project_id))
         return {name: digest(media) for name, media in zip(names, outputs, strict=True)}
 
     def send_webhooks(self, url: str, secret: str, **options: Any) -> None:
@@ -308,7 +316,7 @@ class Simulator:
         :param options: ``retry_seconds``, ``timeout``, ``duplicates``, ``shuffle``.
         """
         target = WebhookTarget(url=url, secret=secret, **options)
-        self._in_loop(lambda: self._control.direct_webhooks(target))
+        self._in_loop(lambda: self._admin.direct_webhooks(target))
 
     def send_event(self, project_id: str, event: Literal["started", "completed", "errored"]) -> None:
         """
@@ -316,7 +324,7 @@ class Simulator:
 
         :raises KeyError: if there is no such project.
         """
-        self._in_loop(lambda: self._control.send_event(project_id, event))
+        self._in_loop(lambda: self._admin.send_event(project_id, event))
 
     def _in_loop(self, action: Callable[[], T]) -> T:
         async def run() -> T:

@@ -14,7 +14,7 @@ from typing import Any
 import aiohttp
 from pydantic import BaseModel, ConfigDict, Field
 
-from airflow_provider_magichour.simulator.world import Project, World
+from airflow_provider_magichour.simulator.backend import Backend, Project
 
 TIMESTAMP_HEADER = "magic-hour-event-timestamp"
 SIGNATURE_HEADER = "magic-hour-event-signature"
@@ -55,26 +55,26 @@ class Webhooks:
     """
     Tells an endpoint what happens to projects.
 
-    :param world: whose events to send.
+    :param backend: whose events to send.
     :param target: where to; None until someone sets it.
     :param seed: makes the shuffling the same in each run.
     """
 
-    def __init__(self, world: World, target: WebhookTarget | None, seed: int | None) -> None:
-        self._world = world
+    def __init__(self, backend: Backend, target: WebhookTarget | None, seed: int | None) -> None:
+        self._backend = backend
         self.target = target
         #: Each attempt to deliver, the latest last.
         self.deliveries: deque[dict[str, Any]] = deque(maxlen=_REMEMBERED)
         self._random = random.Random(seed)
         self._session: aiohttp.ClientSession | None = None
         self._tasks: set[asyncio.Task[None]] = set()
-        world.listeners.append(self.send)
+        backend.listeners.append(self.send)
 
     def send(self, event: str, project: Project) -> None:
         """Send ``started``, ``completed`` or ``errored`` of a project, as it is now."""
         if self.target is None:
             return
-        payload = self._world.answer(project)
+        payload = self._backend.project_json(project)
         for name in _DEPRECATED:
             payload.pop(name, None)
         message = {"type": f"{project.kind}.{event}", "payload": payload}

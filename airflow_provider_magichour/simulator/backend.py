@@ -12,10 +12,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 from airflow_provider_magichour._client.api import TERMINAL_STATUSES
-from airflow_provider_magichour.simulator.bodies import bodies
 from airflow_provider_magichour.simulator.faults import Outcome, Rule
 from airflow_provider_magichour.simulator.media import Media
 from airflow_provider_magichour.simulator.outputs import outputs_of, video_details
+from airflow_provider_magichour.simulator.schemas import schemas
 from airflow_provider_magichour.simulator.settings import Settings
 from airflow_provider_magichour.simulator.signing import Signer
 from airflow_provider_magichour.tools import TOOLS
@@ -82,7 +82,7 @@ class Project:
 
     @property
     def is_over(self) -> bool:
-        """Tell whether it will not change by itself any more."""
+        """Return whether it will not change by itself any more."""
         return self.status in TERMINAL_STATUSES or not self.enabled
 
 
@@ -95,7 +95,7 @@ class Detection:
     ready: float
 
 
-class World:
+class Backend:
     """
     All that happens at Magic Hour. It lives in one event loop and is not thread-safe.
 
@@ -200,7 +200,7 @@ class World:
         account.rendering += 1
         project.holds_slot = True
         project.status = "rendering"
-        self._tell("started", project)
+        self._notify("started", project)
         rest = project.seconds * (1 - self.settings.queue_share)
         self._later(project, rest, lambda project: self.end(project, project.outcome))
 
@@ -211,9 +211,9 @@ class World:
         self._settle(project, outcome)
         self._free_slot(project)
         if outcome.status == "complete":
-            self._tell("completed", project)
+            self._notify("completed", project)
         elif outcome.status == "error":
-            self._tell("errored", project)
+            self._notify("errored", project)
 
     def _settle(self, project: Project, outcome: Outcome) -> None:
         """Turn the estimate into the final price: nothing for what failed."""
@@ -242,7 +242,7 @@ class World:
                 self._begin(following)
                 return
 
-    def _tell(self, event: str, project: Project) -> None:
+    def _notify(self, event: str, project: Project) -> None:
         for listener in self.listeners:
             listener(event, project)
 
@@ -251,8 +251,8 @@ class World:
         project = self.projects[project_id]
         return list(project.names), list(project.outputs)
 
-    def look(self, project: Project) -> None:
-        """Count a look at a project; one with scripted statuses takes its next step."""
+    def record_get(self, project: Project) -> None:
+        """Count a GET of a project; one with scripted statuses takes its next step."""
         project.gets += 1
         if project.statuses and project.enabled:
             project.status = project.statuses.popleft() if len(project.statuses) > 1 else project.statuses[0]
@@ -290,7 +290,7 @@ class World:
         for number in range(len(project.outputs)):
             self.media.pop((project.id, number), None)
 
-    def answer(self, project: Project) -> dict[str, Any]:
+    def project_json(self, project: Project) -> dict[str, Any]:
         """Return the project as Magic Hour gives it."""
         downloads = []
         if project.status == "complete" and project.enabled:
@@ -343,7 +343,7 @@ def _direct(project: Project, rule: Rule) -> None:
 
 
 def _price(tool: str, body: Mapping[str, Any]) -> int:
-    price = int(bodies()[tool].get("credits", 5))
+    price = int(schemas()[tool].get("credits", 5))
     if TOOLS[tool].kind == "image":
         return price * int(body.get("image_count") or 1)
     if tool == "ai-music-generator":

@@ -90,7 +90,7 @@ class Recorder:
         self.statuses[str(entry["status"] or "dropped")] += 1
 
 
-class Front:
+class Middleware:
     """
     An ASGI application before another one.
 
@@ -111,7 +111,7 @@ class Front:
         if scope["type"] != "http":
             return
         call = self._name_call(scope["method"], scope["path"])
-        if call.route == "control":
+        if call.route == "admin":
             await self._app(scope, receive, send)
             return
         rule = self._faults.pick(call) if self._faults else None

@@ -8,10 +8,10 @@ from typing import Annotated, Any, Literal, TypeAlias
 from fastapi import APIRouter, Body, HTTPException
 from pydantic import BaseModel, ConfigDict
 
+from airflow_provider_magichour.simulator.backend import Backend, Project
 from airflow_provider_magichour.simulator.faults import Faults, Outcome, Rule
-from airflow_provider_magichour.simulator.front import Recorder
+from airflow_provider_magichour.simulator.middleware import Recorder
 from airflow_provider_magichour.simulator.webhooks import Webhooks, WebhookTarget
-from airflow_provider_magichour.simulator.world import Project, World
 
 Event: TypeAlias = Literal["started", "completed", "errored"]
 
@@ -27,18 +27,18 @@ class RuleList(BaseModel):
     seed: int | None = None
 
 
-class Control:
+class Admin:
     """
     What a test asks of the simulator, over HTTP or directly.
 
-    :param world: what Magic Hour remembers.
+    :param backend: what Magic Hour remembers.
     :param recorder: what was called.
     :param faults: the rules in force.
     :param webhooks: sends webhooks.
     """
 
-    def __init__(self, world: World, recorder: Recorder, faults: Faults, webhooks: Webhooks) -> None:
-        self._world = world
+    def __init__(self, backend: Backend, recorder: Recorder, faults: Faults, webhooks: Webhooks) -> None:
+        self._backend = backend
         self._recorder = recorder
         self._faults = faults
         self._webhooks = webhooks
@@ -60,11 +60,11 @@ class Control:
 
     def state(self, *, projects: bool = True) -> dict[str, Any]:
         """Return counters and what Magic Hour remembers."""
-        world, recorder = self._world, self._recorder
+        backend, recorder = self._backend, self._recorder
         found: dict[str, Any] = {
             "requests": dict(recorder.requests),
             "statuses": dict(recorder.statuses),
-            "created": dict(world.created),
+            "created": dict(backend.created),
             "leaked_keys": recorder.leaked_keys,
             "connections": {
                 "open": recorder.open_connections,
@@ -72,20 +72,20 @@ class Control:
                 "most_open": recorder.most_connections,
             },
             "in_flight": {"now": recorder.in_flight, "most": recorder.most_in_flight},
-            "credits": world.account.credits,
+            "credits": backend.account.credits,
             "accounts": [
                 {"id": one.id, "credits": one.credits}
-                for one in {id(each): each for each in world.accounts.values()}.values()
+                for one in {id(each): each for each in backend.accounts.values()}.values()
             ],
             "uploads": {
                 upload["file_path"]: {name: value for name, value in upload.items() if name != "file_path"}
-                for upload in world.uploads.values()
+                for upload in backend.uploads.values()
             },
             "faults": self._faults.describe(),
             "webhooks": list(self._webhooks.deliveries),
         }
         if projects:
-            found["projects"] = {key: _describe(project) for key, project in world.projects.items()}
+            found["projects"] = {key: _describe(project) for key, project in backend.projects.items()}
         return found
 
     def requests(self, *, route: str | None = None, limit: int = 20_000) -> list[dict[str, Any]]:
@@ -106,7 +106,7 @@ class Control:
     def reset(self) -> None:
         """Forget projects, uploads, counters and faults; credits are full again."""
         self._faults.clear()
-        self._world.reset()
+        self._backend.reset()
         self._recorder.reset()
         self._webhooks.forget()
 
@@ -116,9 +116,9 @@ class Control:
 
         :raises KeyError: if there is no such project.
         """
-        project = self._world.projects[project_id]
+        project = self._backend.projects[project_id]
         project.statuses.clear()
-        self._world.end(project, outcome)
+        self._backend.end(project, outcome)
         return _describe(project)
 
     def direct_webhooks(self, target: WebhookTarget | None) -> None:
@@ -131,7 +131,7 @@ class Control:
 
         :raises KeyError: if there is no such project.
         """
-        self._webhooks.send(event, self._world.projects[project_id])
+        self._webhooks.send(event, self._backend.projects[project_id])
 
     async def _get_state(self, *, projects: bool = True) -> dict[str, Any]:
         return self.state(projects=projects)

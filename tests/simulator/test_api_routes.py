@@ -15,7 +15,7 @@ import requests
 
 from airflow_provider_magichour._client import api
 from airflow_provider_magichour.simulator import Simulator
-from airflow_provider_magichour.simulator.bodies import bodies, problem
+from airflow_provider_magichour.simulator.schemas import problem, schemas
 from airflow_provider_magichour.simulator.settings import Settings
 from airflow_provider_magichour.tools import KINDS, TOOLS
 from airflow_provider_magichour.types import Project
@@ -115,8 +115,8 @@ def test_rate_limit() -> None:
 
 
 def test_every_tool_is_known_and_has_an_example() -> None:
-    assert set(bodies()) - {"face-detection", "files/upload-urls"} == set(TOOLS)
-    assert set(EXAMPLE_BODIES) == set(bodies())
+    assert set(schemas()) - {"face-detection", "files/upload-urls"} == set(TOOLS)
+    assert set(EXAMPLE_BODIES) == set(schemas())
 
 
 @pytest.mark.parametrize("tool", TOOLS)
@@ -136,7 +136,7 @@ def _required(schema: dict[str, Any], path: tuple[str, ...] = ()) -> Iterator[tu
 
 REQUIRED = [
     (name, path)
-    for name, found in bodies().items()
+    for name, found in schemas().items()
     for path in _required(found["body"])
     if "items" not in path
 ]

@@ -11,11 +11,11 @@ from typing import Any, cast
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
 
-from airflow_provider_magichour.simulator.bodies import problem
+from airflow_provider_magichour.simulator.backend import Account, Backend, Detection, RefusedError, iso
 from airflow_provider_magichour.simulator.faults import Call
-from airflow_provider_magichour.simulator.front import RULE
 from airflow_provider_magichour.simulator.media import Media
-from airflow_provider_magichour.simulator.world import Account, Detection, RefusedError, World, iso
+from airflow_provider_magichour.simulator.middleware import RULE
+from airflow_provider_magichour.simulator.schemas import problem
 from airflow_provider_magichour.tools import KINDS, TOOLS, UPLOAD_EXTENSIONS
 
 _SAVED_ITEMS = (("voice", "wav"), ("character", "png"), ("brand_kit", "png"), ("reference", "mp4"))
@@ -34,9 +34,9 @@ Handler = Callable[[Request, Account], Awaitable[Response]]
 
 
 def name_call(method: str, path: str) -> Call:
-    """Tell what a request to the API is about."""
+    """Return what a request to the API is about."""
     if path.startswith("/_simulator"):
-        return Call("api", method, path, "control", path)
+        return Call("api", method, path, "admin", path)
     fixed = _FIXED_ROUTES.get((method, path))
     if fixed is not None:
         return Call("api", method, path, fixed, path)
@@ -55,15 +55,15 @@ def name_call(method: str, path: str) -> Call:
     return Call("api", method, path, "unknown", "unknown")
 
 
-class ApiHost:
+class ApiRoutes:
     """
     Answers what Magic Hour's API answers.
 
-    :param world: what Magic Hour remembers.
+    :param backend: what Magic Hour remembers.
     """
 
-    def __init__(self, world: World) -> None:
-        self._world = world
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
 
     def add_routes(self, app: FastAPI) -> None:
         """Add all routes to an application."""
@@ -91,10 +91,10 @@ class ApiHost:
 
     def _authenticate(self, request: Request) -> Account:
         scheme, _, key = request.headers.get("authorization", "").partition(" ")
-        account = self._world.accounts.get(key.strip()) if scheme.lower() == "bearer" else None
+        account = self._backend.accounts.get(key.strip()) if scheme.lower() == "bearer" else None
         if account is None:
             raise RefusedError(401, "Unauthorized")
-        rate = self._world.settings.rate_limit
+        rate = self._backend.settings.rate_limit
         if rate:
             now = time.monotonic()
             # Up to a second's worth may come at once.
@@ -113,7 +113,7 @@ class ApiHost:
         start, end = body.get("start_seconds"), body.get("end_seconds")
         if start is not None and end is not None and end <= start:
             raise RefusedError(400, "end_seconds must be greater than start_seconds")
-        project = self._world.create(account, tool, body, request.scope.get(RULE))
+        project = self._backend.create(account, tool, body, request.scope.get(RULE))
         answer = {"id": project.id, "credits_charged": project.credits_charged}
         if project.kind in _COST_FIELDS:
             answer[_COST_FIELDS[project.kind]] = project.credits_charged
@@ -121,12 +121,12 @@ class ApiHost:
 
     async def _project(self, request: Request, account: Account) -> Response:
         kind = request.url.path.split("/")[2].removesuffix("-projects")
-        project = self._world.find(account, kind, request.path_params["project_id"])
+        project = self._backend.find(account, kind, request.path_params["project_id"])
         if request.method == "DELETE":
-            self._world.delete(project)
+            self._backend.delete(project)
             return Response(status_code=204)
-        self._world.look(project)
-        return JSONResponse(self._world.answer(project))
+        self._backend.record_get(project)
+        return JSONResponse(self._backend.project_json(project))
 
     # -------------------------------------------------------------------------------------------- files
 
@@ -143,36 +143,36 @@ class ApiHost:
         return JSONResponse({"items": [self._upload_url(account, **item) for item in body["items"]]})
 
     def _upload_url(self, account: Account, type: str, extension: str, **_: Any) -> dict[str, str]:  # noqa: A002
-        expires = time.time() + self._world.settings.url_lifetime
+        expires = time.time() + self._backend.settings.url_lifetime
         # What is signed is the folder, so that each upload has one of its own.
-        folder, name = f"api-assets/{self._world.new_id()}", f"{type}.{extension}"
-        self._world.uploads[folder] = {
+        folder, name = f"api-assets/{self._backend.new_id()}", f"{type}.{extension}"
+        self._backend.uploads[folder] = {
             "file_path": f"{folder}/{name}",
             "account": account.id,
             "type": type,
             "extension": extension,
             "puts": 0,
         }
-        url = self._world.signer.sign("PUT", folder, name, 0, expires)
+        url = self._backend.signer.sign("PUT", folder, name, 0, expires)
         return {"upload_url": url, "expires_at": iso(expires), "file_path": f"{folder}/{name}"}
 
     async def _create_detection(self, request: Request, account: Account) -> Response:
         await _checked_body(request, "face-detection")
-        detection_id = self._world.new_id()
-        settings = self._world.settings
+        detection_id = self._backend.new_id()
+        settings = self._backend.settings
         seconds = 5 / settings.speed_up if settings.duration is None else settings.duration
-        self._world.detections[detection_id] = Detection(detection_id, account, time.monotonic() + seconds)
-        self._world.media[f"api-assets/{detection_id}", 0] = Media(detection_id, "png", "face", 128, 128)
+        self._backend.detections[detection_id] = Detection(detection_id, account, time.monotonic() + seconds)
+        self._backend.media[f"api-assets/{detection_id}", 0] = Media(detection_id, "png", "face", 128, 128)
         return JSONResponse({"id": detection_id, "credits_charged": 0})
 
     async def _get_detection(self, request: Request, account: Account) -> Response:
-        detection = self._world.detections.get(request.path_params["detection_id"])
+        detection = self._backend.detections.get(request.path_params["detection_id"])
         if detection is None or detection.account is not account:
             raise RefusedError(404, "Not Found")
         complete = time.monotonic() >= detection.ready
         folder = f"api-assets/{detection.id}"
-        expires = time.time() + self._world.settings.url_lifetime
-        url = self._world.signer.sign("GET", folder, "0-0.png", 0, expires)
+        expires = time.time() + self._backend.settings.url_lifetime
+        url = self._backend.signer.sign("GET", folder, "0-0.png", 0, expires)
         return JSONResponse(
             {
                 "id": detection.id,
@@ -185,7 +185,7 @@ class ApiHost:
     # ------------------------------------------------------------------------------------------ account
 
     async def _account(self, request: Request, account: Account) -> Response:
-        tier = self._world.settings.tier
+        tier = self._backend.settings.tier
         subscription = {
             "billing_interval": "month",
             "cancel_at_period_end": False,
@@ -223,13 +223,13 @@ class ApiHost:
 
     def _saved_item(self, account: Account, number: int, kind: str, extension: str) -> dict[str, Any]:
         folder = f"api-assets/{account.id}/saved-{number}"
-        self._world.media[folder, 0] = Media(folder, extension, kind, 128, 128)
-        expires = time.time() + self._world.settings.url_lifetime
+        self._backend.media[folder, 0] = Media(folder, extension, kind, 128, 128)
+        expires = time.time() + self._backend.settings.url_lifetime
         asset = {
             "file_path": f"{folder}/asset.{extension}",
             "is_primary": True,
             "media_kind": _MEDIA_KINDS[extension],
-            "url": self._world.signer.sign("GET", folder, f"asset.{extension}", 0, expires),
+            "url": self._backend.signer.sign("GET", folder, f"asset.{extension}", 0, expires),
             "url_expires_at": iso(expires),
         }
         return {"id": f"saved-{number}", "name": f"My {kind}", "type": kind, "assets": [asset]}

@@ -14,33 +14,33 @@ from fastapi import FastAPI, Request
 from fastapi.responses import Response, StreamingResponse
 from starlette.requests import ClientDisconnect
 
+from airflow_provider_magichour.simulator.backend import Backend, Project
 from airflow_provider_magichour.simulator.faults import Call, Rule
-from airflow_provider_magichour.simulator.front import RULE, TRANSPORT, Recorder
 from airflow_provider_magichour.simulator.media import MediaCache
-from airflow_provider_magichour.simulator.world import Project, World
+from airflow_provider_magichour.simulator.middleware import RULE, TRANSPORT, Recorder
 
 _SHIFT = 1024
 _NO_RULE = Rule()
 
 
 def name_call(method: str, path: str) -> Call:
-    """Tell what a request to the downloads host is about."""
+    """Return what a request to the downloads host is about."""
     folder = path.strip("/").split("/")[0]
     if method == "PUT":
         return Call("downloads", method, path, "upload", "upload")
     return Call("downloads", method, path, "download", "download", project_id=folder)
 
 
-class FilesHost:
+class FileRoutes:
     """
     Serves outputs and takes uploads, to whoever has a signed URL, and to nobody who shows an API key.
 
-    :param world: what Magic Hour remembers.
+    :param backend: what Magic Hour remembers.
     :param recorder: told of leaked keys.
     """
 
-    def __init__(self, world: World, recorder: Recorder) -> None:
-        self._world = world
+    def __init__(self, backend: Backend, recorder: Recorder) -> None:
+        self._backend = backend
         self._recorder = recorder
         self._cache = MediaCache()
 
@@ -58,7 +58,7 @@ class FilesHost:
         query = request.query_params
         method = "PUT" if request.method == "PUT" else "GET"
         signed = (query.get("output", ""), query.get("expires", ""), query.get("signature", ""))
-        found = "ExpiredToken" if rule.expired else self._world.signer.problem(method, folder, *signed)
+        found = "ExpiredToken" if rule.expired else self._backend.signer.problem(method, folder, *signed)
         if found is not None:
             return _refuse(403, found, f"The URL of {unquote(raw_name)} is not valid (any more)")
         if method == "PUT":
@@ -68,18 +68,18 @@ class FilesHost:
     def _leaks_key(self, request: Request) -> bool:
         headers = request.headers
         shown = " ".join([*headers.values(), request.url.query])
-        return "authorization" in headers or any(key in shown for key in self._world.accounts)
+        return "authorization" in headers or any(key in shown for key in self._backend.accounts)
 
     # ---------------------------------------------------------------------------------------- downloads
 
     async def _give(self, request: Request, folder: str, number: int, rule: Rule) -> Response:
-        media = self._world.media.get((folder, number))
+        media = self._backend.media.get((folder, number))
         if media is None:
             return _refuse(404, "NoSuchKey", "The file does not exist")
         if rule.version is not None:
             media = replace(media, seed=f"{media.seed} {rule.version}")
         content = await self._cache.get(media)
-        project = self._world.projects.get(folder)
+        project = self._backend.projects.get(folder)
         modified = formatdate(project.created if project else 0, usegmt=True)
         headers = {
             "Accept-Ranges": "bytes",
@@ -111,7 +111,7 @@ class FilesHost:
     # ------------------------------------------------------------------------------------------ uploads
 
     async def _take(self, request: Request, folder: str) -> Response:
-        upload = self._world.uploads.get(folder)
+        upload = self._backend.uploads.get(folder)
         if upload is None:
             return _refuse(404, "NoSuchKey", "The file does not exist")
         if "content-length" not in request.headers:

@@ -21,10 +21,10 @@ _TYPES: Mapping[str, tuple[str, tuple[type, ...]]] = {
 
 
 @cache
-def bodies() -> Mapping[str, Mapping[str, Any]]:
+def schemas() -> Mapping[str, Mapping[str, Any]]:
     """Return, for each create call's path below ``/v1``, the schema of its body and its example price."""
     found: Mapping[str, Mapping[str, Any]] = json.loads(
-        files("airflow_provider_magichour.simulator").joinpath("bodies.json").read_text("utf-8")
+        files("airflow_provider_magichour.simulator").joinpath("schemas.json").read_text("utf-8")
     )
     return found
 
@@ -39,7 +39,7 @@ def problem(name: str, body: object) -> str | None:
     """
     if not isinstance(body, dict):
         return "body must be a JSON object"
-    return _problem(bodies()[name]["body"], body, "")
+    return _problem(schemas()[name]["body"], body, "")
 
 
 def _problem(schema: Mapping[str, Any], value: object, path: str) -> str | None:
