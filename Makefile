@@ -42,7 +42,7 @@ test: $(STAMP) ## Run the tests, with the coverage of branches. TESTS=... choose
 test-airflow: $(STAMP) ## Run the tests that kill the processes of a whole Airflow; about five minutes.
 	$(RUN) pytest -m real_airflow --durations 10 $(TESTS)
 
-test-distributed: $(STAMP) ## Set fire to a cluster: Celery, PostgreSQL, Redis; about ten minutes. ARGS=--full for all fires.
+test-distributed: $(STAMP) ## Run chaos tests on a cluster: Celery, PostgreSQL, Redis; ten minutes. ARGS=--full runs each fault alone, too.
 	@$(RUN) tests.distributed $(ARGS)
 
 lint: $(STAMP) ## Check style and types.

@@ -21,7 +21,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import NamedTuple
 
-from scripts.processes import free_port
+from scripts.local.processes import free_port
 
 
 class Shape(NamedTuple):

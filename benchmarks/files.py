@@ -25,20 +25,11 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from benchmarks.file_server import file_server
+from benchmarks.report import Figure, at_least, at_most, figures_table, write_section
 
 MIB = 1024 * 1024
 GIB = 1024 * MIB
 ROUNDS = 3
-
-
-@dataclass
-class Figure:
-    """A row of the table."""
-
-    what: str
-    bar: str
-    found: str
-    met: bool
 
 
 @dataclass
@@ -225,20 +216,23 @@ def one_large_file(bench: Bench) -> list[Figure]:
     large = "1 GiB to local disk, verified with sha256"
     memory = f"({growth / MIB:.1f} MiB) against the SDK's ({their_growth / MIB:.0f} MiB)"
     return [
-        _ratio(
+        at_least(
             f"{large} ({ours_speed:.0f} MB/s), against `curl -o` without ({curl_speed:.0f} MB/s): speed",
             min(curl) / best,
             0.5,
+            "x",
         ),
-        _ratio(f"the same against the SDK's download ({sdk_speed:.0f} MB/s): speed", their_best / best, 4),
-        _at_most(f"the same: peak memory growth {memory}", growth / their_growth, 1 / 20, "{:.4f}"),
-        _at_most("peak memory growth, 1 GiB to local disk, MiB", growth / MIB, 64, "{:.1f}"),
+        at_least(
+            f"the same against the SDK's download ({sdk_speed:.0f} MB/s): speed", their_best / best, 4, "x"
+        ),
+        at_most(f"the same: peak memory growth {memory}", growth / their_growth, 1 / 20, digits=4),
+        at_most("peak memory growth, 1 GiB to local disk", growth / MIB, 64, "MiB", 1),
     ]
 
 
 def one_large_object(bench: Bench) -> list[Figure]:
     """Fetch 1 GiB into S3, a local one."""
-    from scripts.processes import free_port
+    from scripts.local.processes import free_port
 
     port = free_port()
     server = subprocess.Popen(
@@ -258,7 +252,7 @@ def one_large_object(bench: Bench) -> list[Figure]:
     finally:
         server.kill()
         server.wait()
-    return [_at_most("peak memory growth, 1 GiB to S3, MiB", found["growth"] / MIB, 64, "{:.1f}")]
+    return [at_most("peak memory growth, 1 GiB to S3", found["growth"] / MIB, 64, "MiB", 1)]
 
 
 def many_files(bench: Bench) -> list[Figure]:
@@ -266,14 +260,14 @@ def many_files(bench: Bench) -> list[Figure]:
     ids = [bench.project(1, 128 * MIB, 30_000_000, 20, f"p{n}") for n in range(8)]
     mine, theirs = bench.child("ours", *ids)["seconds"], bench.child("sdk", *ids)["seconds"]
     what = "8 x 128 MiB, 20 ms of latency and 30 MB/s per connection, against the SDK's one after the other"
-    return [_ratio(f"{what} ({mine:.1f} s, {theirs:.1f} s): speed", theirs / mine, 3.5)]
+    return [at_least(f"{what} ({mine:.1f} s, {theirs:.1f} s): speed", theirs / mine, 3.5, "x")]
 
 
 def many_deletes(bench: Bench) -> list[Figure]:
     """Delete 2,000 projects at 50 ms of latency."""
     mine, theirs = (bench.child(side, "2000", "50")["seconds"] for side in ("delete_ours", "delete_sdk"))
     what = "2,000 deletes at 50 ms of latency, against the SDK's one by one"
-    return [_ratio(f"{what} ({mine:.1f} s, {theirs:.1f} s): speed", theirs / mine, 12)]
+    return [at_least(f"{what} ({mine:.1f} s, {theirs:.1f} s): speed", theirs / mine, 12, "x")]
 
 
 def much_history(bench: Bench) -> list[Figure]:
@@ -291,7 +285,7 @@ def much_history(bench: Bench) -> list[Figure]:
         shutil.rmtree(folder)
     short, long = seconds[1_000], seconds[100_000]
     what = "a clean-up of 100 due projects among 100,000 receipts, against 100 among 1,000"
-    return [_at_most(f"{what} ({long:.2f} s, {short:.2f} s): time", long / short, 1.5, "{:.2f}")]
+    return [at_most(f"{what} ({long:.2f} s, {short:.2f} s): time", long / short, 1.5)]
 
 
 def _write_history(folder: Path, count: int, name: str, *, due: bool) -> None:
@@ -327,20 +321,6 @@ FIGURES: dict[str, Callable[[Bench], list[Figure]]] = {
 }
 
 
-def _ratio(what: str, found: float, bar: float) -> Figure:
-    return Figure(what, f">= {bar:g} x", f"{found:.2f} x", found >= bar)
-
-
-def _at_most(what: str, found: float, bar: float, shape: str) -> Figure:
-    return Figure(what, f"<= {bar:g}", shape.format(found), found <= bar)
-
-
-def table(figures: list[Figure]) -> str:
-    """Return the figures as a Markdown table."""
-    rows = [f"| {one.what} | {one.bar} | {one.found} | {'yes' if one.met else 'NO'} |" for one in figures]
-    return "\n".join(["| figure | bar | found | met |", "|---|---|---|---|", *rows])
-
-
 METHOD = """\
 One process serves the files with `sendfile` and answers as Magic Hour does; each side runs in a process of
 its own, after a small download to warm up. The 1 GiB figures are the best of three rounds of curl, ours and
@@ -370,11 +350,9 @@ def main() -> int:
             for name in arguments.only:
                 found = FIGURES[name](Bench(url, Path(folder)))
                 figures += found
-                print(table(found), flush=True)
+                print(figures_table(found), flush=True)
     if arguments.write:
-        from benchmarks.report import write_section
-
-        write_section("Files", f"{METHOD}\n{table(figures)}\n")
+        write_section("Files", f"{METHOD}\n{figures_table(figures)}\n")
     return 0 if all(one.met for one in figures) else 1
 
 

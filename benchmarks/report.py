@@ -5,11 +5,43 @@ from __future__ import annotations
 import os
 import platform
 import re
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import NamedTuple
 
 PAGE = Path(__file__).parent.parent / "docs" / "benchmarks.md"
 HEAD = "# Benchmarks\n\nMeasured by `make bench`, never estimated. Figures are ratios within one run.\n"
+
+
+class Figure(NamedTuple):
+    """What was measured, its goal, and whether the goal is met."""
+
+    name: str
+    value: str
+    goal: str
+    met: bool
+
+
+def at_most(name: str, value: float, goal: float, unit: str = "", digits: int = 2) -> Figure:
+    """Return a figure that must not exceed its goal."""
+    return Figure(name, f"{value:.{digits}f} {unit}".strip(), f"<= {goal:g} {unit}".strip(), value <= goal)
+
+
+def at_least(name: str, value: float, goal: float, unit: str = "", digits: int = 2) -> Figure:
+    """Return a figure that must reach its goal."""
+    return Figure(name, f"{value:.{digits}f} {unit}".strip(), f">= {goal:g} {unit}".strip(), value >= goal)
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a Markdown table."""
+    return "\n".join(f"| {' | '.join(line)} |" for line in [head, ["---"] * len(head), *rows])
+
+
+def figures_table(figures: Sequence[Figure]) -> str:
+    """Return figures as a Markdown table."""
+    rows = [[one.name, one.value, one.goal, "yes" if one.met else "NO"] for one in figures]
+    return table(["figure", "measured", "goal", "met"], rows)
 
 
 def machine() -> str:

@@ -31,7 +31,7 @@ import psutil
 import sqlalchemy
 
 from benchmarks.report import write_section
-from scripts.local_airflow import LocalAirflow
+from scripts.local import LocalAirflow
 
 SECRET = "whsec_benchmark"
 DAG_ID = "consumes_webhooks"

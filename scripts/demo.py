@@ -21,10 +21,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from scripts.local_airflow import FINISHED, LocalAirflow
-from scripts.local_simulator import start_simulator
+from scripts.local import FINISHED, LocalAirflow
+from scripts.local.processes import ProcessError
+from scripts.local.simulator import start_simulator
 from scripts.media import NotMediaError, describe
-from scripts.processes import ProcessError
 
 ROOT = Path(__file__).resolve().parents[1]
 DAG = "magichour_media_pipeline"

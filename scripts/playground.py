@@ -9,9 +9,9 @@ import sys
 import time
 from pathlib import Path
 
-from scripts.local_airflow import LocalAirflow
-from scripts.local_simulator import start_simulator
-from scripts.processes import ProcessError
+from scripts.local import LocalAirflow
+from scripts.local.processes import ProcessError
+from scripts.local.simulator import start_simulator
 
 ROOT = Path(__file__).resolve().parents[1]
 HOME = ROOT / ".airflow-playground"

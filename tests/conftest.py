@@ -48,8 +48,8 @@ atexit.register(_remove_home)
 import hypothesis  # noqa: E402
 import pytest  # noqa: E402
 
-from scripts.local_airflow import LocalAirflow  # noqa: E402
-from scripts.local_simulator import start_simulator  # noqa: E402
+from scripts.local import LocalAirflow  # noqa: E402
+from scripts.local.simulator import start_simulator  # noqa: E402
 from tests.support import airflow as airflow_support  # noqa: E402
 from tests.support.loopback import only_loopback  # noqa: E402
 

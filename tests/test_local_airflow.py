@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from airflow_provider_magichour import get_provider_info
-from scripts.local_airflow import LocalAirflow
+from scripts.local import LocalAirflow
 
 
 def test_a_run_and_what_it_left(real_airflow: LocalAirflow) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from scripts.processes import ProcessError, Processes, free_port
+from scripts.local.processes import ProcessError, Processes, free_port
 
 SLEEP = [sys.executable, "-S", "-c", "import time; time.sleep(600)"]
 # A program whose child leaves the process group, as the tasks of Airflow do.
@@ -35,7 +35,7 @@ STUBBORN = [sys.executable, "-S", "-c", IGNORES]
 OWNER = f"""
 import os, sys, time
 from pathlib import Path
-from scripts.processes import Processes
+from scripts.local.processes import Processes
 with Processes(Path(sys.argv[1]), os.environ) as processes:
     processes.start("parent", {PARENT!r})
     while processes.log_text("parent").count("ready") < 2:
@@ -111,7 +111,7 @@ def test_another_users_program(tmp_path: Path) -> None:
     script = """
 import os, sys, time
 from pathlib import Path
-from scripts.processes import Processes
+from scripts.local.processes import Processes
 with Processes(Path(sys.argv[1]), os.environ) as processes:
     print(processes.start("sleep", ["sleep", "600"], user="nobody"), flush=True)
     time.sleep(600)

@@ -19,8 +19,8 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
-from scripts.local_airflow import LocalAirflow
-from scripts.local_simulator import start_simulator
+from scripts.local import LocalAirflow
+from scripts.local.simulator import start_simulator
 
 ROOT = Path(__file__).resolve().parents[2]
 DAG = "magichour_media_pipeline"

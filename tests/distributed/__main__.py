@@ -1,9 +1,9 @@
 """
-``make test-distributed``: the provider on a cluster of Airflow with Celery, PostgreSQL and Redis, under fire.
+``make test-distributed``: chaos tests of the provider on Airflow with Celery, PostgreSQL and Redis.
 
-The short form makes 200 projects in one round with all fires mixed. ``--full`` makes 500 in each round:
-each fire alone, then all mixed. Exit codes: 0 if every promise was kept, 1 if not, 2 if there is no
-PostgreSQL or Redis.
+The short form makes 200 projects in one run with all faults mixed. ``--full`` makes 500 in each run: each
+fault alone, then all mixed. Exit codes: 0 if every invariant holds, 1 if not, 2 if there is no PostgreSQL or
+Redis.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from scripts.local_airflow import LocalAirflow
-from scripts.services import Services, ServicesError, start_services
-from tests.distributed.fires import FIRES
-from tests.distributed.promises import Promise
+from scripts.local import LocalAirflow
+from scripts.local.services import Services, ServicesError, start_services
+from tests.distributed.faults import FAULTS
+from tests.distributed.invariants import Invariant
 from tests.distributed.report import table, write_page
-from tests.distributed.round import Cluster, Report, burn
+from tests.distributed.run import Cluster, Report, run_chaos
 from tests.distributed.secret_search import find_in_database, find_in_files
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -33,21 +33,21 @@ DAGS = ROOT / "tests" / "distributed" / "dags"
 
 
 def main() -> int:
-    """Run it and return the exit code."""
+    """DagRun it and return the exit code."""
     options = _options()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # whoever stops it, all is ended
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # SIGTERM cleans up, too
     seed = options.seed if options.seed is not None else random.SystemRandom().randrange(2**32)
-    rounds = [[name] for name in FIRES] if options.full else []
-    rounds.append(list(FIRES))
-    if options.fires:
-        rounds = [options.fires]
+    runs = [[name] for name in FAULTS] if options.full else []
+    runs.append(list(FAULTS))
+    if options.faults:
+        runs = [options.faults]
     projects = options.projects or (500 if options.full else 200)
     home = Path(tempfile.mkdtemp(prefix="magichour-distributed-"))
-    say(f"seed {seed}; {projects} projects in each of {len(rounds)} rounds; logs in {home}")
+    say(f"seed {seed}; {projects} projects in each of {len(runs)} runs; logs in {home}")
     try:
         with start_services(home / "services") as services:
             say(services.source)
-            reports = _run(home, services, rounds, projects, seed)
+            reports = _run(home, services, runs, projects, seed)
     except ServicesError as error:
         print(error, file=sys.stderr)
         shutil.rmtree(home)
@@ -55,8 +55,8 @@ def main() -> int:
     except KeyboardInterrupt:
         say(f"stopped; the logs are in {home}")
         return 130
-    if not all(report.kept for report in reports):
-        say(f"promises were broken; the logs are in {home}. The same fires: --seed {seed}")
+    if not all(report.holds for report in reports):
+        say(f"invariants were violated; the logs are in {home}. The same faults: --seed {seed}")
         return 1
     shutil.rmtree(home)
     if options.write:
@@ -66,16 +66,16 @@ def main() -> int:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="make test-distributed", description=__doc__)
-    parser.add_argument("--full", action="store_true", help="each fire alone, then all mixed")
-    parser.add_argument("--fires", nargs="*", choices=FIRES, help="one round with these fires")
-    parser.add_argument("--projects", type=int, help="how many projects in each round")
-    parser.add_argument("--seed", type=int, help="what all chances come from")
+    parser.add_argument("--full", action="store_true", help="each fault alone, then all mixed")
+    parser.add_argument("--faults", nargs="*", choices=FAULTS, help="one run with these faults")
+    parser.add_argument("--projects", type=int, help="how many projects in each run")
+    parser.add_argument("--seed", type=int, help="the seed of all random choices")
     parser.add_argument("--write", action="store_true", help="write the table into the documentation")
     return parser.parse_args()
 
 
 def _run(
-    home: Path, services: Services, rounds: Sequence[Sequence[str]], projects: int, seed: int
+    home: Path, services: Services, runs: Sequence[Sequence[str]], projects: int, seed: int
 ) -> list[Report]:
     airflow = LocalAirflow(
         home / "airflow",
@@ -86,31 +86,31 @@ def _run(
         result_backend=services.result_backend,
         parallelism=8,
         database_url=services.database_url,
-        env={"MAGICHOUR_FIRE_FOLDER": str(home / "airflow" / "media")},
+        env={"MAGICHOUR_CHAOS_FOLDER": str(home / "airflow" / "media")},
     )
     reports = []
     with airflow:
-        airflow.unpause("fire_webhooks")
+        airflow.unpause("chaos_webhooks")
         say("the cluster is healthy")
         cluster = Cluster(airflow, services, _fernet_key(airflow), say)
-        for number, fires in enumerate(rounds, start=1):
-            say(f"round {number}: {', '.join(fires)}")
-            reports.append(burn(cluster, number, projects, fires, seed + number))
-            say(f"round {number} has ended")
+        for number, faults in enumerate(runs, start=1):
+            say(f"run {number}: {', '.join(faults)}")
+            reports.append(run_chaos(cluster, number, projects, faults, seed + number))
+            say(f"run {number} has ended")
             print(table(reports[-1:]), flush=True)
         secrets = [secret for report in reports for secret in report.secrets]
         last = _no_secret(airflow, services, secrets)
-        reports[-1].promises.append(last)
-        say(f"{last.name}: {last.found}; {'; '.join(last.broken) or 'none found'}")
+        reports[-1].invariants.append(last)
+        say(f"{last.name}: {last.found}; {'; '.join(last.violations) or 'none found'}")
     return reports
 
 
-def _no_secret(airflow: LocalAirflow, services: Services, secrets: Sequence[str]) -> Promise:
+def _no_secret(airflow: LocalAirflow, services: Services, secrets: Sequence[str]) -> Invariant:
     """No key and no webhook secret is in any log, any other file of the run, or any table."""
     found = find_in_files(airflow.home, secrets)
     found += find_in_database(services.database_url, secrets, fernet_key=_fernet_key(airflow))
     files = sum(1 for path in airflow.home.rglob("*") if path.is_file())
-    return Promise("no key in any log, XCom, table or file", f"{files} files and all tables", found)
+    return Invariant("no key in any log, XCom, table or file", f"{files} files and all tables", found)
 
 
 def _fernet_key(airflow: LocalAirflow) -> str:

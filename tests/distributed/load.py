@@ -1,4 +1,4 @@
-"""What is asked of the cluster in one round: which projects by which DAG runs, and how those should end."""
+"""The load of one run: which projects are made by which DAG runs, and the state in which those must end."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ BODIES: Mapping[str, Mapping[str, Any]] = {
 }
 IMAGE, VIDEO, AUDIO, ENDLESS = BODIES
 
-#: The share of a round's projects that each way of making them has.
+#: The share of a run's projects that each way of making them has.
 SHARES: Mapping[str, float] = {
-    "fire_mapped": 0.12,
-    "fire_list": 0.5,
-    "fire_steps_deferred": 0.15,
-    "fire_steps_rescheduled": 0.15,
+    "chaos_mapped": 0.12,
+    "chaos_list": 0.5,
+    "chaos_steps_deferred": 0.15,
+    "chaos_steps_rescheduled": 0.15,
     "others": 0.08,
 }
 
@@ -53,44 +53,44 @@ class Job:
 
 
 @dataclass
-class Run:
+class DagRun:
     """
     A DAG run and what it is for.
 
     :param dag_id: its DAG.
     :param jobs: the projects that it makes, in their order.
-    :param conf: what else it is told.
-    :param right_end: the state that it must end in, where that does not depend on uncertain submits.
+    :param conf: the rest of its conf.
+    :param expected_state: the state that it must end in, where that does not depend on uncertain submits.
     """
 
     dag_id: str
     jobs: Sequence[Job] = ()
     conf: Mapping[str, Any] = field(default_factory=dict)
-    right_end: Literal["success", "failed"] = "success"
+    expected_state: Literal["success", "failed"] = "success"
     run_id: str = ""
     state: str = ""
 
     @property
     def goes_on(self) -> bool:
-        """Tell whether it goes on with what was made, where a submit is uncertain."""
-        return self.dag_id.startswith("fire_steps")
+        """Return whether it goes on with what was made, where a submit is uncertain."""
+        return self.dag_id.startswith("chaos_steps")
 
     @property
     def mapped(self) -> bool:
-        """Tell whether each of its jobs has a task of its own."""
-        return self.dag_id == "fire_mapped"
+        """Return whether each of its jobs has a task of its own."""
+        return self.dag_id == "chaos_mapped"
 
 
 @dataclass
 class Load:
     """
-    All that one round intends.
+    The load of one run.
 
     :param runs: the DAG runs that make projects.
     :param others: projects that somebody else makes, which webhooks tell of.
     """
 
-    runs: list[Run]
+    runs: list[DagRun]
     others: list[Job]
 
     @property
@@ -102,16 +102,16 @@ class Load:
 def plan(projects: int) -> Load:
     """Share a number of projects out among the ways of making them."""
     counts = {way: round(projects * share) for way, share in SHARES.items()}
-    counts["fire_list"] += projects - sum(counts.values())
+    counts["chaos_list"] += projects - sum(counts.values())
     tools = (IMAGE, VIDEO, AUDIO)
-    mapped = [Job(f"mapped {number}", tools[number % 3]) for number in range(counts["fire_mapped"])]
+    mapped = [Job(f"mapped {number}", tools[number % 3]) for number in range(counts["chaos_mapped"])]
     lists = [
-        [Job(f"list {tool} {number}", tool) for number in range(position, counts["fire_list"], 3)]
+        [Job(f"list {tool} {number}", tool) for number in range(position, counts["chaos_list"], 3)]
         for position, tool in enumerate(tools)
     ]
-    runs = [Run("fire_mapped", mapped), *(Run("fire_list", jobs) for jobs in lists)]
-    for dag_id, tool in (("fire_steps_deferred", VIDEO), ("fire_steps_rescheduled", IMAGE)):
-        runs.append(Run(dag_id, [Job(f"{dag_id} {number}", tool) for number in range(counts[dag_id])]))
+    runs = [DagRun("chaos_mapped", mapped), *(DagRun("chaos_list", jobs) for jobs in lists)]
+    for dag_id, tool in (("chaos_steps_deferred", VIDEO), ("chaos_steps_rescheduled", IMAGE)):
+        runs.append(DagRun(dag_id, [Job(f"{dag_id} {number}", tool) for number in range(counts[dag_id])]))
     return Load(runs, [Job(f"others {number}", AUDIO) for number in range(counts["others"])])
 
 

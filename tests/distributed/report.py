@@ -1,4 +1,4 @@
-"""What the rounds say, as a table for the reader and for the documentation."""
+"""The results of the runs, as a table for the reader and for the documentation."""
 
 from __future__ import annotations
 
@@ -7,29 +7,29 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.report import machine
-from tests.distributed.fires import FIRES
-from tests.distributed.round import Report
+from tests.distributed.faults import FAULTS
+from tests.distributed.run import Report
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "under-fire.md"
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "chaos.md"
 #: What is below this line in the page is written by the program.
 MARK = "<!-- written by make test-distributed -->"
 
 
 def table(reports: Sequence[Report]) -> str:
-    """Return the rounds as a Markdown table, with what was broken below it."""
-    lines = ["| fires | projects | seconds | promise | found | kept |", "|---|---|---|---|---|---|"]
-    broken = []
+    """Return the runs as a Markdown table, with all violations below it."""
+    lines = ["| faults | projects | seconds | invariant | found | holds |", "|---|---|---|---|---|---|"]
+    violations = []
     for report in reports:
-        fires = "all mixed" if len(report.fires) == len(FIRES) else ", ".join(report.fires)
-        head = f"| {fires}, seed {report.seed} | {report.projects} | {report.seconds:.0f} "
-        for promise in report.promises:
-            kept = "yes" if promise.kept else "**no**"
-            lines.append(f"{head}| {promise.name} | {promise.found} | {kept} |")
+        faults = "all mixed" if len(report.faults) == len(FAULTS) else ", ".join(report.faults)
+        head = f"| {faults}, seed {report.seed} | {report.projects} | {report.seconds:.0f} "
+        for invariant in report.invariants:
+            holds = "yes" if invariant.holds else "**no**"
+            lines.append(f"{head}| {invariant.name} | {invariant.found} | {holds} |")
             head = "| | | "
-            broken += [f"- {fires}: {promise.name}: {each}" for each in promise.broken]
+            violations += [f"- {faults}: {invariant.name}: {each}" for each in invariant.violations]
         died = ", ".join(f"{name} {times} x" for name, times in Counter(report.restarts).items())
         lines.append(f"{head}| (processes that died by themselves) | {died or 'none'} | |")
-    return "\n".join([*lines, *([""] if broken else []), *broken])
+    return "\n".join([*lines, *([""] if violations else []), *violations])
 
 
 def write_page(reports: Sequence[Report]) -> None:

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 import requests
 
-from scripts.local_airflow import LocalAirflow
-from scripts.local_airflow.client import wait_until
-from scripts.services import Services, ServicesError, start_services
+from scripts.local import LocalAirflow
+from scripts.local.client import wait_until
+from scripts.local.services import Services, ServicesError, start_services
 from tests.support.airflow import IS_AIRFLOW_3
 
 pytestmark = [pytest.mark.real_airflow, pytest.mark.xdist_group("cluster")]

@@ -16,8 +16,8 @@ from urllib.parse import urlsplit
 import psutil
 import pytest
 
-from scripts import services
-from scripts.services import Services, ServicesError, start_services
+from scripts.local import services
+from scripts.local.services import Services, ServicesError, start_services
 
 psycopg2 = pytest.importorskip("psycopg2")
 redis = pytest.importorskip("redis")

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_magichour.simulator import Simulator
-from scripts.local_airflow import LocalAirflow
+from scripts.local import LocalAirflow
 
 EACH = int(os.environ.get("MAGICHOUR_KILLS", "1"))
 #: Killed here, the task goes on with its project.

@@ -12,7 +12,7 @@ import pytest
 import requests
 
 from airflow_provider_magichour.simulator import Simulator
-from scripts.local_airflow import LocalAirflow
+from scripts.local import LocalAirflow
 from tests.distributed.secret_search import find_in_database, find_in_files, trigger_kwargs
 from tests.support.scripted_server import Reply, ScriptedServer, Seen, scripted_server
 

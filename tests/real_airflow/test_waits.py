@@ -12,7 +12,7 @@ import pytest
 
 from benchmarks.load_server import KEY as LOAD_KEY
 from benchmarks.load_server import load_server, project_id
-from scripts.local_airflow import LocalAirflow
+from scripts.local import LocalAirflow
 from tests.support.projects import KEY, Projects, project
 from tests.support.scripted_server import scripted_server
 

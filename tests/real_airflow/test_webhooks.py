@@ -16,7 +16,7 @@ import requests
 from airflow_provider_magichour._transfer import receipts
 from airflow_provider_magichour.simulator import Simulator
 from airflow_provider_magichour.webhooks.events import asset_uri
-from scripts.local_airflow import LocalAirflow
+from scripts.local import LocalAirflow
 
 CONN_ID = "magichour_webhooks"
 DAG_ID = "magichour_on_completed"

@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 import requests
 
-from scripts.processes import Processes, free_port
+from scripts.local.processes import Processes, free_port
 from tests.support.airflow import AIRFLOW_VERSION
 
 psycopg2 = pytest.importorskip("psycopg2")

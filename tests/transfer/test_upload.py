@@ -18,7 +18,7 @@ from airflow_provider_magichour.exceptions import MagicHourArgumentError, MagicH
 from airflow_provider_magichour.hooks import MagicHourHook
 from airflow_provider_magichour.operators import MagicHourUploadOperator
 from airflow_provider_magichour.simulator import Simulator
-from scripts.processes import free_port
+from scripts.local.processes import free_port
 from tests.support.scripted_server import Reply, ScriptedServer, Seen, scripted_server
 from tests.support.tasks import task_context
 

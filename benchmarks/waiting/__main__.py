@@ -15,33 +15,26 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-
-class Row(NamedTuple):
-    """A figure, its bar, and whether it is met."""
-
-    name: str
-    value: str
-    bar: str
-    met: bool
+from benchmarks.report import Figure, at_most, figures_table, write_section
 
 
 def schedule() -> Any:
-    from benchmarks import waiting_schedule
+    from benchmarks.waiting.schedule import measure, plot
 
-    waiting_schedule.plot()
-    return {"known": waiting_schedule.measure(True), "kind": waiting_schedule.measure(False)}
+    plot()
+    return {"known": measure(True), "kind": measure(False)}
 
 
 def cpu() -> Any:
-    from benchmarks.waiting_cpu import measure
+    from benchmarks.waiting.cpu import measure
 
     return measure()
 
 
 def parse() -> Any:
-    from benchmarks.waiting_parse import measure
+    from benchmarks.waiting.parse import measure
 
     return measure()
 
@@ -49,21 +42,21 @@ def parse() -> Any:
 def scale() -> Any:
     """Run each shape in a process of its own, so that its memory is its own."""
     return {
-        f"{triggers}x{each}": _run("waiting_scale", str(triggers), str(each))
+        f"{triggers}x{each}": _run("scale", str(triggers), str(each))
         for triggers, each in ((2000, 5), (10, 1000))
     }
 
 
 def airflow() -> Any:
-    return {name: _run("waiting_airflow", name) for name in ("many", "killed", "stopped", "two")}
+    return {name: _run("airflow", name) for name in ("many", "killed", "stopped", "two")}
 
 
 def soak() -> Any:
-    return _run("waiting_soak", "--seconds", "300")
+    return _run("soak", "--seconds", "300")
 
 
 def _run(module: str, *arguments: str) -> Any:
-    command = [sys.executable, "-m", f"benchmarks.{module}", *arguments]
+    command = [sys.executable, "-m", f"benchmarks.waiting.{module}", *arguments]
     printed = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
     return json.loads(printed[printed.rindex("\n{\n") if "\n{\n" in printed else 0 :])
 
@@ -78,20 +71,16 @@ PARTS: dict[str, Callable[[], Any]] = {
 }
 
 
-def at_most(name: str, value: float, bar: float, unit: str, digits: int = 2) -> Row:
-    return Row(name, f"{value:.{digits}f} {unit}".strip(), f"<= {bar:g} {unit}".strip(), value <= bar)
+def figures(found: dict[str, Any]) -> list[Figure]:
+    """Return what was measured, each with its goal."""
+    return [*_airflow_figures(found.get("airflow", {})), *_loop_figures(found), *_cost_figures(found)]
 
 
-def rows(found: dict[str, Any]) -> list[Row]:
-    """Turn what was measured into rows."""
-    return [*_airflow_rows(found.get("airflow", {})), *_loop_rows(found), *_cost_rows(found)]
-
-
-def _airflow_rows(real: dict[str, Any]) -> list[Row]:
-    table: list[Row] = []
+def _airflow_figures(real: dict[str, Any]) -> list[Figure]:
+    rows: list[Figure] = []
     if many := real.get("many"):
-        table += [
-            Row(
+        rows += [
+            Figure(
                 "10,000 waits in one real triggerer (10 tasks of 1,000 ids): finished",
                 f"{many['projects_complete']} of {many['projects']}",
                 "all",
@@ -108,17 +97,17 @@ def _airflow_rows(real: dict[str, Any]) -> list[Row]:
         if one := real.get(name):
             once = one["tries"] == [1] and one["projects_complete"] == one["projects"]
             said = f"{one['projects_complete']} of {one['projects']} finished, tries {one['tries']}"
-            table.append(Row(label, said, "all, in one try", once))
-    return table
+            rows.append(Figure(label, said, "all, in one try", once))
+    return rows
 
 
-def _loop_rows(found: dict[str, Any]) -> list[Row]:
-    table: list[Row] = []
+def _loop_figures(found: dict[str, Any]) -> list[Figure]:
+    rows: list[Figure] = []
     for shape, one in found.get("scale", {}).items():
-        table += [
+        rows += [
             at_most(f"{shape} ids in one event loop: lag p99", one["lag_p99_ms"], 100, "ms", 0),
             at_most(f"{shape} ids: memory per waiting project", one["kib_per_project"], 4, "KiB"),
-            Row(
+            Figure(
                 f"{shape} ids: requests in a pause that a 429 asked for, beyond those in flight",
                 str(one["asked_later_than_100_ms_into_it"]),
                 "0",
@@ -126,28 +115,28 @@ def _loop_rows(found: dict[str, Any]) -> list[Row]:
             ),
         ]
     if one := found.get("soak"):
-        table += [
-            Row(
+        rows += [
+            Figure(
                 f"{one['seconds']:.0f} s of waits with 10 % of the answers wrong: lost",
                 f"{one['other']} of {one['complete'] + one['other']}",
                 "0",
                 one["other"] == 0,
             ),
             at_most("the same: growth of memory since warm", one["rss_growth_mib_since_warm"], 8, "MiB"),
-            Row(
+            Figure(
                 "the same: tasks left at the end",
                 str(one["tasks_at_the_end"]),
                 "0",
                 one["tasks_at_the_end"] == 0,
             ),
         ]
-    return table
+    return rows
 
 
-def _cost_rows(found: dict[str, Any]) -> list[Row]:
-    table: list[Row] = []
+def _cost_figures(found: dict[str, Any]) -> list[Figure]:
+    rows: list[Figure] = []
     if one := found.get("cpu"):
-        table += [
+        rows += [
             at_most(
                 "CPU per look, against a new aiohttp session per poll",
                 one["ratio_to_session_per_poll"],
@@ -157,7 +146,7 @@ def _cost_rows(found: dict[str, Any]) -> list[Row]:
             at_most("CPU per look, against the official async SDK", one["ratio_to_official_sdk"], 0.25, "x"),
         ]
         if "ratio_to_dbt_cloud" in one:
-            table.append(
+            rows.append(
                 at_most(
                     "CPU per look, against the dbt Cloud provider's hook", one["ratio_to_dbt_cloud"], 0.4, "x"
                 )
@@ -165,7 +154,7 @@ def _cost_rows(found: dict[str, Any]) -> list[Row]:
     for which, bar in (("known", 0.5), ("kind", 0.65)):
         if one := found.get("schedule", {}).get(which):
             label = "usual duration known" if which == "known" else "only the kind known"
-            table += [
+            rows += [
                 at_most(f"requests per project, {label}, against every 5 s", one["ratio"], bar, "x"),
                 at_most(
                     f"lateness p50, {label}, in shares of 4 % of the duration or 1 s",
@@ -176,7 +165,7 @@ def _cost_rows(found: dict[str, Any]) -> list[Row]:
                 at_most(f"lateness p99, {label}", one["late_p99_s"], 10, "s"),
             ]
     if one := found.get("parse"):
-        table.append(
+        rows.append(
             at_most(
                 "operators and sensors, added to a DAG parse (CPU time, median)",
                 one["added_ms_median"],
@@ -185,7 +174,7 @@ def _cost_rows(found: dict[str, Any]) -> list[Row]:
                 0,
             )
         )
-    return table
+    return rows
 
 
 METHOD = """\
@@ -201,11 +190,7 @@ look comes at once, for ours and for the fixed interval.
 
 
 def text(found: dict[str, Any]) -> str:
-    lines = ["| figure | measured | bar | met |", "|---|---|---|---|"]
-    lines += [
-        f"| {row.name} | {row.value} | {row.bar} | {'yes' if row.met else 'no'} |" for row in rows(found)
-    ]
-    return f"{METHOD}\n" + "\n".join(lines) + "\n"
+    return f"{METHOD}\n{figures_table(figures(found))}\n"
 
 
 def main() -> int:
@@ -223,10 +208,8 @@ def main() -> int:
             arguments.keep.write_text(json.dumps(found, indent=2))
     print(text(found))
     if arguments.write:
-        from benchmarks.report import write_section
-
         write_section("Waiting", text(found))
-    return 0 if all(row.met for row in rows(found)) else 1
+    return 0 if all(one.met for one in figures(found)) else 1
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """
 Waits that come and go for minutes while one answer in ten goes wrong: none is lost, nothing leaks.
 
-    python -m benchmarks.waiting_soak --seconds 300
+    python -m benchmarks.waiting.soak --seconds 300
 
 Wrong are 5xx, resets, slow answers, halves of answers and HTML pages. One wait in ten is canceled halfway.
 """

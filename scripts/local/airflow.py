@@ -13,9 +13,9 @@ from pathlib import Path
 
 import requests
 
-from scripts.local_airflow.client import AirflowClient, wait_until
-from scripts.local_airflow.settings import Celery, environment, worker_command
-from scripts.processes import ProcessError, Processes, free_port
+from scripts.local.client import AirflowClient, wait_until
+from scripts.local.processes import ProcessError, Processes, free_port
+from scripts.local.settings import Celery, environment, worker_command
 
 
 class LocalAirflow(AirflowClient):

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from scripts.processes import free_port
+from scripts.local.processes import free_port
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What must hold after the fire, whatever burnt: each promise is a line of the table at the end."""
+"""What must hold after any fault: each invariant is a row of the table at the end."""
 
 from __future__ import annotations
 
@@ -15,35 +15,35 @@ import psutil
 
 from airflow_provider_magichour._transfer.receipts import FILE_NAME
 from airflow_provider_magichour.simulator import Simulator
-from scripts.local_airflow import LocalAirflow
-from tests.distributed.load import Job, Load, Run
+from scripts.local import LocalAirflow
+from tests.distributed.load import DagRun, Job, Load
 
 #: What the error of an uncertain submit says: where to look for the project, or what its id is.
 _UNCERTAIN = re.compile(r"https://magichour\.ai/my-library|did not take its id")
 #: The line in a task's log for each body of a list that failed; not the summary, which names all at once.
 _UNCERTAIN_BODY = re.compile(rf" error: body\[(\d+)\]: .*(?:{_UNCERTAIN.pattern})")
-#: What asyncio and aiohttp say of what was not closed.
+#: What asyncio and aiohttp log about what was not closed.
 _LEAKS = ("Unclosed client session", "Unclosed connector", "Task was destroyed but it is pending")
 
 
 @dataclass
-class Promise:
+class Invariant:
     """
-    A promise and what came of it.
+    An invariant and whether it holds.
 
-    :param name: what was promised.
-    :param found: what was looked at, in numbers.
-    :param broken: each case in which it was not kept.
+    :param name: what must hold.
+    :param found: what was checked, in numbers.
+    :param violations: each case in which it does not hold.
     """
 
     name: str
     found: str
-    broken: list[str] = field(default_factory=list)
+    violations: list[str] = field(default_factory=list)
 
     @property
-    def kept(self) -> bool:
-        """Tell whether it was kept everywhere."""
-        return not self.broken
+    def holds(self) -> bool:
+        """Return whether there is no violation."""
+        return not self.violations
 
 
 @dataclass
@@ -71,11 +71,11 @@ def saved_projects(folder: Path) -> dict[str, Saved]:
 @dataclass
 class Accounts:
     """
-    Who paid for what, and what became of it.
+    What was paid for, and what became of it.
 
-    :param projects: what Magic Hour remembers, by id.
+    :param projects: the projects at Magic Hour, by id.
     :param saved: what has a receipt.
-    :param uncertain: the jobs whose task says that nobody knows whether they were accepted.
+    :param uncertain: the jobs whose submit was reported as uncertain.
     """
 
     projects: Mapping[str, Mapping[str, Any]]
@@ -87,7 +87,7 @@ class Accounts:
         return [one for one, project in self.projects.items() if project["name"] == job.name]
 
 
-def uncertain_jobs(airflow: LocalAirflow, run: Run) -> set[str]:
+def uncertain_jobs(airflow: LocalAirflow, run: DagRun) -> set[str]:
     """Return the names of a run's jobs that its tasks reported as uncertain, by their logs."""
     found: set[str] = set()
     if not run.jobs:
@@ -102,53 +102,55 @@ def uncertain_jobs(airflow: LocalAirflow, run: Run) -> set[str]:
     return found
 
 
-def paid_once(load: Load, accounts: Accounts) -> Promise:
+def paid_once(load: Load, accounts: Accounts) -> Invariant:
     """Each intended project was accepted once, but for those that were reported as uncertain."""
     count = Counter(project["name"] for project in accounts.projects.values())
     uncertain = [job for job in load.jobs if job.name in accounts.uncertain]
-    promise = Promise(
+    invariant = Invariant(
         "exactly one accepted POST per intended project",
         f"{len(load.jobs) - len(uncertain)} of {len(load.jobs)} once; {len(uncertain)} reported "
         f"as uncertain, of which {sum(count[job.name] for job in uncertain)} had been accepted",
     )
     for job in load.jobs:
         if count[job.name] > 1:
-            promise.broken.append(f"{job.name} was paid for {count[job.name]} times")
+            invariant.violations.append(f"{job.name} was paid for {count[job.name]} times")
         if not count[job.name] and job.name not in accounts.uncertain:
-            promise.broken.append(f"{job.name} was never made, and nothing says so")
+            invariant.violations.append(f"{job.name} was never made, and nothing says so")
     for name in count.keys() - {job.name for job in load.jobs} - {"endless"}:
-        promise.broken.append(f"{name} was made, and nobody wanted it")
-    return promise
+        invariant.violations.append(f"{name} was made, and nobody wanted it")
+    return invariant
 
 
-def right_ends(runs: Sequence[Run], accounts: Accounts) -> Promise:
+def expected_states(runs: Sequence[DagRun], accounts: Accounts) -> Invariant:
     """Each DAG run ended as it should: failed only where a submit is uncertain, or where that was the aim."""
-    promise = Promise("every DAG run in its right end state", "")
+    invariant = Invariant("every DAG run in its right end state", "")
     for run in runs:
-        expected = run.right_end
+        expected = run.expected_state
         unsure = any(job.name in accounts.uncertain for job in run.jobs)
         if unsure and not run.goes_on:
             expected = "failed"  # a submit that is uncertain must not look like a success
         if run.state != expected:
-            promise.broken.append(f"{run.dag_id} {run.run_id}: {run.state or 'unfinished'}, not {expected}")
+            invariant.violations.append(
+                f"{run.dag_id} {run.run_id}: {run.state or 'unfinished'}, not {expected}"
+            )
     ends = Counter(run.state or "unfinished" for run in runs)
-    promise.found = ", ".join(f"{number} {state}" for state, number in sorted(ends.items()))
-    return promise
+    invariant.found = ", ".join(f"{number} {state}" for state, number in sorted(ends.items()))
+    return invariant
 
 
 # ----------------------------------------------------------------------------------------------- the files
 
 
-def whole_files(load: Load, accounts: Accounts, simulator: Simulator) -> Promise:
+def whole_files(load: Load, accounts: Accounts, simulator: Simulator) -> Invariant:
     """Each file of each project that is not uncertain is there, with the bytes that Magic Hour made."""
-    promise = Promise("every file whole by sha256", "")
+    invariant = Invariant("every file whole by sha256", "")
     files = 0
     for job in load.jobs:
         for project_id in accounts.ids(job):
             saved = accounts.saved.get(project_id)
             if saved is None:
                 if job.name not in accounts.uncertain:
-                    promise.broken.append(f"{job.name}: project {project_id} was not saved")
+                    invariant.violations.append(f"{job.name}: project {project_id} was not saved")
                 continue
             there = {
                 path.name: hashlib.sha256(path.read_bytes()).hexdigest()
@@ -159,35 +161,37 @@ def whole_files(load: Load, accounts: Accounts, simulator: Simulator) -> Promise
             receipt = {Path(file["path"]).name: file["sha256"] for file in saved.receipt["files"]}
             files += len(there)
             if not there == made == receipt:
-                promise.broken.append(f"{job.name}: made {made}, stored {there}, receipt {receipt}")
-    promise.found = f"{files} files of {len(accounts.saved)} projects"
-    return promise
+                invariant.violations.append(f"{job.name}: made {made}, stored {there}, receipt {receipt}")
+    invariant.found = f"{files} files of {len(accounts.saved)} projects"
+    return invariant
 
 
-def no_orphans(folder: Path) -> Promise:
+def no_orphans(folder: Path) -> Invariant:
     """Nothing but files and receipts is left."""
     known = [path for path in folder.rglob("*") if path.is_file()]
     parts = [path for path in known if path.name.startswith(".") and path.name != FILE_NAME]
     parts = [path for path in parts if ".magichour-index" not in path.parts] + list(folder.rglob("*.part"))
-    return Promise(
+    return Invariant(
         "no orphan part file",
-        f"{len(known)} files looked at",
+        f"{len(known)} files checked",
         [f"{path.relative_to(folder)} was left behind" for path in dict.fromkeys(parts)],
     )
 
 
-def deleted_once(load: Load, accounts: Accounts, cleaned: Mapping[str, Any]) -> Promise:
+def deleted_once(load: Load, accounts: Accounts, cleaned: Mapping[str, Any]) -> Invariant:
     """What was saved is deleted at Magic Hour, and nothing else is."""
-    promise = Promise("every due project deleted once, and nothing that was not saved", "")
+    invariant = Invariant("every due project deleted once, and nothing that was not saved", "")
     wanted = {project_id for job in load.jobs for project_id in accounts.ids(job)}
     deleted = {one for one in wanted if not accounts.projects[one]["enabled"]}
     saved = accounts.saved.keys()
-    promise.broken += [f"project {one} was saved and is still there" for one in saved - deleted]
-    promise.broken += [f"project {one} was deleted and not saved" for one in deleted - saved]
-    promise.broken += [f"the last clean-up still found {one}" for one in cleaned["deleted"] + cleaned["kept"]]
+    invariant.violations += [f"project {one} was saved and is still there" for one in saved - deleted]
+    invariant.violations += [f"project {one} was deleted and not saved" for one in deleted - saved]
+    invariant.violations += [
+        f"the last clean-up still found {one}" for one in cleaned["deleted"] + cleaned["kept"]
+    ]
     calls = sum(accounts.projects[one]["deletes"] for one in deleted)
-    promise.found = f"{len(deleted)} of {len(saved)} deleted, by {calls} calls"
-    return promise
+    invariant.found = f"{len(deleted)} of {len(saved)} deleted, by {calls} calls"
+    return invariant
 
 
 # ------------------------------------------------------------------------------------------- the processes
@@ -210,14 +214,14 @@ def open_sockets(airflow: LocalAirflow, simulator: Simulator) -> list[str]:
     return found
 
 
-def nothing_leaks(airflow: LocalAirflow, sockets: Sequence[str]) -> Promise:
+def nothing_leaks(airflow: LocalAirflow, sockets: Sequence[str]) -> Invariant:
     """The triggerers hold no connection when nothing waits, and never complained of one."""
     complaints = []
     logs = [path for name in ("logs", "processes") for path in (airflow.home / name).rglob("*.log")]
     for path in logs:
         text = path.read_text(errors="replace")
         complaints += [f"{path.relative_to(airflow.home)}: {leak}" for leak in _LEAKS if leak in text]
-    return Promise(
+    return Invariant(
         "no session or socket leak in the triggerers",
         f"{len(sockets)} sockets to Magic Hour when idle; {len(logs)} logs",
         [*sockets, *complaints],

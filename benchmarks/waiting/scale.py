@@ -1,7 +1,7 @@
 """
 10,000 waits in one event loop: lag, memory, sockets, and what a 429 does to them.
 
-    python -m benchmarks.waiting_scale TRIGGERS IDS_EACH
+    python -m benchmarks.waiting.scale TRIGGERS IDS_EACH
 
 An event loop that runs the triggers' own ``run()`` as tasks stands in for the triggerer: to start 2,000 real
 tasks takes hours on two cores. The triggers are rebuilt from their stored arguments, as a triggerer does.

@@ -24,12 +24,12 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from scripts.processes import Processes, free_port
+from scripts.local.processes import Processes, free_port
 
 POSTGRESQL_URL = "MAGICHOUR_TEST_POSTGRESQL_URL"
 REDIS_URL = "MAGICHOUR_TEST_REDIS_URL"
 CHOICE = "MAGICHOUR_TEST_SERVICES"
-COMPOSE_FILE = Path(__file__).resolve().parents[1] / "tests" / "distributed" / "compose.yaml"
+COMPOSE_FILE = Path(__file__).resolve().parents[2] / "tests" / "distributed" / "compose.yaml"
 
 #: What marks a Redis database as taken by a run.
 CLAIM = "magichour-test-run"

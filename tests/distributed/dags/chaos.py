@@ -23,7 +23,7 @@ from airflow_provider_magichour.operators import (
 from airflow_provider_magichour.sensors import MagicHourProjectSensor
 from airflow_provider_magichour.webhooks import magichour_asset, triggering_projects
 
-FOLDER = f"file://{os.environ.get('MAGICHOUR_FIRE_FOLDER', '/nowhere')}"
+FOLDER = f"file://{os.environ.get('MAGICHOUR_CHAOS_FOLDER', '/nowhere')}"
 WHERE: Mapping[str, Any] = {
     "magichour_conn_id": "{{ dag_run.conf.conn_id }}",
     "destination": FOLDER + "/{{ dag_run.conf.conn_id }}",
@@ -39,7 +39,7 @@ RETRIES: Mapping[str, Any] = {
 }
 
 
-def fire(**options: Any) -> Any:
+def chaos_dag(**options: Any) -> Any:
     """Make a DAG that runs as often as it is asked to."""
     return dag(
         schedule=None,
@@ -51,8 +51,8 @@ def fire(**options: Any) -> Any:
     )
 
 
-@fire()
-def fire_mapped() -> None:
+@chaos_dag()
+def chaos_mapped() -> None:
     """A task for each project."""
 
     @task
@@ -64,8 +64,8 @@ def fire_mapped() -> None:
     ).expand_kwargs(jobs())
 
 
-@fire()
-def fire_list() -> None:
+@chaos_dag()
+def chaos_list() -> None:
     """A task for many projects."""
     MagicHourGenerateOperator(
         task_id="make",
@@ -76,10 +76,10 @@ def fire_list() -> None:
     )
 
 
-def fire_steps(name: str, how: Mapping[str, Any]) -> None:
+def chaos_steps(name: str, how: Mapping[str, Any]) -> None:
     """Make a DAG with a task for each step, which goes on with what was made."""
 
-    @fire(dag_id=name)
+    @chaos_dag(dag_id=name)
     def steps() -> None:
         kind = "{{ dag_run.conf.jobs[0].kind }}"
         make = MagicHourCreateProjectOperator(
@@ -106,12 +106,12 @@ def fire_steps(name: str, how: Mapping[str, Any]) -> None:
     steps()
 
 
-fire_steps("fire_steps_deferred", {"deferrable": True})
-fire_steps("fire_steps_rescheduled", {"deferrable": False, "mode": "reschedule", "poll_interval": 10})
+chaos_steps("chaos_steps_deferred", {"deferrable": True})
+chaos_steps("chaos_steps_rescheduled", {"deferrable": False, "mode": "reschedule", "poll_interval": 10})
 
 
 @dag(schedule=magichour_asset("audio"), catchup=False, max_active_runs=1, default_args=RETRIES)
-def fire_webhooks() -> None:
+def chaos_webhooks() -> None:
     """Saves what others made, told of by webhooks."""
 
     @task
@@ -134,14 +134,14 @@ def fire_webhooks() -> None:
     MagicHourDownloadOperator.partial(task_id="save", kind="audio").expand_kwargs(completed())
 
 
-@fire()
-def fire_cleanup() -> None:
+@chaos_dag()
+def chaos_cleanup() -> None:
     """Deletes what was saved."""
     MagicHourCleanupOperator(task_id="cleanup", older_than=timedelta(0), **WHERE)
 
 
-@fire()
-def fire_deadline() -> None:
+@chaos_dag()
+def chaos_deadline() -> None:
     """Waits for what is not finished in time."""
     MagicHourProjectSensor(
         task_id="wait",
@@ -154,8 +154,8 @@ def fire_deadline() -> None:
     )
 
 
-fire_mapped()
-fire_list()
-fire_webhooks()
-fire_cleanup()
-fire_deadline()
+chaos_mapped()
+chaos_list()
+chaos_webhooks()
+chaos_cleanup()
+chaos_deadline()

@@ -10,7 +10,7 @@ from pathlib import Path
 from airflow_provider_magichour._polling.schedule import next_delay
 from airflow_provider_magichour.tools import TOOLS
 
-PLOT = Path(__file__).parent.parent / "docs" / "waiting-schedule.svg"
+PLOT = Path(__file__).parents[2] / "docs" / "waiting-schedule.svg"
 FIXED = 5.0
 SIGMA = 0.5
 RUNS = 3000

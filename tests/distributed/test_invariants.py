@@ -1,4 +1,4 @@
-"""Each promise of the cluster under fire notices when it is broken."""
+"""Each invariant of the chaos tests notices when it is violated."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ import pytest
 from airflow_provider_magichour._client import api
 from airflow_provider_magichour._transfer.receipts import FILE_NAME
 from airflow_provider_magichour.simulator import Simulator
-from tests.distributed import promises
-from tests.distributed.load import AUDIO, IMAGE, SHARES, Job, Load, Run, make_elsewhere, plan
-from tests.distributed.promises import Accounts
+from tests.distributed import invariants
+from tests.distributed.invariants import Accounts
+from tests.distributed.load import AUDIO, IMAGE, SHARES, DagRun, Job, Load, make_elsewhere, plan
 
 JOBS = [Job("one", IMAGE), Job("two", IMAGE)]
-LOAD = Load([Run("fire_list", JOBS)], [])
+LOAD = Load([DagRun("chaos_list", JOBS)], [])
 
 
 def project(name: str, **changes: Any) -> Mapping[str, Any]:
@@ -31,7 +31,7 @@ def accounts(*names: str, uncertain: tuple[str, ...] = ()) -> Accounts:
 
 
 @pytest.mark.parametrize(
-    ("found", "broken"),
+    ("found", "violations"),
     [
         (accounts("one", "two"), []),
         (accounts("one", "two", "endless"), []),
@@ -43,24 +43,24 @@ def accounts(*names: str, uncertain: tuple[str, ...] = ()) -> Accounts:
         (accounts("one", "two", "three"), ["three was made, and nobody wanted it"]),
     ],
 )
-def test_paid_once(found: Accounts, broken: list[str]) -> None:
-    assert promises.paid_once(LOAD, found).broken == broken
+def test_paid_once(found: Accounts, violations: list[str]) -> None:
+    assert invariants.paid_once(LOAD, found).violations == violations
 
 
 @pytest.mark.parametrize(
-    ("run", "uncertain", "kept"),
+    ("run", "uncertain", "holds"),
     [
-        (Run("fire_list", JOBS, state="success"), (), True),
-        (Run("fire_list", JOBS, state="failed"), (), False),
-        (Run("fire_list", JOBS, state="running"), (), False),
-        (Run("fire_list", JOBS, state="failed"), ("one",), True),
-        (Run("fire_list", JOBS, state="success"), ("one",), False),
-        (Run("fire_steps_deferred", JOBS, state="success"), ("one",), True),
-        (Run("fire_deadline", right_end="failed", state="success"), (), False),
+        (DagRun("chaos_list", JOBS, state="success"), (), True),
+        (DagRun("chaos_list", JOBS, state="failed"), (), False),
+        (DagRun("chaos_list", JOBS, state="running"), (), False),
+        (DagRun("chaos_list", JOBS, state="failed"), ("one",), True),
+        (DagRun("chaos_list", JOBS, state="success"), ("one",), False),
+        (DagRun("chaos_steps_deferred", JOBS, state="success"), ("one",), True),
+        (DagRun("chaos_deadline", expected_state="failed", state="success"), (), False),
     ],
 )
-def test_right_ends(run: Run, uncertain: tuple[str, ...], kept: bool) -> None:
-    assert promises.right_ends([run], accounts(uncertain=uncertain)).kept is kept
+def test_expected_states(run: DagRun, uncertain: tuple[str, ...], holds: bool) -> None:
+    assert invariants.expected_states([run], accounts(uncertain=uncertain)).holds is holds
 
 
 @pytest.fixture
@@ -72,44 +72,50 @@ def saved(tmp_path: Path) -> Iterator[tuple[Simulator, Load, Path]]:
         patch.setenv("AIRFLOW_CONN_MAGICHOUR_DEFAULT", simulator.connection_uri)
         (project_id,) = make_elsewhere(simulator, JOBS[:1])
         MagicHourHook().download_project("image", project_id, str(tmp_path))
-        yield simulator, Load([Run("fire_list", JOBS[:1])], []), tmp_path / project_id
+        yield simulator, Load([DagRun("chaos_list", JOBS[:1])], []), tmp_path / project_id
 
 
-def look(simulator: Simulator, folder: Path) -> Accounts:
-    return Accounts(simulator.state()["projects"], promises.saved_projects(folder.parent), set())
+def read_accounts(simulator: Simulator, folder: Path) -> Accounts:
+    return Accounts(simulator.state()["projects"], invariants.saved_projects(folder.parent), set())
 
 
 def test_whole_files(saved: Any) -> None:
     simulator, load, folder = saved
-    assert promises.whole_files(load, look(simulator, folder), simulator).kept
+    assert invariants.whole_files(load, read_accounts(simulator, folder), simulator).holds
     (folder / "output.png").write_bytes(b"half of it")
-    assert not promises.whole_files(load, look(simulator, folder), simulator).kept
+    assert not invariants.whole_files(load, read_accounts(simulator, folder), simulator).holds
     (folder / "output.png").unlink()
-    assert not promises.whole_files(load, look(simulator, folder), simulator).kept
+    assert not invariants.whole_files(load, read_accounts(simulator, folder), simulator).holds
     (folder / FILE_NAME).unlink()
-    assert "was not saved" in promises.whole_files(load, look(simulator, folder), simulator).broken[0]
+    assert (
+        "was not saved"
+        in invariants.whole_files(load, read_accounts(simulator, folder), simulator).violations[0]
+    )
 
 
 def test_deleted_once(saved: Any) -> None:
     simulator, load, folder = saved
     nothing: dict[str, list[str]] = {"deleted": [], "kept": []}
-    broken = promises.deleted_once(load, look(simulator, folder), nothing).broken
-    assert "was saved and is still there" in broken[0]
-    found = look(simulator, folder)
+    violations = invariants.deleted_once(load, read_accounts(simulator, folder), nothing).violations
+    assert "was saved and is still there" in violations[0]
+    found = read_accounts(simulator, folder)
     gone = {one: {**each, "enabled": False} for one, each in found.projects.items()}
-    assert promises.deleted_once(load, Accounts(gone, found.saved, set()), nothing).kept
+    assert invariants.deleted_once(load, Accounts(gone, found.saved, set()), nothing).holds
     assert (
-        "deleted and not saved" in promises.deleted_once(load, Accounts(gone, {}, set()), nothing).broken[0]
+        "deleted and not saved"
+        in invariants.deleted_once(load, Accounts(gone, {}, set()), nothing).violations[0]
     )
     late = {"deleted": ["x"], "kept": []}
-    assert not promises.deleted_once(load, Accounts(gone, found.saved, set()), late).kept
+    assert not invariants.deleted_once(load, Accounts(gone, found.saved, set()), late).holds
 
 
 def test_no_orphans(saved: Any) -> None:
     _, _, folder = saved
-    assert promises.no_orphans(folder.parent).kept
+    assert invariants.no_orphans(folder.parent).holds
     (folder / ".output.png.part").touch()
-    assert promises.no_orphans(folder.parent).broken == [f"{folder.name}/.output.png.part was left behind"]
+    assert invariants.no_orphans(folder.parent).violations == [
+        f"{folder.name}/.output.png.part was left behind"
+    ]
 
 
 def test_a_load_has_as_many_projects_as_asked_for_each_with_its_name() -> None:
@@ -141,5 +147,5 @@ def test_uncertain_jobs_are_those_that_the_log_calls_so() -> None:
         t error: 2 of 2 bodies failed: body[0]: POST answered 503: later; body[1]: {unsure}"""
     of_a_list: Any = Logged({-1: log})
     mapped: Any = Logged({0: f"t error: {unsure}", 1: "t error: something else"})
-    assert promises.uncertain_jobs(of_a_list, Run("fire_list", JOBS)) == {"two"}
-    assert promises.uncertain_jobs(mapped, Run("fire_mapped", JOBS)) == {"one"}
+    assert invariants.uncertain_jobs(of_a_list, DagRun("chaos_list", JOBS)) == {"two"}
+    assert invariants.uncertain_jobs(mapped, DagRun("chaos_mapped", JOBS)) == {"one"}

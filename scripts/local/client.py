@@ -10,8 +10,8 @@ from urllib.parse import quote
 
 import requests
 
-from scripts.local_airflow.logs import read_task_log
-from scripts.processes import ProcessError
+from scripts.local.logs import read_task_log
+from scripts.local.processes import ProcessError
 
 #: Where a run or a task ends.
 FINISHED = frozenset({"success", "failed", "skipped", "upstream_failed", "removed"})

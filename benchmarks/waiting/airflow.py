@@ -1,7 +1,7 @@
 """
 Thousands of waits through a real Airflow: how they end, what they cost, what a lost triggerer does to them.
 
-    python -m benchmarks.waiting_airflow many|killed|stopped|two
+    python -m benchmarks.waiting.airflow many|killed|stopped|two
 
 The waits' projects live on the load server. The event loop's lag is measured by a trigger of its own in the
 same triggerer.
@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.load_server import KEY, LoadServer, load_server
-from scripts.local_airflow import LocalAirflow
+from scripts.local import LocalAirflow
 
 DAG_ID = "magichour_waits"
-DAGS = Path(__file__).parent / "dags"
+DAGS = Path(__file__).parents[1] / "dags"
 
 
 def airflow_for(home: str, server: LoadServer, rate: float, triggerers: int = 1) -> LocalAirflow:

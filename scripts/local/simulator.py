@@ -6,7 +6,7 @@ import json
 import sys
 import time
 
-from scripts.processes import ProcessError, Processes
+from scripts.local.processes import ProcessError, Processes
 
 
 def start_simulator(processes: Processes, *, name: str = "simulator", **settings: object) -> str:

@@ -2,7 +2,7 @@
 What a task costs each of Airflow's processes, its database and its logs: tasks that do nothing, projects as
 mapped tasks, projects in lists. A real Airflow, LocalExecutor, a PostgreSQL of its own.
 
-    python -m benchmarks.scale_airflow [--rounds N]
+    python -m benchmarks.scale.airflow [--rounds N]
 
 CPU is user and system time, less what the same process takes idle in the same time; not so the scheduler,
 which does not idle while it has work.
@@ -30,8 +30,8 @@ import sqlalchemy
 
 from benchmarks.dags.magichour_scale import LIST, NOTHINGS, TASKS
 from benchmarks.file_server import file_server
-from scripts.local_airflow import LocalAirflow
-from scripts.services import start_services
+from scripts.local import LocalAirflow
+from scripts.local.services import start_services
 
 SLOTS = 4
 #: By DAG: how many projects it makes (tasks that do nothing count as such), and how many tasks it starts; a
@@ -167,7 +167,7 @@ def measure(rounds: int) -> dict[str, Any]:
             }
             with LocalAirflow(
                 folder / "home",
-                [Path(__file__).parent / "dags"],
+                [Path(__file__).parents[1] / "dags"],
                 database_url=services.database_url,
                 connections={"magichour_default": json.dumps(connection)},
                 parallelism=SLOTS,

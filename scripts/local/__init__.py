@@ -10,7 +10,7 @@ API server, scheduler, DAG processor, triggerers and Celery workers are processe
 test can kill one of them and start it again.
 """
 
-from scripts.local_airflow.airflow import LocalAirflow
-from scripts.local_airflow.client import FINISHED
+from scripts.local.airflow import LocalAirflow
+from scripts.local.client import FINISHED
 
 __all__ = ["FINISHED", "LocalAirflow"]

@@ -1,7 +1,7 @@
 """
 CPU that our code costs its process by itself: looks, submits, downloads, deletes.
 
-    python -m benchmarks.scale_process [--rounds N]
+    python -m benchmarks.scale.process [--rounds N]
 
 Each is the median of some rounds. The servers are processes of their own on loopback, so that they are not
 what is measured. User and system time of the measured process alone.
@@ -23,11 +23,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import waiting_cpu
 from benchmarks.file_server import file_server
 from benchmarks.files import MIB, Bench, _write_history
 from benchmarks.load_server import load_server
-from scripts.processes import free_port
+from benchmarks.waiting import cpu
+from scripts.local.processes import free_port
 
 LOOKS = 5_000
 SUBMITS = 200
@@ -39,11 +39,11 @@ DELETES = 1_000
 def looks(rounds: int) -> float:
     """Return the CPU seconds of one look in a poller that is busy."""
     with load_server() as server:
-        asyncio.run(waiting_cpu.ours(server, 100))
+        asyncio.run(cpu.ours(server, 100))
         found = []
         for _ in range(rounds):
             started = time.process_time()
-            done = asyncio.run(waiting_cpu.ours(server, LOOKS))
+            done = asyncio.run(cpu.ours(server, LOOKS))
             found.append((time.process_time() - started) / done)
     return statistics.median(found)
 

@@ -1,0 +1,1 @@
+"""How far the provider scales: measured figures, and docs/scale.md computed from them."""

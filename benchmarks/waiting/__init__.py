@@ -1,0 +1,1 @@
+"""What waiting costs: requests, lateness, CPU, memory, DAG parse time."""
