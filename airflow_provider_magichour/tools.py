@@ -117,7 +117,8 @@ def check_kind(value: object, name: str = "kind") -> Kind:
     :raises MagicHourArgumentError: if it is not ``image``, ``video`` or ``audio``.
     """
     if value not in KINDS:
-        raise MagicHourArgumentError(f"{name} must be one of {', '.join(KINDS)}, not {value!r}")
+        shown = repr(value[:50]) if isinstance(value, str) else type(value).__name__  # never a whole project
+        raise MagicHourArgumentError(f"{name} must be one of {', '.join(KINDS)}, not {shown}")
     return value
 
 

@@ -47,18 +47,6 @@ class MagicHourOperator(BaseOperator):
         return MagicHourHook(self.magichour_conn_id)
 
 
-def is_settled(value: Any) -> bool:
-    """Tell whether an argument holds no template, so that it can be checked before the task runs."""
-    if isinstance(value, str):
-        return "{{" not in value and "{%" not in value
-    if isinstance(value, Mapping):
-        return all(is_settled(each) for each in value.values())
-    if isinstance(value, list | tuple):
-        return all(is_settled(each) for each in value)
-    # anything but JSON may be what Airflow resolves at run time
-    return value is None or isinstance(value, bool | int | float)
-
-
 def run_of(context: Mapping[str, Any]) -> dict[str, Any]:
     """Return what a receipt says of the task that wrote it."""
     ti = context["ti"]

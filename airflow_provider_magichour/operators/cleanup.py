@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_magichour._client import api
 from airflow_provider_magichour._transfer import receipts
-from airflow_provider_magichour._validation import check_age, check_dry_run, check_limit
+from airflow_provider_magichour._validation import check_age, check_bool, check_count, optional
 from airflow_provider_magichour.exceptions import (
     MagicHourAuthenticationError,
     MagicHourError,
@@ -86,9 +86,12 @@ class MagicHourCleanupOperator(MagicHourOperator):
         self.limit: Any = limit
         self.fail_on_kept = fail_on_kept
         self.check_sha256 = check_sha256
-        for value, check in ((older_than, check_age), (dry_run, check_dry_run), (limit, check_limit)):
-            if not is_template(value):
-                check(value)
+        if not is_template(older_than):
+            check_age(older_than)
+        if not is_template(dry_run):
+            check_bool(dry_run, "dry_run")
+        if not is_template(limit):
+            optional(check_count, limit, "limit")
 
     def execute(self, context: Context) -> dict[str, list[Any]]:
         """Delete what is due."""
@@ -98,8 +101,8 @@ class MagicHourCleanupOperator(MagicHourOperator):
             self.hook,
             open_destination(self.destination),
             before=datetime.now(UTC) - check_age(self.older_than),
-            dry_run=check_dry_run(self.dry_run),
-            limit=check_limit(self.limit),
+            dry_run=check_bool(self.dry_run, "dry_run"),
+            limit=optional(check_count, self.limit, "limit"),
             check_sha256=self.check_sha256,
         )
         rows = cleanup.run()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.providers.common.compat.sdk import AirflowFailException
 
-from airflow_provider_magichour._validation import check_bodies, is_many
+from airflow_provider_magichour._validation import check_bodies, is_many, is_settled
 from airflow_provider_magichour.exceptions import (
     MagicHourArgumentError,
     MagicHourBatchError,
@@ -17,7 +17,7 @@ from airflow_provider_magichour.exceptions import (
 )
 from airflow_provider_magichour.hooks import MagicHourHook
 from airflow_provider_magichour.links import MagicHourProjectLink
-from airflow_provider_magichour.operators.base import MagicHourOperator, is_settled
+from airflow_provider_magichour.operators.base import MagicHourOperator
 from airflow_provider_magichour.tools import tool_kind
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_magichour._client import api
 from airflow_provider_magichour._polling.status import FINAL_ERRORS
-from airflow_provider_magichour._validation import check_body, check_seconds
+from airflow_provider_magichour._validation import check_body, check_seconds, is_settled
 from airflow_provider_magichour.exceptions import (
     MagicHourArgumentError,
     MagicHourConnectionError,
@@ -20,7 +20,7 @@ from airflow_provider_magichour.exceptions import (
     MagicHourTimeoutError,
 )
 from airflow_provider_magichour.hooks import MagicHourHook
-from airflow_provider_magichour.operators.base import MagicHourOperator, is_settled
+from airflow_provider_magichour.operators.base import MagicHourOperator
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context

@@ -13,7 +13,7 @@ from airflow.providers.common.compat.sdk import conf
 from airflow_provider_magichour._client import api
 from airflow_provider_magichour._polling import schedule
 from airflow_provider_magichour._transfer.lineage import openlineage_outputs
-from airflow_provider_magichour._validation import check_seconds, is_many
+from airflow_provider_magichour._validation import check_seconds, is_many, is_settled
 from airflow_provider_magichour.exceptions import (
     MagicHourArgumentError,
     MagicHourError,
@@ -23,7 +23,7 @@ from airflow_provider_magichour.exceptions import (
 )
 from airflow_provider_magichour.hooks import MagicHourHook
 from airflow_provider_magichour.hooks.connection import get_settings_async
-from airflow_provider_magichour.operators.base import is_settled, run_of
+from airflow_provider_magichour.operators.base import run_of
 from airflow_provider_magichour.operators.create import LIMIT_PATIENCE, MagicHourCreateProjectOperator
 from airflow_provider_magichour.tools import TOOLS, tool_kind
 

@@ -393,10 +393,3 @@ def test_a_wrong_argument_is_refused_when_the_dag_is_parsed(argument, value):
 )
 def test_what_a_template_makes_of_a_timedelta_is_understood(text, age):
     assert cleanup_module.check_age(text) == age
-
-
-def test_what_a_template_makes_of_the_others_is_understood():
-    assert cleanup_module.check_dry_run("True") is True
-    assert cleanup_module.check_dry_run("false") is False
-    assert cleanup_module.check_limit("7") == 7
-    assert cleanup_module.check_limit("None") is None
