@@ -23,6 +23,10 @@ signed URLs, which answers 400 to whoever shows the key there, and counts it (``
 
 ==========================================  =============================  ===============================
 ``GET /state`` (``?projects=false``)        ``state(projects=True)``       counters and what is remembered
+``GET /ledger`` (``?account_id=``)          ``ledger(account_id=None)``    each charge and refund
+``POST /accounts`` ``{"key"}``              ``add_account(key)``           another account; gives its id
+``POST /api-keys`` ``{"key"}``              ``add_api_key(key)``           the account has another key
+``DELETE /api-keys/{key}``                  ``revoke_api_key(key)``        a key is refused
 ``GET /requests`` (``?route=&limit=``)      ``requests(route=None)``       each request, oldest first
 ``POST /faults`` (a list of rules)          ``faults(*rules, seed=None)``  more faults
 ``GET /faults``, ``DELETE /faults``         ``clear_faults()``             the faults in force; none
@@ -31,8 +35,6 @@ signed URLs, which answers 400 to whoever shows the key there, and counts it (``
 ``POST /projects/{id}/webhook`` ``{event}`` ``send_event(id, event)``      send its webhook again
 ``PUT /webhooks``, ``DELETE /webhooks``     ``send_webhooks(url, secret)`` where webhooks go
 ..                                          ``offline()``                  nothing listens, for a while
-..                                          ``add_api_key(key)``           the account has another key
-..                                          ``revoke_api_key(key)``        a key is refused
 ..                                          ``digests(id)``                sha256 of its outputs, by name
 ==========================================  =============================  ===============================
 
@@ -59,8 +61,10 @@ What goes wrong with the connection:
 
 Another answer:
 
-- ``status``, ``body`` (text or JSON), ``headers`` (null removes one), ``html`` (an error page of a proxy).
-  Without ``process: true`` the request is not carried out.
+- ``status`` with ``code`` and ``message`` (Magic Hour's own form, both optional), or ``body`` (text or JSON),
+  or ``html: true`` (an error page of a gateway); ``headers`` (null removes one).
+- Without ``process: true`` the request is not carried out. With it, it is, and then this comes back
+  instead of the API's response: a gateway that fails after the API accepted the call.
 - ``merge`` (fields to set in the JSON answer), ``remove`` (fields to leave out).
 - ``gzip``, ``chunked`` (no Content-Length), ``drip_bytes`` and ``drip_seconds`` (so many bytes, then a
   pause), ``shorten_to_bytes`` and ``shorten_to_percent`` (a shorter body that looks whole).
@@ -72,13 +76,15 @@ A project that is being created:
 
 - ``outcome``: ``{"status": "complete" | "error" | "canceled", "code", "message"}``.
 - ``statuses``: what each following look at it shows; the last one stays.
+- ``read_lag``: it is 404 for so many seconds after its create call.
 - ``duration`` (seconds), ``names`` (of its outputs), ``output_bytes`` (the size of each),
   ``undeletable`` (a template: its deletion is answered 422).
 
 **The state**: ``requests`` (by method and route, such as ``GET /v1/image-projects/{id}``, ``GET download``,
 ``PUT upload``), ``statuses`` (answers by status; ``dropped`` for none), ``created`` (accepted create calls by
 tool), ``leaked_keys``, ``connections`` (``open``, ``opened``, ``most_open``), ``in_flight`` (``now``,
-``most``), ``credits``, ``accounts``, ``projects`` (by id: ``kind``, ``tool``, ``name``, ``status``,
+``most``), ``credits``, ``accounts`` (``id``, ``credits``, ``charged``, ``refunded``),
+``projects`` (by id: ``kind``, ``tool``, ``name``, ``status``,
 ``enabled``, ``credits_charged``, ``error``, ``body``, ``outputs``, ``gets``, ``deletes``, ``downloads``,
 ``downloaded_bytes``), ``uploads`` (by ``file_path``: ``type``, ``extension``, ``puts``, and once uploaded
 ``size``, ``sha256``, ``content_type``), ``faults`` (each ``rule`` with ``seen``, ``used``, ``used_up``) and

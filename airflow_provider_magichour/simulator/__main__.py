@@ -11,10 +11,10 @@ import threading
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import get_args
+from typing import Literal, get_args, get_origin, get_type_hints
 
 from airflow_provider_magichour.simulator.server import Simulator
-from airflow_provider_magichour.simulator.settings import Settings, Tier
+from airflow_provider_magichour.simulator.settings import Settings
 
 _HELP = {
     "host": "address to listen on",
@@ -30,6 +30,7 @@ _HELP = {
     "jitter": "let projects take up to this share longer or shorter, 0 to 1",
     "queue_share": "share of the duration that a project is queued, 0 to 1",
     "max_rendering": "how many projects of an account render at once",
+    "deleted_projects": "what a GET of a deleted project gives: it with enabled: false, or 404",
     "url_lifetime": "seconds until a signed URL expires",
     "output_bytes": "pad each output to this many bytes",
     "rate_limit": "requests per second and account; more are answered 429",
@@ -50,12 +51,14 @@ def _parser() -> argparse.ArgumentParser:
         description="A local Magic Hour: the whole API, real media files, and faults on request.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
+    types = get_type_hints(Settings)
     for one in fields(Settings):
         option = "--" + one.name.replace("_", "-")
         if one.name == "more_api_keys":
             parser.add_argument("--more-api-key", dest=one.name, action="append", help=_HELP[one.name])
-        elif one.name == "tier":
-            parser.add_argument(option, choices=get_args(Tier), default=one.default, help=_HELP[one.name])
+        elif get_origin(types[one.name]) is Literal:
+            choices = get_args(types[one.name])
+            parser.add_argument(option, choices=choices, default=one.default, help=_HELP[one.name])
         else:
             kind = _TYPES.get(str(one.type).split(" | ", maxsplit=1)[0], str)
             parser.add_argument(option, type=kind, default=one.default, help=_HELP[one.name])

@@ -48,6 +48,10 @@ class Admin:
         router = APIRouter(prefix="/_simulator", tags=["simulator"])
         router.add_api_route("/state", self._get_state, methods=["GET"])
         router.add_api_route("/requests", self._get_requests, methods=["GET"])
+        router.add_api_route("/ledger", self._get_ledger, methods=["GET"])
+        router.add_api_route("/accounts", self._post_account, methods=["POST"])
+        router.add_api_route("/api-keys", self._post_api_key, methods=["POST"])
+        router.add_api_route("/api-keys/{key}", self._delete_api_key, methods=["DELETE"])
         router.add_api_route("/faults", self._get_faults, methods=["GET"])
         router.add_api_route("/faults", self._post_faults, methods=["POST"])
         router.add_api_route("/faults", self._delete_faults, methods=["DELETE"])
@@ -74,8 +78,13 @@ class Admin:
             "in_flight": {"now": recorder.in_flight, "most": recorder.most_in_flight},
             "credits": backend.account.credits,
             "accounts": [
-                {"id": one.id, "credits": one.credits}
-                for one in {id(each): each for each in backend.accounts.values()}.values()
+                {
+                    "id": account.id,
+                    "credits": account.credits,
+                    "charged": account.total("charge"),
+                    "refunded": account.total("refund"),
+                }
+                for account in backend.all_accounts
             ],
             "uploads": {
                 upload["file_path"]: {name: value for name, value in upload.items() if name != "file_path"}
@@ -92,6 +101,16 @@ class Admin:
         """Return the latest requests, oldest first."""
         kept = [entry for entry in self._recorder.log if route in {None, entry["route"]}]
         return kept[-limit:] if limit else []
+
+    def ledger(self, account_id: str | None = None) -> list[dict[str, Any]]:
+        """Return all charges and refunds of one account or of all, by time."""
+        lines = [
+            {"account_id": account.id, **line}
+            for account in self._backend.all_accounts
+            if account_id in {None, account.id}
+            for line in account.ledger
+        ]
+        return sorted(lines, key=lambda line: float(line["at"]))
 
     def arm(self, rules: Sequence[Rule], seed: int | None = None) -> None:
         """Put rules in force."""
@@ -138,6 +157,23 @@ class Admin:
 
     async def _get_requests(self, route: str | None = None, limit: int = 1000) -> list[dict[str, Any]]:
         return self.requests(route=route, limit=limit)
+
+    async def _get_ledger(self, account_id: str | None = None) -> list[dict[str, Any]]:
+        return self.ledger(account_id)
+
+    async def _post_account(self, key: Annotated[str, Body(embed=True)]) -> dict[str, str]:
+        return {"id": self._backend.add_account(key).id}
+
+    async def _post_api_key(self, key: Annotated[str, Body(embed=True)]) -> dict[str, str]:
+        self._backend.add_api_key(key)
+        return _OK
+
+    async def _delete_api_key(self, key: str) -> dict[str, str]:
+        try:
+            self._backend.revoke_api_key(key)
+        except KeyError:
+            raise HTTPException(404, "There is no such API key") from None
+        return _OK
 
     async def _get_faults(self) -> list[dict[str, Any]]:
         return self._faults.describe()

@@ -85,7 +85,7 @@ class ApiRoutes:
             try:
                 return await handler(request, self._authenticate(request))
             except RefusedError as refused:
-                return JSONResponse({"message": refused.message}, refused.status, refused.headers)
+                return JSONResponse(refused.body, refused.status, refused.headers)
 
         return endpoint
 
@@ -198,7 +198,7 @@ class ApiRoutes:
         return JSONResponse(
             {
                 "credits": account.credits,
-                "email": "simulator@example.com",
+                "email": f"{account.id}@example.com",
                 "id": account.id,
                 "subscription": None if tier == "free" else subscription,
                 "tier": tier,
@@ -261,4 +261,4 @@ def _finite(text: str) -> float:
 
 
 async def _not_found(request: Request, error: Exception) -> Response:
-    return JSONResponse({"message": "Not Found"}, 404)
+    return JSONResponse(RefusedError(404, "Not Found").body, 404)

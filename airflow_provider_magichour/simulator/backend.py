@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import random
 import time
 from collections import deque
@@ -12,7 +13,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from airflow_provider_magichour._client.api import TERMINAL_STATUSES
-from airflow_provider_magichour.simulator.faults import Outcome, Rule
+from airflow_provider_magichour.simulator.faults import Outcome, Rule, error_code
 from airflow_provider_magichour.simulator.media import Media
 from airflow_provider_magichour.simulator.outputs import outputs_of, video_details
 from airflow_provider_magichour.simulator.schemas import schemas
@@ -24,13 +25,19 @@ _COMPLETE = Outcome(status="complete")
 
 
 class RefusedError(Exception):
-    """A call that Magic Hour refuses: the HTTP status and its message."""
+    """
+    A call that Magic Hour refuses.
+
+    :param status: the HTTP status; the machine-readable code of the response follows from it.
+    :param message: the message of the response.
+    :param headers: further headers of the response.
+    """
 
     def __init__(self, status: int, message: str, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(message)
         self.status = status
-        self.message = message
         self.headers = dict(headers or {})
+        self.body = {"code": error_code(status), "message": message}
 
 
 def iso(seconds: float) -> str:
@@ -44,10 +51,33 @@ class Account:
 
     id: str
     credits: int
+    ledger: list[dict[str, Any]] = field(default_factory=list)
     rendering: int = 0
     waiting: deque[Project] = field(default_factory=deque)
     #: When the next request would be within the rate limit.
     next_slot: float = 0.0
+
+    def book(self, project_id: str, tool: str, entry: str, credits: int) -> None:  # noqa: A002
+        """
+        Write an entry into the ledger, and change the credits by it.
+
+        :param entry: ``charge`` or ``refund``.
+        :param credits: how many, not negative.
+        """
+        self.credits += credits if entry == "refund" else -credits
+        self.ledger.append(
+            {
+                "at": time.time(),
+                "project_id": project_id,
+                "tool": tool,
+                "entry": entry,
+                "credits": credits,
+            }
+        )
+
+    def total(self, entry: str) -> int:
+        """Return the sum of the ledger's charges or refunds."""
+        return sum(line["credits"] for line in self.ledger if line["entry"] == entry)
 
 
 @dataclass(slots=True)
@@ -69,6 +99,7 @@ class Project:
     outcome: Outcome = _COMPLETE
     statuses: deque[str] = field(default_factory=deque)
     undeletable: bool = False
+    read_lag: float = 0.0
     status: str = "queued"
     enabled: bool = True
     error: dict[str, str] | None = None
@@ -115,7 +146,11 @@ class Backend:
         for project in getattr(self, "projects", {}).values():
             _cancel(project)
         keys = (self.settings.api_key, *self.settings.more_api_keys)
-        self.accounts = {key: Account(self.new_id(), self.settings.credits) for key in keys}
+        #: By API key; an account can have several keys, or none.
+        self.accounts: dict[str, Account] = {}
+        self.all_accounts: list[Account] = []
+        for key in keys:
+            self.add_account(key)
         #: The account of the setting ``api_key``.
         self.account = self.accounts[self.settings.api_key]
         self.projects: dict[str, Project] = {}
@@ -123,6 +158,14 @@ class Backend:
         self.uploads: dict[str, dict[str, Any]] = {}
         self.media: dict[tuple[str, int], Media] = {}
         self.created: dict[str, int] = {}
+
+    def add_account(self, key: str) -> Account:
+        """Return the account of this API key, opened if need be; its id is the same after a restart."""
+        if key not in self.accounts:
+            account_id = "cm" + hashlib.sha256(key.encode()).hexdigest()[:23]
+            self.accounts[key] = Account(account_id, self.settings.credits)
+            self.all_accounts.append(self.accounts[key])
+        return self.accounts[key]
 
     def add_api_key(self, key: str) -> None:
         """Give the first account another key."""
@@ -156,8 +199,8 @@ class Backend:
                 402,
                 f"Payment required: this costs {price} credits, and {account.credits} are left",
             )
-        account.credits -= price
         project_id = self.new_id()
+        account.book(project_id, tool, "charge", price)
         size = self.settings.output_bytes if rule is None or rule.output_bytes is None else rule.output_bytes
         names, outputs = outputs_of(tool, project_id, body, details, size)
         project = Project(
@@ -226,7 +269,8 @@ class Backend:
         elif project.kind == "video":
             # Magic Hour adjusts a video's price to its actual frames.
             final -= final // 10
-        project.account.credits += project.credits_charged - final
+        if final < project.credits_charged:
+            project.account.book(project.id, project.tool, "refund", project.credits_charged - final)
         project.credits_charged = final
         if outcome.status == "error":
             project.error = {"message": outcome.message, "code": outcome.code}
@@ -263,10 +307,14 @@ class Backend:
         """
         Return the account's project of that kind.
 
-        :raises RefusedError: 404 if there is none.
+        :raises RefusedError: 404 if there is none, or it is not visible yet, or not any more.
         """
         project = self.projects.get(project_id)
         if project is None or project.kind != kind or project.account is not account:
+            raise RefusedError(404, "Not Found")
+        if time.time() < project.created + project.read_lag:
+            raise RefusedError(404, "Not Found")
+        if not project.enabled and self.settings.deleted_projects == "not_found":
             raise RefusedError(404, "Not Found")
         return project
 
@@ -340,6 +388,7 @@ def _direct(project: Project, rule: Rule) -> None:
         project.names = list(rule.names)
     project.statuses.extend(rule.statuses)
     project.undeletable = rule.undeletable
+    project.read_lag = rule.read_lag
 
 
 def _price(tool: str, body: Mapping[str, Any]) -> int:

@@ -2,13 +2,36 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from http import HTTPStatus
 from typing import Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+_CODES = {
+    400: "invalid_request",
+    401: "unauthorized",
+    402: "insufficient_credits",
+    403: "forbidden",
+    404: "not_found",
+    422: "unprocessable_entity",
+    429: "too_many_requests",
+    502: "bad_gateway",
+    503: "service_unavailable",
+}
+_HTML = """<!DOCTYPE html>
+<html><head><title>NAME</title><style>body { color: #333 }</style></head>
+<body><center><h1>NAME</h1></center><hr><center>a gateway</center></body></html>
+"""
+
+
+def error_code(status: int) -> str:
+    """Return the code that stands in Magic Hour's response of this status."""
+    return _CODES.get(status, "internal_server_error")
 
 
 class Call(NamedTuple):
@@ -86,6 +109,8 @@ class Rule(_Strict):
     hang_up: Literal["reset", "close"] | None = None
 
     status: int | None = Field(default=None, ge=200, le=599)
+    code: str | None = None
+    message: str | None = None
     body: Any = None
     html: bool = False
     headers: dict[str, str | None] = {}
@@ -105,6 +130,7 @@ class Rule(_Strict):
     range: Literal["ignore", "shift", "refuse"] | None = None
 
     outcome: Outcome | None = None
+    read_lag: float = Field(default=0.0, ge=0)
     statuses: tuple[str, ...] = ()
     duration: float | None = Field(default=None, ge=0)
     names: tuple[str, ...] = ()
@@ -115,7 +141,7 @@ class Rule(_Strict):
     def _narrow(self) -> Rule:
         """Let a rule that can only concern one route match that route alone."""
         fields = self.model_fields_set
-        if fields & {"outcome", "statuses", "duration", "names", "output_bytes", "undeletable"}:
+        if fields & {"outcome", "statuses", "duration", "names", "output_bytes", "undeletable", "read_lag"}:
             narrowed = {"route": "create_project"}
         elif fields & {"expired", "version", "range"}:
             narrowed = {"host": "downloads"}
@@ -126,9 +152,25 @@ class Rule(_Strict):
         return self
 
     @property
-    def answers(self) -> bool:
-        """Return whether the rule brings its own answer."""
+    def has_response(self) -> bool:
+        """Return whether the rule brings its own response."""
         return self.status is not None or self.html or self.body is not None
+
+    def response(self) -> tuple[int, str, bytes]:
+        """Return the status, the content type and the body of the rule's own response."""
+        status = self.status or (502 if self.html else 200)
+        if status in {204, 304}:
+            return status, "application/json", b""
+        if self.html:
+            name = HTTPStatus(status).phrase if status in set(HTTPStatus) else "Error"
+            return status, "text/html; charset=utf-8", _HTML.replace("NAME", f"{status} {name}").encode()
+        if isinstance(self.body, str):
+            return status, "text/plain; charset=utf-8", self.body.encode()
+        body = self.body
+        if body is None:
+            message = self.message or f"This {status} was requested from the simulator"
+            body = {"code": self.code or error_code(status), "message": message}
+        return status, "application/json", json.dumps(body).encode()
 
 
 @dataclass

@@ -24,10 +24,6 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 TRANSPORT = "magichour.transport"
 RULE = "magichour.rule"
 
-_HTML = b"""<!DOCTYPE html>
-<html><head><title>Bad gateway</title><style>body { color: #333 }</style></head>
-<body><h1>Bad gateway</h1><p>The web server reported a bad gateway error.</p></body></html>
-"""
 _LOGGED_HEADERS = {
     b"accept-encoding", b"content-length", b"content-type", b"if-range", b"range", b"user-agent"
 }  # fmt: skip
@@ -144,10 +140,10 @@ async def _apply(rule: Rule, app: App, scope: Scope, receive: Receive, send: Sen
         await hang_up(scope, receive, rule.hang_up or "reset")
         return
     shaper = _Shaper(rule, scope, receive, send)
-    if rule.answers and not rule.process:
-        await shaper.answer()
+    if rule.has_response and not rule.process:
+        await shaper.send_own()
         return
-    if rule.drop is None and not (rule.answers or rule.merge or rule.remove):
+    if rule.drop is None and not (rule.has_response or rule.merge or rule.remove):
         if rule.delay_after:
             shaper.hold(rule.delay_after)
         await app(scope, receive, shaper.send)
@@ -156,10 +152,10 @@ async def _apply(rule: Rule, app: App, scope: Scope, receive: Receive, send: Sen
     await asyncio.sleep(rule.delay_after)
     if rule.drop == "after":
         await hang_up(scope, receive, rule.hang_up or "reset")
-    elif rule.answers:
-        await shaper.answer()
+    elif rule.has_response:
+        await shaper.send_own()
     else:
-        await shaper.whole(status, headers, _edited(rule, body))
+        await shaper.send_complete(status, headers, _edited(rule, body))
 
 
 async def _carry_out(
@@ -229,23 +225,13 @@ class _Shaper:
         """Wait before the answer starts."""
         self._wait = seconds
 
-    async def answer(self) -> None:
-        """Send the rule's own answer."""
-        rule = self._rule
-        status = rule.status or (502 if rule.html else 200)
-        if rule.html:
-            await self.whole(status, [(b"content-type", b"text/html; charset=utf-8")], _HTML)
-        elif isinstance(rule.body, str):
-            await self.whole(status, [(b"content-type", b"text/plain; charset=utf-8")], rule.body.encode())
-        else:
-            found = rule.body
-            if found is None:
-                found = {"message": f"A fault of the simulator: {status}"}
-            body = b"" if status in {204, 304} else json.dumps(found).encode()
-            await self.whole(status, [(b"content-type", b"application/json")], body)
+    async def send_own(self) -> None:
+        """Send the rule's own response."""
+        status, content_type, body = self._rule.response()
+        await self.send_complete(status, [(b"content-type", content_type.encode())], body)
 
-    async def whole(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
-        """Send an answer that is at hand."""
+    async def send_complete(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
+        """Send a response that is at hand."""
         headers = [pair for pair in headers if pair[0].lower() != b"content-length"]
         if status not in {204, 304}:
             headers.append((b"content-length", str(len(body)).encode()))

@@ -290,6 +290,25 @@ class Simulator:
         """
         self._in_loop(lambda: self._backend.add_api_key(key))
 
+    def add_account(self, key: str) -> str:
+        """
+        Open another account, with credits and projects of its own, and return its id.
+
+        :param key: its API key.
+        """
+        return self._in_loop(lambda: self._backend.add_account(key).id)
+
+    def ledger(self, account_id: str | None = None) -> list[dict[str, Any]]:
+        """
+        Return all charges and refunds, oldest first.
+
+        Each has ``at``, ``account_id``, ``project_id``, ``tool``, ``entry`` (``charge`` or ``refund``) and
+        ``credits``.
+
+        :param account_id: of one account only.
+        """
+        return self._in_loop(lambda: self._admin.ledger(account_id))
+
     def revoke_api_key(self, key: str) -> None:
         """
         Refuse an API key from now on.

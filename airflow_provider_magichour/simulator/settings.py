@@ -8,6 +8,7 @@ from typing import Literal, TypeAlias
 from airflow_provider_magichour.tools import TOOLS
 
 Tier: TypeAlias = Literal["free", "creator", "pro", "business"]
+DeletedProjects: TypeAlias = Literal["disabled", "not_found"]
 
 DEFAULT_API_KEY = "mhk_test_simulator"
 
@@ -35,6 +36,8 @@ class Settings:
     :param jitter: by which share a project may take longer or shorter, from 0 to 1.
     :param queue_share: the share of the duration that a project is ``queued``.
     :param max_rendering: how many projects of an account render at once; the others stay queued.
+    :param deleted_projects: what a GET of a deleted project gives: ``disabled`` for the project with
+        ``enabled: false``, ``not_found`` for 404.
     :param url_lifetime: seconds until a signed URL expires.
     :param output_bytes: pad each output to this size, for tests of transfers.
     :param rate_limit: requests per second and account; what is more is answered 429 with ``Retry-After``.
@@ -60,6 +63,7 @@ class Settings:
     jitter: float = 0.0
     queue_share: float = 0.2
     max_rendering: int | None = None
+    deleted_projects: DeletedProjects = "disabled"
     url_lifetime: float = 24 * 3600
     output_bytes: int | None = None
     rate_limit: float | None = None

@@ -42,7 +42,7 @@ def test_a_wrong_key_is_refused(magichour: Simulator, value: str | None) -> None
     for path in ("account", "image-projects/x", "saved-items"):
         answer = requests.get(f"{magichour.url}/v1/{path}", headers=headers, timeout=10)
         assert answer.status_code == 401
-        assert answer.json() == {"message": "Unauthorized"}
+        assert answer.json() == {"code": "unauthorized", "message": "Unauthorized"}
 
 
 def test_accounts_do_not_see_each_others_projects(magichour: Simulator) -> None:
@@ -68,7 +68,7 @@ def test_what_is_not_there(magichour: Simulator, method: str, path: str) -> None
     with session(magichour) as http:
         answer = http.request(method, f"{magichour.url}/v1/{path}", json={})
     assert answer.status_code == 404
-    assert answer.json() == {"message": "Not Found"}
+    assert answer.json() == {"code": "not_found", "message": "Not Found"}
 
 
 def test_a_project_has_one_kind(magichour: Simulator) -> None:
@@ -212,12 +212,12 @@ def test_other_wrong_fields(tool: str, body: Any, message: str) -> None:
 def test_bodies_that_are_no_json(magichour: Simulator) -> None:
     url = f"{magichour.url}/v1/text-to-video"
     with session(magichour) as http:
-        assert http.post(url).json() == {"message": "Missing request body"}
+        assert http.post(url).json() == {"code": "invalid_request", "message": "Missing request body"}
         assert http.post(url, data=b"{").status_code == 400
         assert http.post(url, data=b"\xff\xfe").status_code == 400
         assert http.post(url, data=b"[" * 100_000).status_code == 400
         for odd in (b'{"x": NaN}', b'{"x": 1e999}', b'{"x": "\\ud800"}'):
-            assert http.post(url, data=odd).json() == {"message": "The request body is not JSON"}
+            assert http.post(url, data=odd).json()["message"] == "The request body is not JSON"
 
 
 def test_unknown_fields_pass_and_times_must_make_sense(magichour: Simulator) -> None:
