@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from airflow_provider_magichour._client import defaults
+
 __version__ = "0.1.0"
 
 
@@ -54,14 +56,16 @@ _FIELD_BEHAVIOUR: dict[str, Any] = {
     "hidden-fields": ["login", "schema"],
     "relabeling": {"host": "Base URL", "password": "API key"},
     "placeholders": {
-        "host": "https://api.magichour.ai (the default)",
+        "host": f"{defaults.BASE_URL} (the default)",
         # Airflow 3.3.2 sends 0 for an empty port when its Test button is pressed, and then refuses that as
         # another connection than the stored one.
         "port": "443 (without a port, Airflow 3.3 does not test a connection)",
         "password": "mhk_live_... from https://magichour.ai/developer?tab=api-keys",
-        "timeout": "60",
-        "max_attempts": "5",
-        "requests_per_second": "500",
+        "timeout": f"{defaults.TIMEOUT}",
+        "max_attempts": f"{defaults.MAX_ATTEMPTS}",
+        "requests_per_second": f"{defaults.REQUESTS_PER_SECOND}",
+        "max_connections": f"{defaults.MAX_CONNECTIONS}",
+        "submit_records": "s3://bucket/magichour",
     },
 }
 
@@ -69,18 +73,31 @@ _FIELD_BEHAVIOUR: dict[str, Any] = {
 _CONNECTION_FIELDS: dict[str, Any] = {
     "timeout": {
         "label": "Timeout",
-        "description": "Seconds for one try of one call. Default: 60.",
+        "description": f"Seconds for one try of one call. Default: {defaults.TIMEOUT}.",
         "schema": {"type": ["number", "null"], "minimum": 0},
     },
     "max_attempts": {
         "label": "Attempts",
-        "description": "How often a call that may be repeated is tried in all. Default: 5.",
+        "description": f"Tries of a call that may be repeated. Default: {defaults.MAX_ATTEMPTS}.",
         "schema": {"type": ["integer", "null"], "minimum": 1},
     },
     "requests_per_second": {
         "label": "Requests per second",
-        "description": "The most that one process sends over this connection. Default: 100.",
+        "description": "The most that one process sends over this connection. "
+        f"Default: {defaults.REQUESTS_PER_SECOND}.",
         "schema": {"type": ["number", "null"], "minimum": 0},
+    },
+    "max_connections": {
+        "label": "Connections",
+        "description": "The most that one process keeps open to work on many projects. "
+        f"Default: {defaults.MAX_CONNECTIONS}.",
+        "schema": {"type": ["integer", "null"], "minimum": 1},
+    },
+    "submit_records": {
+        "label": "Submit records",
+        "description": "A folder in object storage where create calls are recorded, so that no retry pays "
+        "twice. Needed on Airflow before 3.3 for create tasks; each deployment has a folder of its own.",
+        "schema": {"type": ["string", "null"]},
     },
     "webhook_secret": {
         "label": "Webhook secret",

@@ -70,6 +70,14 @@ def _loopback_only() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(autouse=True)
+def _no_shared_throttles() -> None:
+    """Begin without the rate limits and pauses that earlier tests left for their servers."""
+    from airflow_provider_magichour._client import throttle
+
+    throttle._throttles.clear()
+
+
 @pytest.fixture(scope="session")
 def _migrated_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Migrate once for all test processes, and give this one a copy."""

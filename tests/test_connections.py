@@ -2,11 +2,18 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
 from airflow_provider_magichour import exceptions as errors
-from airflow_provider_magichour.hooks.connection import get_settings, get_settings_async
+from airflow_provider_magichour import get_provider_info
+from airflow_provider_magichour._client import defaults
+from airflow_provider_magichour._client.settings import Settings
+from airflow_provider_magichour.hooks.connection import _warn_of_unknown, get_settings, get_settings_async
 
 KEY = "mhk_live_very_secret"
 
@@ -36,6 +43,9 @@ class TestSettings:
             ({"host": "https://gateway.example/magichour"}, "https://gateway.example/magichour"),
             ({"host": "http://[::1]:8000"}, "http://[::1]:8000"),
             ({"host": "  "}, "https://api.magichour.ai"),
+            ({"host": "https://api.magichour.ai/v1"}, "https://api.magichour.ai"),
+            ({"host": "127.0.0.1/v1/", "port": 8000}, "https://127.0.0.1:8000"),
+            ({"host": "https://gateway.example/magichour/v1/"}, "https://gateway.example/magichour"),
         ],
     )
     def test_the_host_is_the_base_url(self, monkeypatch, fields, base_url):
@@ -93,10 +103,13 @@ class TestExtra:
             "timeout": "2.5",
             "max_attempts": 3,
             "requests_per_second": 9,
+            "max_connections": "7",
             "allow_private_hosts": "False",
+            "submit_records": "s3://aws_default@bucket/records/",
         }
         connection(monkeypatch, extra=extra)
         settings = get_settings("mh")
+        assert (settings.max_connections, settings.submit_records) == (7, "s3://aws_default@bucket/records")
         assert (settings.timeout, settings.max_attempts, settings.requests_per_second) == (2.5, 3, 9)
         assert settings.allow_private_hosts is False
 
@@ -106,7 +119,7 @@ class TestExtra:
         connection(monkeypatch)
         assert get_settings("mh") == plain
 
-    @pytest.mark.parametrize("name", ["timeout", "max_attempts", "requests_per_second"])
+    @pytest.mark.parametrize("name", ["timeout", "max_attempts", "requests_per_second", "max_connections"])
     @pytest.mark.parametrize("value", [0, -1, "many", "nan", "inf", [], {}])
     def test_a_bad_number_is_named(self, monkeypatch, name, value):
         connection(monkeypatch, extra={name: value})
@@ -117,6 +130,46 @@ class TestExtra:
         connection(monkeypatch, extra={"allow_private_hosts": "sometimes"})
         with pytest.raises(errors.MagicHourArgumentError, match="allow_private_hosts"):
             get_settings("mh")
+
+    @pytest.mark.parametrize("value", ["records", "s3:/bucket", "s3://", 7, True, {"url": "s3://bucket"}])
+    def test_a_folder_that_is_no_url_is_named(self, monkeypatch, value):
+        connection(monkeypatch, extra={"submit_records": value})
+        with pytest.raises(errors.MagicHourArgumentError, match=r"submit_records.*s3://bucket"):
+            get_settings("mh")
+
+    def test_an_unknown_name_is_warned_of_once_with_the_one_that_was_meant(self, monkeypatch, caplog):
+        connection(monkeypatch, extra={"request_per_second": 5, "colour": "red", "webhook_secret": "s"})
+        _warn_of_unknown.cache_clear()
+        for _ in range(3):
+            assert get_settings("mh").requests_per_second == defaults.REQUESTS_PER_SECOND
+        colour, rate = [record.getMessage() for record in caplog.records]
+        assert "'request_per_second'" in rate
+        assert "did you mean 'requests_per_second'?" in rate
+        assert "'colour'" in colour
+        assert "red" not in colour
+
+
+class TestDefaults:
+    def test_the_form_the_docs_and_the_code_name_the_same(self):
+        docs = (Path(__file__).parents[1] / "docs" / "reference" / "hook.md").read_text()
+        form = get_provider_info()["connection-types"][0]
+        for name in ("timeout", "max_attempts", "requests_per_second", "max_connections"):
+            default = getattr(Settings("key"), name)
+            assert f"Default: {default}." in form["conn-fields"][name]["description"]
+            assert form["ui-field-behaviour"]["placeholders"][name] == str(default)
+            (row,) = [line for line in docs.splitlines() if f"extra `{name}`" in line]
+            assert f", {default} |" in row
+
+    def test_reading_a_connection_imports_no_http_library(self):
+        code = (
+            "import sys; from airflow_provider_magichour.hooks.connection import get_settings; "
+            "get_settings('mh'); print([name for name in ('requests', 'aiohttp') if name in sys.modules])"
+        )
+        env = {**os.environ, "AIRFLOW_CONN_MH": json.dumps({"conn_type": "magichour", "password": KEY})}
+        done = subprocess.run(
+            [sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True
+        )
+        assert done.stdout.strip().endswith("[]")
 
 
 class TestAsync:

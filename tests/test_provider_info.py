@@ -80,6 +80,8 @@ def test_airflow_draws_the_form(airflow_db: Path) -> None:
         "timeout",
         "max_attempts",
         "requests_per_second",
+        "max_connections",
+        "submit_records",
         "webhook_secret",
         "allow_private_hosts",
     }

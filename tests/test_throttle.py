@@ -3,8 +3,11 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 from airflow_provider_magichour._client.throttle import Throttle
+from airflow_provider_magichour.hooks import MagicHourHook
+from tests.support.scripted_server import Reply, scripted_server
 
 
 def test_turns_are_spaced_evenly_over_threads():
@@ -48,3 +51,50 @@ def test_a_shorter_pause_does_not_end_a_longer_one():
     throttle.pause(0.01)
     throttle.wait_turn()
     assert time.monotonic() - started >= 0.29
+
+
+def test_hooks_uploads_and_waits_share_one_rate(connect, tmp_path):
+    arrived: list[float] = []
+
+    def reply(seen):
+        arrived.append(time.monotonic())
+        if seen.method == "PUT":
+            arrived.pop()  # the bytes go to the file host, which has no part in it
+            return Reply()
+        if seen.path.endswith("upload-urls"):
+            items = [{"upload_url": f"{server.url}/put", "expires_at": "x", "file_path": "api-assets/x.png"}]
+            return Reply(body={"items": items})
+        return Reply(body={"id": seen.path.rpartition("/")[2], "status": "complete"})
+
+    (tmp_path / "face.png").write_bytes(b"png")
+    with scripted_server() as server:
+        server.answer = reply
+        connect(server.url, "mhk_live_key", requests_per_second=20)
+        hooks = [MagicHourHook() for _ in range(4)]
+        hooks[0].upload_file(tmp_path / "face.png")  # what is imported first takes longer than the calls
+        hooks[0].wait_for_project("image", "d", 30)
+        arrived.clear()
+        work = [lambda hook=hook: hook.get_project("image", "a") for hook in hooks]
+        work += [lambda hook=hook: hook.get_project("image", ["b", "c"]) for hook in hooks]
+        work += [lambda hook=hook: hook.wait_for_project("image", "d", 30) for hook in hooks]
+        work += [lambda hook=hook: hook.upload_file(tmp_path / "face.png") for hook in hooks]
+        with ThreadPoolExecutor(len(work)) as executor:
+            for future in [executor.submit(one) for one in work]:
+                future.result()
+    assert len(arrived) == 20
+    assert max(arrived) - min(arrived) >= 19 * 0.05 * 0.95  # 20 calls, 50 ms apart
+
+
+def test_a_pause_that_one_hook_was_asked_for_holds_the_others_back(connect):
+    with scripted_server() as server:
+        server.script(Reply(429, {"message": "slow down"}, {"Retry-After": "0.5"}), Reply(body={"id": "a"}))
+        connect(server.url, "mhk_live_key")
+        first = threading.Thread(target=lambda: MagicHourHook().get_project("image", "a"))
+        first.start()
+        while not server.seen:
+            time.sleep(0.005)
+        time.sleep(0.1)  # the first hook has read its response
+        started = time.monotonic()
+        MagicHourHook().get_project("image", ["a", "a"])
+        assert time.monotonic() - started >= 0.3
+        first.join()

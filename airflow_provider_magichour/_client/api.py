@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from airflow_provider_magichour import exceptions as errors
 from airflow_provider_magichour._client.sanitize import one_line, parse_json
@@ -29,11 +29,6 @@ from airflow_provider_magichour.exceptions import (
     MagicHourArgumentError,
 )
 from airflow_provider_magichour.tools import check_kind, tool_kind
-
-if TYPE_CHECKING:
-    pass
-
-DEFAULT_BASE_URL = "https://api.magichour.ai"
 
 #: The statuses that the API documents. Newer ones may come; they are waited on.
 STATUSES = frozenset({"draft", "queued", "rendering", "complete", "error", "canceled"})

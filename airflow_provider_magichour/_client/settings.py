@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from airflow_provider_magichour._client import api
+from airflow_provider_magichour._client import defaults
 from airflow_provider_magichour._client.sanitize import Mask
+from airflow_provider_magichour._client.throttle import Throttle, shared_throttle
 
 
 @dataclass(frozen=True)
@@ -19,17 +20,26 @@ class Settings:
     :param timeout: seconds that one try may take.
     :param max_attempts: tries that a call may take.
     :param requests_per_second: the rate that all calls of one process over this connection keep to.
+    :param max_connections: connections that one process opens at most while it works on many projects.
     :param allow_private_hosts: whether files may come from, and go to, loopback and private addresses.
+    :param submit_records: the folder in object storage where submits are recorded, None for none.
     """
 
     api_key: str = field(repr=False)
-    base_url: str = api.DEFAULT_BASE_URL
-    timeout: float = 60.0
-    max_attempts: int = 5
-    requests_per_second: float = 500.0
+    base_url: str = defaults.BASE_URL
+    timeout: float = defaults.TIMEOUT
+    max_attempts: int = defaults.MAX_ATTEMPTS
+    requests_per_second: float = defaults.REQUESTS_PER_SECOND
+    max_connections: int = defaults.MAX_CONNECTIONS
     allow_private_hosts: bool = True
+    submit_records: str | None = None
 
     @cached_property
     def mask(self) -> Mask:
-        """Return what takes the API key out of answers and errors."""
+        """Return what takes the API key out of responses and errors."""
         return Mask(self.api_key)
+
+    @property
+    def throttle(self) -> Throttle:
+        """Return the rate limit that all calls of this process over this connection share."""
+        return shared_throttle(self.base_url, self.api_key, self.requests_per_second)

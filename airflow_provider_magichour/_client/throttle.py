@@ -1,4 +1,4 @@
-"""The pace that all calls over one connection keep to."""
+"""The rate limit that all calls over one connection keep to."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from collections.abc import Iterator
 
 class Throttle:
     """
-    Spaces requests evenly, and holds all of them back while Magic Hour asks for a pause.
+    Space requests evenly, and hold all of them back during a pause that Magic Hour asks for.
 
-    Shared by any number of threads and tasks of one process.
+    Shared by any number of threads and tasks of one process; get one with :func:`shared_throttle`.
 
     :param requests_per_second: the rate to keep to.
     """
@@ -48,3 +48,19 @@ class Throttle:
                 yield turn - now
             if turn >= self._paused_until:
                 return
+
+
+_throttles: dict[tuple[str, str, float], Throttle] = {}
+_throttles_lock = threading.Lock()
+
+
+def shared_throttle(base_url: str, api_key: str, requests_per_second: float) -> Throttle:
+    """
+    Return this process's throttle of a connection: hooks, pollers and transfers keep to one rate together.
+
+    It is kept for good, because a limit or a pause outlives the hook that met it. A connection that is
+    given another rate has another throttle.
+    """
+    with _throttles_lock:
+        key = (base_url, api_key, requests_per_second)
+        return _throttles.setdefault(key, Throttle(requests_per_second))

@@ -11,7 +11,7 @@ import asyncio
 import json
 import ssl
 import time
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -31,7 +31,6 @@ from airflow_provider_magichour import __version__
 from airflow_provider_magichour._client import api, retry
 from airflow_provider_magichour._client.sanitize import Mask, one_line
 from airflow_provider_magichour._client.settings import Settings
-from airflow_provider_magichour._client.throttle import Throttle
 from airflow_provider_magichour._client.timeouts import BufferedResponse, PoolsAdapter, mount, pools
 from airflow_provider_magichour.exceptions import MagicHourConnectionError, MagicHourError
 
@@ -39,8 +38,6 @@ T = TypeVar("T")
 
 #: Seconds to wait for a connection to open; longer only helps where the network is broken.
 CONNECT_TIMEOUT = 10.0
-#: Connections that one asynchronous sender keeps open at most.
-MAX_CONNECTIONS = 16
 #: The largest answer of the API that is read, in bytes after decompression; real ones are a few KiB.
 MAX_BODY = 8 * 1024 * 1024
 #: The headers of an answer that are looked at.
@@ -120,12 +117,11 @@ class Sender:
     Sends requests one at a time, for tasks.
 
     :param settings: how to reach Magic Hour.
-    :param throttle: shared with other senders of the connection, its own if not given.
     """
 
-    def __init__(self, settings: Settings, throttle: Throttle | None = None) -> None:
+    def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.throttle = throttle or Throttle(settings.requests_per_second)
+        self.throttle = settings.throttle
         self.session = requests.Session()
         self.session.auth = BearerAuth(settings)
         self.session.headers["User-Agent"] = USER_AGENT
@@ -200,12 +196,11 @@ class AsyncSender:
     Make it and close it inside one event loop.
 
     :param settings: how to reach Magic Hour.
-    :param throttle: shared with other senders of the connection, its own if not given.
     """
 
-    def __init__(self, settings: Settings, throttle: Throttle | None = None) -> None:
+    def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.throttle = throttle or Throttle(settings.requests_per_second)
+        self.throttle = settings.throttle
         # The same proxy and the same certificates as the synchronous sender's: what works in a task works
         # deferred. aiohttp's own trust_env would read neither, and prefer a .netrc entry.
         with requests.Session() as session:
@@ -215,7 +210,7 @@ class AsyncSender:
         self._base_path = self._base_url.raw_path.rstrip("/")
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(
-                limit=MAX_CONNECTIONS,
+                limit=settings.max_connections,
                 ssl=_ssl_context(environment["verify"]) if settings.base_url.startswith("https:") else True,
             ),
             headers={**_HEADERS, "Authorization": f"Bearer {settings.api_key}"},
@@ -292,13 +287,12 @@ async def _read_bounded(response: aiohttp.ClientResponse) -> bytes:
     return bytes(body)
 
 
-def send_all(settings: Settings, calls: Iterable[api.Request], throttle: Throttle | None = None) -> list[Any]:
+def send_all(settings: Settings, calls: Sequence[api.Request]) -> list[Any]:
     """
     Send calls side by side; return, in their order, what the API answered to each, or the error.
 
     :param settings: how to reach Magic Hour.
     :param calls: calls that may be repeated.
-    :param throttle: shared with other senders of the connection, its own if not given.
     """
 
     async def work(
@@ -313,8 +307,9 @@ def send_all(settings: Settings, calls: Iterable[api.Request], throttle: Throttl
     async def work_side_by_side() -> list[Any]:
         done: dict[int, Any] = {}
         queue = enumerate(calls)
-        async with AsyncSender(settings, throttle) as sender:
-            await asyncio.gather(*(work(sender, queue, done) for _ in range(MAX_CONNECTIONS)))
+        async with AsyncSender(settings) as sender:
+            workers = min(settings.max_connections, len(calls))
+            await asyncio.gather(*(work(sender, queue, done) for _ in range(workers)))
         return [done[position] for position in range(len(done))]
 
     return run_async(work_side_by_side)

@@ -294,12 +294,9 @@ class Poller:
         old = self._sender
         if old is not None and old.settings == settings:
             return
-        throttle = None
         if old is not None:
             self._retired.append(old)  # looks may be under way on it
-            if old.settings.requests_per_second == settings.requests_per_second:
-                throttle = old.throttle
-        self._sender = AsyncSender(settings, throttle)
+        self._sender = AsyncSender(settings)
 
     async def _close(self) -> None:
         workers, self._workers = self._workers, []

@@ -123,7 +123,7 @@ class MagicHourBaseHook(BaseHook):
                 return False
             log.info("The API key was replaced meanwhile: going on with the connection's new one.")
             self.settings = settings
-            self._sender = Sender(settings, refused.throttle)
+            self._sender = Sender(settings)
             return True
 
     def send_all(self, calls: Iterable[api.Request]) -> list[Any]:
@@ -135,10 +135,10 @@ class MagicHourBaseHook(BaseHook):
         from airflow_provider_magichour._client.transport import send_all
 
         calls, sender = list(calls), self._sender
-        answers = send_all(sender.settings, calls, sender.throttle)
+        answers = send_all(sender.settings, calls)
         refused = [n for n, answer in enumerate(answers) if isinstance(answer, MagicHourAuthenticationError)]
         if refused and self._has_new_key(sender):
-            again = send_all(self.settings, [calls[n] for n in refused], sender.throttle)
+            again = send_all(self.settings, [calls[n] for n in refused])
             for n, answer in zip(refused, again, strict=True):
                 answers[n] = answer
         return answers

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import difflib
+import functools
+import logging
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook
 
-from airflow_provider_magichour._client import api
+from airflow_provider_magichour._client import defaults
 from airflow_provider_magichour.exceptions import MagicHourArgumentError, MagicHourConnectionNotFoundError
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Connection
 
     from airflow_provider_magichour._client.settings import Settings
+
+log = logging.getLogger(__name__)
 
 KEYS_PAGE = "https://magichour.ai/developer?tab=api-keys"
 
@@ -100,7 +105,7 @@ def _api_key(connection: Connection, conn_id: str) -> str:
 def _base_url(connection: Connection, conn_id: str) -> str:
     host = (connection.host or "").strip()
     if not host:
-        return api.DEFAULT_BASE_URL
+        return defaults.BASE_URL
     if "://" not in host:
         host = f"{connection.schema or _default_scheme(host)}://{host}"
     try:
@@ -117,11 +122,12 @@ def _base_url(connection: Connection, conn_id: str) -> str:
         or parts.fragment
     ):
         raise MagicHourArgumentError(
-            f"The host of connection {conn_id!r} is not a base URL such as {api.DEFAULT_BASE_URL}: "
+            f"The host of connection {conn_id!r} is not a base URL such as {defaults.BASE_URL}: "
             f"set it, or leave it empty, {_where(conn_id)}"
         )
     name = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
-    return f"{parts.scheme}://{name}{f':{port}' if port else ''}{parts.path.rstrip('/')}"
+    path = re.sub("(/v1)?/*$", "", parts.path)  # the calls' own paths begin with /v1
+    return f"{parts.scheme}://{name}{f':{port}' if port else ''}{path}"
 
 
 def _default_scheme(host: str) -> str:
@@ -137,36 +143,61 @@ def _options(extra: Any, conn_id: str) -> dict[str, Any]:
             f"The extra of connection {conn_id!r} must be a JSON object {_where(conn_id)}"
         )
     given = {name: value for name, value in extra.items() if value not in (None, "")}
-    options: dict[str, Any] = {
-        name: _number(given[name], name, conn_id)
-        for name in ("timeout", "requests_per_second", "max_attempts")
+    if unknown := tuple(sorted(str(name) for name in given.keys() - _READERS.keys() - {"webhook_secret"})):
+        _warn_of_unknown(conn_id, unknown)
+    return {
+        name: read(given[name], f"{name!r} in the extra of connection {conn_id!r}")
+        for name, read in _READERS.items()
         if name in given
     }
-    if "max_attempts" in options:
-        options["max_attempts"] = math.ceil(options["max_attempts"])
-    if "allow_private_hosts" in given:
-        options["allow_private_hosts"] = _boolean(
-            given["allow_private_hosts"], "allow_private_hosts", conn_id
+
+
+@functools.cache  # once for a process: a connection is read again and again
+def _warn_of_unknown(conn_id: str, names: tuple[str, ...]) -> None:
+    for name in names:
+        near = difflib.get_close_matches(name, [*_READERS, "webhook_secret"], 1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(_READERS)}, webhook_secret"
+        log.warning(
+            "%r in the extra of connection %r is not known and has no effect: %s", name, conn_id, hint
         )
-    return options
 
 
-def _number(value: object, name: str, conn_id: str) -> float:
+def _number(value: object, what: str) -> float:
     try:
         number = float(value)  # type: ignore[arg-type]  # what is no number raises
     except (TypeError, ValueError):
         number = math.nan
     if not 0 < number < math.inf:
-        raise MagicHourArgumentError(
-            f"{name!r} in the extra of connection {conn_id!r} must be a number above 0, not {value!r}"
-        )
+        raise MagicHourArgumentError(f"{what} must be a number above 0, not {value!r}")
     return number
 
 
-def _boolean(value: object, name: str, conn_id: str) -> bool:
+def _count(value: object, what: str) -> int:
+    return math.ceil(_number(value, what))
+
+
+def _boolean(value: object, what: str) -> bool:
     word = str(value).lower()
     if word not in {"true", "false"}:
-        raise MagicHourArgumentError(
-            f"{name!r} in the extra of connection {conn_id!r} must be true or false, not {value!r}"
-        )
+        raise MagicHourArgumentError(f"{what} must be true or false, not {value!r}")
     return word == "true"
+
+
+def _folder(value: object, what: str) -> str:
+    if not isinstance(value, str) or not re.match(r"[a-z][a-z0-9+.-]+://\S|/", value.strip()):
+        raise MagicHourArgumentError(
+            f"{what} must be the URL of a folder in object storage, such as 's3://bucket/magichour', "
+            f"not {value!r}"
+        )
+    return value.strip().rstrip("/")
+
+
+#: What the extra may hold besides ``webhook_secret``, which only the webhooks read.
+_READERS: Mapping[str, Callable[[object, str], Any]] = {
+    "timeout": _number,
+    "max_attempts": _count,
+    "requests_per_second": _number,
+    "max_connections": _count,
+    "allow_private_hosts": _boolean,
+    "submit_records": _folder,
+}
