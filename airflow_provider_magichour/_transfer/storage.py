@@ -8,6 +8,7 @@ publishes them when they are complete, and on file systems that promise neither,
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import posixpath
 import uuid
@@ -18,7 +19,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from airflow_provider_magichour._client.sanitize import without_query
-from airflow_provider_magichour.exceptions import MagicHourArgumentError, MagicHourDownloadError
+from airflow_provider_magichour._transfer.locations import LOCAL_SCHEMES, check_location
+from airflow_provider_magichour.exceptions import MagicHourDownloadError
+
+log = logging.getLogger(__name__)
 
 #: Stores whose ``open(..., "wb")`` shows the object only once it is closed.
 PUBLISH_ON_CLOSE = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "oss", "r2"})
@@ -42,12 +46,12 @@ class Storage:
 
     @property
     def is_local(self) -> bool:
-        """Tell whether the files are on the local disk."""
+        """Return whether the files are on the local disk."""
         return self.fs is None
 
     @property
     def publishes_on_close(self) -> bool:
-        """Tell whether a file that is being written is invisible until it is closed."""
+        """Return whether a file that is being written is invisible until it is closed."""
         return self.protocol in PUBLISH_ON_CLOSE
 
     def full(self, path: str) -> str:
@@ -62,7 +66,7 @@ class Storage:
         """Return the path on the local disk."""
         return Path(self.full(path))
 
-    # ------------------------------------------------------------------------------------------- look
+    # ------------------------------------------------------------------------------------------- list
 
     def sizes(self, folder: str) -> dict[str, int]:
         """Return the sizes in bytes of the files in a folder by name; empty where there is no folder."""
@@ -172,6 +176,25 @@ class Storage:
                 sync_folder(self.local(path).parent)
                 return
 
+    def check_writable(self) -> None:
+        """
+        Write a small file and remove it, which finds out cheaply whether anything can be stored here.
+
+        :raises MagicHourDownloadError: if nothing can, saying why.
+        """
+        # one name for all: where the connection may not delete, one object stays, and not one for each task
+        probe = ".magichour-check" if self.fs else f".magichour-check-{uuid.uuid4().hex}"
+        try:
+            self.make_folder("")
+            if self.fs is None:
+                self.local(probe).touch(exist_ok=False)
+            else:
+                self.fs.pipe_file(self.full(probe), b"{}")
+        except Exception as error:
+            raise storage_error(error, self.shown("")) from error
+        with suppress(Exception):
+            self.remove(probe)
+
     def remove(self, path: str) -> None:
         """Remove a file, if it is there."""
         if self.fs is None:
@@ -211,47 +234,29 @@ def open_destination(destination: object, name: str = "destination") -> Storage:
     """
     Return the storage of a destination.
 
-    :param destination: a path, a ``file://`` URL, or what ObjectStoragePath takes, such as
-        ``s3://conn_id@bucket/key``.
-    :raises MagicHourArgumentError: if it is not a path.
+    :param destination: as :func:`check_location` takes it.
+    :param name: the argument, for messages.
+    :raises MagicHourArgumentError: if it cannot be what the user meant.
     :raises MagicHourDownloadError: if Airflow has no file system for it, or cannot open it.
     """
-    shown = _text(destination, name)
-    parts = urlsplit(shown)
-    if "://" not in shown or parts.scheme in {"file", "local"}:
-        root = _local_path(shown) if "://" in shown else shown
-        return Storage(str(Path(root).expanduser().absolute()), shown)
-    conn_id, _, host = parts.netloc.rpartition("@")
-    if not host and parts.scheme != "memory":
-        raise MagicHourArgumentError(
-            f"{name} {shown!r} names no bucket: it must be like 's3://bucket/folder'"
-        )
-    fs = _file_system(parts.scheme, conn_id or None, shown)
-    url = f"{parts.scheme}://{host}{shown.partition('://')[2].removeprefix(parts.netloc)}"
-    return Storage(str(fs._strip_protocol(url)), shown, fs, parts.scheme)
+    text = check_location(destination, name)
+    parts = urlsplit(text)
+    if "://" not in text and not str(destination).strip().startswith(("/", "~")):
+        log.warning("%s %r is relative to the worker's working directory: it is %s", name, destination, text)
+    if "://" not in text or parts.scheme in LOCAL_SCHEMES:
+        return Storage(text.partition("://")[2].removeprefix(parts.netloc) if "://" in text else text, text)
+    conn_id, _, bucket = parts.netloc.rpartition("@")
+    fs = _file_system(parts.scheme, conn_id or None, text)
+    url = f"{parts.scheme}://{bucket}{text.partition('://')[2].removeprefix(parts.netloc)}"
+    return Storage(str(fs._strip_protocol(url)), text, fs, parts.scheme)
 
 
-def _text(destination: object, name: str) -> str:
-    conn_id = getattr(destination, "conn_id", None)
-    options = getattr(destination, "storage_options", None)
-    if not isinstance(destination, str | os.PathLike) and options is None:
-        raise MagicHourArgumentError(
-            f"{name} must be a path such as '/data' or 's3://conn_id@bucket/folder', not {destination!r}"
-        )
-    text = str(destination)
-    if conn_id is None and options is not None:
-        conn_id = options.get("conn_id")
-    if conn_id and "@" not in urlsplit(text).netloc:  # Airflow 2.11 leaves it out
-        scheme, _, rest = text.partition("://")
-        text = f"{scheme}://{conn_id}@{rest}"
-    if not text.strip() or "\0" in text:
-        raise MagicHourArgumentError(f"{name} is empty: it must be the folder or bucket to store files in")
-    return text
-
-
-def _local_path(url: str) -> str:
-    path = url.partition("://")[2]
-    return path if path.startswith("/") else f"/{path.partition('/')[2]}"  # file://localhost/...
+#: The extra of this package that brings a store's file system.
+_EXTRAS = {
+    **dict.fromkeys(("s3", "s3a"), "amazon"),
+    **dict.fromkeys(("gs", "gcs"), "google"),
+    **dict.fromkeys(("abfs", "abfss", "az", "adl"), "azure"),
+}
 
 
 def _file_system(protocol: str, conn_id: str | None, shown: str) -> Any:
@@ -269,9 +274,10 @@ def _file_system(protocol: str, conn_id: str | None, shown: str) -> Any:
 
             return fsspec.filesystem(protocol)
     except (ValueError, ImportError) as error:
+        extra = _EXTRAS.get(protocol)
+        package = f"airflow-provider-magichour[{extra}]" if extra else "the Airflow provider of this store"
         raise MagicHourDownloadError(
-            f"Airflow has no file system for {shown}: {error} - install the provider of this store, with its "
-            "extra for file systems, such as apache-airflow-providers-amazon[s3fs]"
+            f"Airflow has no file system for {shown}: {error} - install {package} on the workers"
         ) from error
     except Exception as error:
         raise MagicHourDownloadError(

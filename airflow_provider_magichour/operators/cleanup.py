@@ -13,14 +13,15 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_magichour._client import api
 from airflow_provider_magichour._transfer import receipts
-from airflow_provider_magichour._validation import check_age, check_bool, check_count, optional
+from airflow_provider_magichour._transfer.locations import check_location
+from airflow_provider_magichour._validation import check_age, check_bool, check_count, is_settled, optional
 from airflow_provider_magichour.exceptions import (
     MagicHourAuthenticationError,
     MagicHourError,
     MagicHourNotFoundError,
 )
 from airflow_provider_magichour.hooks import MagicHourHook
-from airflow_provider_magichour.operators.base import MagicHourOperator, is_template
+from airflow_provider_magichour.operators.base import MagicHourOperator
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -86,11 +87,13 @@ class MagicHourCleanupOperator(MagicHourOperator):
         self.limit: Any = limit
         self.fail_on_kept = fail_on_kept
         self.check_sha256 = check_sha256
-        if not is_template(older_than):
+        if is_settled(destination):
+            check_location(destination)
+        if is_settled(older_than) or isinstance(older_than, timedelta):
             check_age(older_than)
-        if not is_template(dry_run):
+        if is_settled(dry_run):
             check_bool(dry_run, "dry_run")
-        if not is_template(limit):
+        if is_settled(limit):
             optional(check_count, limit, "limit")
 
     def execute(self, context: Context) -> dict[str, list[Any]]:

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_magichour._transfer.lineage import openlineage_outputs
-from airflow_provider_magichour._validation import check_count
+from airflow_provider_magichour._transfer.locations import check_location
+from airflow_provider_magichour._validation import check_count, is_settled
 from airflow_provider_magichour.hooks import MagicHourHook
-from airflow_provider_magichour.operators.base import MagicHourOperator, is_template, run_of
+from airflow_provider_magichour.operators.base import MagicHourOperator, run_of
 from airflow_provider_magichour.tools import check_kind
 
 if TYPE_CHECKING:
@@ -63,8 +64,10 @@ class MagicHourDownloadOperator(MagicHourOperator):
         self.overwrite = overwrite
         self.max_bytes = max_bytes
         self.parallel = parallel
-        if not is_template(kind):
+        if is_settled(kind):
             check_kind(kind)
+        if is_settled(destination):
+            check_location(destination)
         if max_bytes is not None:
             check_count(max_bytes, "max_bytes")
         check_count(parallel, "parallel")

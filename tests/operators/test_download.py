@@ -102,7 +102,7 @@ def test_one_failed_project_costs_the_others_nothing(magichour_simulator, hook, 
         ("kind", ""),
         ("kind", None),
         ("max_bytes", 0),
-        ("max_bytes", "1"),
+        ("max_bytes", "some"),
         ("parallel", 0),
     ],
 )

@@ -160,7 +160,7 @@ class TestWrongSources:
 
 
 def test_a_store_that_airflow_cannot_open(sim: Simulator) -> None:
-    with pytest.raises(MagicHourUploadError, match="install the provider"):
+    with pytest.raises(MagicHourUploadError, match="install the Airflow provider"):
         MagicHourHook().upload_file("nosuchscheme://bucket/a.png")
     assert sim.requests() == []
 
