@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import BaseOperator
     from airflow.sdk.types import TaskInstanceKey
 
+__all__ = ["MagicHourProjectLink"]
+
 LIBRARY = "https://magichour.ai/my-library"
 
 

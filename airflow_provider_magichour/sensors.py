@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from airflow_provider_magichour._polling.wait import CheckRound
     from airflow_provider_magichour.types import KindName, Templated
 
+__all__ = ["MagicHourProjectSensor"]
+
 
 class MagicHourProjectSensor(BaseSensorOperator):
     """

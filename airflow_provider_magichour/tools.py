@@ -8,6 +8,8 @@ from typing import Literal, NamedTuple, TypeAlias, get_args
 
 from airflow_provider_magichour.exceptions import MagicHourArgumentError
 
+__all__ = ["KINDS", "TOOLS", "UPLOAD_EXTENSIONS", "Kind", "KindName", "KnownTool", "Tool", "ToolName"]
+
 Kind: TypeAlias = Literal["image", "video", "audio"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 

@@ -22,6 +22,8 @@ from airflow_provider_magichour.tools import check_kind
 if TYPE_CHECKING:
     from airflow_provider_magichour._client.settings import Settings
 
+__all__ = ["MagicHourGenerateTrigger", "MagicHourProjectTrigger"]
+
 #: No event comes sooner after the trigger's start. Up to 3.3 at least, Airflow fails a task that is resumed
 #: before the scheduler has noticed that its worker went away (apache/airflow#72716).
 SETTLING_SECONDS = 3.0

@@ -12,6 +12,8 @@ import pytest
 
 from airflow_provider_magichour.simulator.server import Simulator
 
+__all__ = ["magichour_simulator"]
+
 
 @pytest.fixture
 def magichour_simulator() -> Iterator[Simulator]:
