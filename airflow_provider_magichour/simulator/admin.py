@@ -69,6 +69,7 @@ class Admin:
             "requests": dict(recorder.requests),
             "statuses": dict(recorder.statuses),
             "created": dict(backend.created),
+            "warnings": list(backend.warnings),
             "leaked_keys": recorder.leaked_keys,
             "connections": {
                 "open": recorder.open_connections,

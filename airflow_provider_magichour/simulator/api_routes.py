@@ -15,7 +15,7 @@ from airflow_provider_magichour.simulator.backend import Account, Backend, Detec
 from airflow_provider_magichour.simulator.faults import Call
 from airflow_provider_magichour.simulator.media import Media
 from airflow_provider_magichour.simulator.middleware import RULE
-from airflow_provider_magichour.simulator.schemas import problem
+from airflow_provider_magichour.simulator.schemas import check_body
 from airflow_provider_magichour.tools import KINDS, TOOLS, UPLOAD_EXTENSIONS
 
 _SAVED_ITEMS = (("voice", "wav"), ("character", "png"), ("brand_kit", "png"), ("reference", "mp4"))
@@ -109,15 +109,12 @@ class ApiRoutes:
 
     async def _create(self, request: Request, account: Account) -> Response:
         tool = request.url.path.rsplit("/", 1)[1]
-        body = await _checked_body(request, tool)
-        start, end = body.get("start_seconds"), body.get("end_seconds")
-        if start is not None and end is not None and end <= start:
-            raise RefusedError(400, "end_seconds must be greater than start_seconds")
+        body = await self._checked_body(request, tool)
         project = self._backend.create(account, tool, body, request.scope.get(RULE))
-        answer = {"id": project.id, "credits_charged": project.credits_charged}
+        created = {"id": project.id, "credits_charged": project.credits_charged}
         if project.kind in _COST_FIELDS:
-            answer[_COST_FIELDS[project.kind]] = project.credits_charged
-        return JSONResponse(answer)
+            created[_COST_FIELDS[project.kind]] = project.credits_charged
+        return JSONResponse(created)
 
     async def _project(self, request: Request, account: Account) -> Response:
         kind = request.url.path.split("/")[2].removesuffix("-projects")
@@ -131,10 +128,13 @@ class ApiRoutes:
     # -------------------------------------------------------------------------------------------- files
 
     async def _upload_urls(self, request: Request, account: Account) -> Response:
-        body = await _checked_body(request, "files/upload-urls")
+        body = await self._checked_body(request, "files/upload-urls")
         for item in body["items"]:
-            if item["extension"] not in UPLOAD_EXTENSIONS[item["type"]]:
-                possible = ", ".join(UPLOAD_EXTENSIONS[item["type"]])
+            extensions = UPLOAD_EXTENSIONS.get(item["type"])
+            if extensions is None:
+                raise RefusedError(400, f"items.type must be one of {', '.join(UPLOAD_EXTENSIONS)}")
+            if item["extension"] not in extensions:
+                possible = ", ".join(extensions)
                 raise RefusedError(
                     422,
                     f"'{item['extension']}' is an invalid {item['type']} extension. "
@@ -157,7 +157,7 @@ class ApiRoutes:
         return {"upload_url": url, "expires_at": iso(expires), "file_path": f"{folder}/{name}"}
 
     async def _create_detection(self, request: Request, account: Account) -> Response:
-        await _checked_body(request, "face-detection")
+        await self._checked_body(request, "face-detection")
         detection_id = self._backend.new_id()
         settings = self._backend.settings
         seconds = 5 / settings.speed_up if settings.duration is None else settings.duration
@@ -181,6 +181,24 @@ class ApiRoutes:
                 "faces": [{"path": f"{folder}/0-0.png", "url": url}] if complete else [],
             }
         )
+
+    async def _checked_body(self, request: Request, name: str) -> dict[str, Any]:
+        data = await request.body()
+        if not data:
+            raise RefusedError(400, "Missing request body")
+        try:
+            body = json.loads(data, parse_constant=_no_number, parse_float=_finite)
+            # Half of a surrogate pair can be escaped in JSON, but not written again.
+            json.dumps(body, ensure_ascii=False).encode()
+        except (ValueError, RecursionError):
+            raise RefusedError(400, "The request body is not JSON") from None
+        try:
+            warnings = check_body(name, body)
+        except ValueError as error:
+            raise RefusedError(400, str(error)) from None
+        for warning in warnings:
+            self._backend.warn(f"{name}: {warning}; accepted all the same")
+        return cast("dict[str, Any]", body)
 
     # ------------------------------------------------------------------------------------------ account
 
@@ -233,22 +251,6 @@ class ApiRoutes:
             "url_expires_at": iso(expires),
         }
         return {"id": f"saved-{number}", "name": f"My {kind}", "type": kind, "assets": [asset]}
-
-
-async def _checked_body(request: Request, name: str) -> dict[str, Any]:
-    data = await request.body()
-    if not data:
-        raise RefusedError(400, "Missing request body")
-    try:
-        body = json.loads(data, parse_constant=_no_number, parse_float=_finite)
-        # Half of a surrogate pair can be escaped in JSON, but not written again.
-        json.dumps(body, ensure_ascii=False).encode()
-    except (ValueError, RecursionError):
-        raise RefusedError(400, "The request body is not JSON") from None
-    found = problem(name, body)
-    if found is not None:
-        raise RefusedError(400, found)
-    return cast("dict[str, Any]", body)
 
 
 def _no_number(text: str) -> float:

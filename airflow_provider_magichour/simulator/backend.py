@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import logging
 import random
 import time
 from collections import deque
@@ -16,11 +17,14 @@ from airflow_provider_magichour._client.api import TERMINAL_STATUSES
 from airflow_provider_magichour.simulator.faults import Outcome, Rule, error_code
 from airflow_provider_magichour.simulator.media import Media
 from airflow_provider_magichour.simulator.outputs import outputs_of, video_details
-from airflow_provider_magichour.simulator.schemas import schemas
+from airflow_provider_magichour.simulator.schemas import known_fields, schemas
 from airflow_provider_magichour.simulator.settings import Settings
 from airflow_provider_magichour.simulator.signing import Signer
 from airflow_provider_magichour.tools import TOOLS
 
+_logger = logging.getLogger(__name__)
+
+_KEPT_WARNINGS = 1000
 _COMPLETE = Outcome(status="complete")
 
 
@@ -158,6 +162,7 @@ class Backend:
         self.uploads: dict[str, dict[str, Any]] = {}
         self.media: dict[tuple[str, int], Media] = {}
         self.created: dict[str, int] = {}
+        self.warnings: deque[str] = deque(maxlen=_KEPT_WARNINGS)
 
     def add_account(self, key: str) -> Account:
         """Return the account of this API key, opened if need be; its id is the same after a restart."""
@@ -180,6 +185,11 @@ class Backend:
         """
         del self.accounts[key]
 
+    def warn(self, message: str) -> None:
+        """Log a warning, and keep it for :meth:`Admin.state`."""
+        self.warnings.append(message)
+        _logger.warning("%s", message)
+
     def new_id(self) -> str:
         """Return a new id, shaped like Magic Hour's."""
         return "cm" + "".join(self._random.choices("abcdefghijklmnopqrstuvwxyz0123456789", k=23))
@@ -192,8 +202,9 @@ class Backend:
 
         :raises RefusedError: 402 if the credits do not suffice.
         """
-        details = video_details(tool, body) if TOOLS[tool].kind == "video" else {}
-        price = _price(tool, body)
+        known = known_fields(tool, body)
+        details = video_details(tool, known) if TOOLS[tool].kind == "video" else {}
+        price = _price(tool, known)
         if price > account.credits:
             raise RefusedError(
                 402,
@@ -202,13 +213,13 @@ class Backend:
         project_id = self.new_id()
         account.book(project_id, tool, "charge", price)
         size = self.settings.output_bytes if rule is None or rule.output_bytes is None else rule.output_bytes
-        names, outputs = outputs_of(tool, project_id, body, details, size)
+        names, outputs = outputs_of(tool, project_id, known, details, size)
         project = Project(
             id=project_id,
             account=account,
             kind=TOOLS[tool].kind,
             tool=tool,
-            name=body.get("name"),
+            name=known.get("name"),
             body=body,
             created=time.time(),
             seconds=self._seconds(tool),

@@ -12,6 +12,7 @@ from airflow_provider_magichour.tools import TOOLS
 _IMAGE_SIZES = {"16:9": (512, 288), "9:16": (288, 512), "4:3": (512, 384), "3:4": (384, 512)}
 _VIDEO_SIZES = {"16:9": (320, 180), "9:16": (180, 320), "1:1": (240, 240)}
 _LONGEST_VIDEO_SECONDS = 600.0
+_LONGEST_SIDE = 8192
 
 
 def video_details(tool: str, body: Mapping[str, Any]) -> dict[str, Any]:
@@ -19,8 +20,8 @@ def video_details(tool: str, body: Mapping[str, Any]) -> dict[str, Any]:
     width, height = _VIDEO_SIZES.get(str(body.get("aspect_ratio")), _VIDEO_SIZES["16:9"])
     if tool == "animation":
         # The shape that was asked for, small.
-        scale = 320 / max(body["width"], body["height"])
-        width, height = (max(int(side * scale) // 2 * 2, 16) for side in (body["width"], body["height"]))
+        sides = min(body["width"], _LONGEST_SIDE), min(body["height"], _LONGEST_SIDE)
+        width, height = (max(int(320 * side / max(sides)) // 2 * 2, 16) for side in sides)
     return {
         "width": width,
         "height": height,
