@@ -13,7 +13,7 @@ from airflow_provider_magichour._polling.status import StatusCheck, classify_res
 
 
 @given(st.binary(max_size=200), st.sampled_from([200, 201, 204, 302, 400, 422, 429, 500, 503]))
-def test_no_answer_ends_a_wait_that_is_not_its_project(body: bytes, status: int) -> None:
+def test_response_about_another_project_ends_no_wait(body: bytes, status: int) -> None:
     request = api.get_project("image", "p1")
     look = classify_response(request, api.Response(status, {}, body))
     assert look.error is None

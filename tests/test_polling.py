@@ -64,7 +64,7 @@ class Clockwork:
         return Sender()
 
 
-def test_many_waits_of_hours(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_long_waits_finish(monkeypatch: pytest.MonkeyPatch) -> None:
     source = random.Random(1)
     world = Clockwork({f"p{n}": source.uniform(1, 7200) for n in range(60)})
     monkeypatch.setattr(transport, "AsyncSender", world.sender)
@@ -81,7 +81,7 @@ def test_many_waits_of_hours(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not any(Poller._shared.values())
 
 
-def test_the_deadline_of_each_wait_is_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_wait_has_its_own_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
     world = Clockwork({"p1": 100.0})
     monkeypatch.setattr(transport, "AsyncSender", world.sender)
 
@@ -105,7 +105,7 @@ def test_the_deadline_of_each_wait_is_its_own(monkeypatch: pytest.MonkeyPatch) -
     assert 100 <= long < 110
 
 
-def test_a_clock_that_jumps_ahead_ends_the_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_clock_jump_past_the_deadline_ends_the_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     world = Clockwork({"p1": 1e6})
     monkeypatch.setattr(transport, "AsyncSender", world.sender)
 
@@ -161,7 +161,7 @@ def test_two_waits_for_a_project_cost_one_request(projects: Projects) -> None:
     assert projects.asked["p1"] == 4
 
 
-def test_waits_on_other_connections_have_their_own_poller(projects: Projects) -> None:
+def test_each_connection_has_its_own_poller(projects: Projects) -> None:
     projects.keys = {"one", "two"}
 
     async def main() -> None:
@@ -176,7 +176,7 @@ def test_waits_on_other_connections_have_their_own_poller(projects: Projects) ->
 
 
 @pytest.mark.filterwarnings("error")
-def test_several_event_loops_at_once_leave_nothing(projects: Projects) -> None:
+def test_several_event_loops_leave_no_poller_behind(projects: Projects) -> None:
     read = settings_of(projects.server.url)
     found: list[dict[str, str]] = []
 
@@ -193,7 +193,7 @@ def test_several_event_loops_at_once_leave_nothing(projects: Projects) -> None:
     assert not any(Poller._shared.values())
 
 
-def test_few_sockets_for_many_waits() -> None:
+def test_many_waits_share_few_sockets() -> None:
     with load_server() as server:
         ids = [project_id(n, random.Random(n).uniform(0, 1)) for n in range(600)]
         read = settings_of(server.url, LOAD_KEY)
@@ -210,7 +210,7 @@ def test_few_sockets_for_many_waits() -> None:
     assert stats["opened"] <= 16 + 1
 
 
-def test_a_429_holds_all_waits_back() -> None:
+def test_429_pauses_all_waits() -> None:
     with load_server() as server:
         ids = [project_id(n, 3) for n in range(300)]
         read = settings_of(server.url, LOAD_KEY, requests_per_second=500)
@@ -229,7 +229,7 @@ def test_a_429_holds_all_waits_back() -> None:
     assert max(asked) < 1
 
 
-def test_a_huge_retry_after_does_not_move_the_deadline(projects: Projects) -> None:
+def test_huge_retry_after_does_not_move_the_deadline(projects: Projects) -> None:
     projects.script("p1", Reply(429, {"message": "no"}, {"Retry-After": "999999999"}))
     started = time.monotonic()
     with pytest.raises(errors.MagicHourTimeoutError, match="429"):
@@ -251,14 +251,14 @@ class Rotating:
         return dataclasses.replace(self.settings, api_key=next(self.keys))
 
 
-def test_a_401_reads_the_connection_again_once_for_all_waits(projects: Projects) -> None:
+def test_connection_is_read_again_once_after_a_401_for_all_waits(projects: Projects) -> None:
     ids = [f"p{n}" for n in range(100)]
     read = Rotating(projects.server.url, "old", KEY)
     assert set(asyncio.run(wait_for_outcomes(wait_for(ids), "c", read)).values()) == {"complete"}
     assert read.read == 2
 
 
-def test_a_key_that_stays_wrong_fails_all_waits(projects: Projects) -> None:
+def test_key_that_stays_wrong_fails_all_waits(projects: Projects) -> None:
     ids = [f"p{n}" for n in range(100)]
     read = Rotating(projects.server.url, "old", "old too")
 
@@ -271,7 +271,7 @@ def test_a_key_that_stays_wrong_fails_all_waits(projects: Projects) -> None:
     assert read.read <= 1 + 4  # once more for each wait that came later, and once for the 401
 
 
-def test_a_connection_that_cannot_be_read_again_now_ends_no_wait(
+def test_unreadable_connection_does_not_end_a_wait(
     projects: Projects, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("airflow_provider_magichour._polling.poller.REREAD_PAUSE", 0.1)
@@ -287,7 +287,7 @@ def test_a_connection_that_cannot_be_read_again_now_ends_no_wait(
     assert set(asyncio.run(wait_for_outcomes(wait_for(ids), "c", read)).values()) == {"complete"}
 
 
-def test_a_connection_that_is_read_again_and_of_no_use_is_a_401(projects: Projects) -> None:
+def test_unusable_connection_after_a_401_is_a_401(projects: Projects) -> None:
     reads = iter(["old", None])
 
     async def read() -> Any:
@@ -299,7 +299,7 @@ def test_a_connection_that_is_read_again_and_of_no_use_is_a_401(projects: Projec
         asyncio.run(wait_for_outcomes(wait_for(["p1"]), "c", read))
 
 
-def test_a_secrets_backend_that_is_away_for_a_moment_fails_no_wait(
+def test_short_secrets_backend_outage_fails_no_wait(
     projects: Projects, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("airflow_provider_magichour._polling.wait.JOIN_PAUSES", (0.01, 0.01))
@@ -317,7 +317,7 @@ def test_a_secrets_backend_that_is_away_for_a_moment_fails_no_wait(
         asyncio.run(wait_for_outcomes(wait_for(["p1"]), "c", read))
 
 
-def test_a_secrets_backend_that_hangs_does_not_move_the_deadline(projects: Projects) -> None:
+def test_hanging_secrets_backend_does_not_move_the_deadline(projects: Projects) -> None:
     async def read() -> Any:
         await asyncio.sleep(60)
 
@@ -326,7 +326,7 @@ def test_a_secrets_backend_that_hangs_does_not_move_the_deadline(projects: Proje
     assert not any(Poller._shared.values())
 
 
-def test_a_new_wait_picks_up_a_new_key(projects: Projects) -> None:
+def test_new_wait_uses_the_new_key(projects: Projects) -> None:
     read = Rotating(projects.server.url, KEY, "new")
     projects.keys = {KEY, "new"}
     projects.script("p1", *["rendering"] * 10, "complete")
@@ -343,20 +343,22 @@ def test_a_new_wait_picks_up_a_new_key(projects: Projects) -> None:
 
 
 @pytest.mark.parametrize("made", [None, "garbage", "2999-01-01T00:00:00Z", "1999-01-01T00:00:00Z", 7])
-def test_an_odd_created_at_does_not_stop_a_wait(projects: Projects, made: object) -> None:
+def test_odd_created_at_does_not_stop_a_wait(projects: Projects, made: object) -> None:
     projects.script("p1", project("p1", "rendering", created_at=made), "complete")
     wait = wait_for(["p1"])
     assert asyncio.run(wait_for_outcomes(wait, "c", settings_of(projects.server.url))) == {"p1": "complete"}
 
 
-def test_a_project_just_submitted_is_not_looked_at_before_it_can_be_ready(projects: Projects) -> None:
+def test_new_project_is_not_checked_before_it_can_be_ready(projects: Projects) -> None:
     wait = WaitRequest("video", ["p1"], time.time() + 1.5, typical_seconds=800, submitted_at=time.time())
     with pytest.raises(errors.MagicHourTimeoutError):
         asyncio.run(wait_for_outcomes(wait, "c", settings_of(projects.server.url)))
     assert projects.asked["p1"] <= 1
 
 
-def test_failed_looks_do_not_flood_the_log(projects: Projects, caplog: pytest.LogCaptureFixture) -> None:
+def test_failed_status_checks_do_not_flood_the_log(
+    projects: Projects, caplog: pytest.LogCaptureFixture
+) -> None:
     for number in range(50):
         projects.script(f"p{number}", *[Reply(500)] * 3, "complete")
     ids = [f"p{n}" for n in range(50)]
@@ -366,7 +368,7 @@ def test_failed_looks_do_not_flood_the_log(projects: Projects, caplog: pytest.Lo
     assert len(caplog.records) < 10
 
 
-def test_waits_on_a_thread_that_runs_a_loop_already(projects: Projects) -> None:
+def test_wait_works_on_a_thread_with_a_running_loop(projects: Projects) -> None:
     async def main() -> Any:
         read = settings_of(projects.server.url)
         return wait_for_finished("image", ["p1"], "c", read, time.time() + 5)

@@ -29,7 +29,7 @@ draws = st.floats(0, 1)
 
 
 @given(kinds, usual, st.floats(-1e12, 1e12), st.floats(0, 1e7), draws, st.none() | st.floats(0.01, 1e5))
-def test_no_look_comes_after_the_deadline(
+def test_no_status_check_comes_after_the_deadline(
     kind: str, usual: float | None, age: float, left: float, draw: float, fixed: float | None
 ) -> None:
     delay = next_delay(kind, usual, age, left, draw, poll_interval=fixed)
@@ -38,9 +38,7 @@ def test_no_look_comes_after_the_deadline(
 
 
 @given(kinds, usual, st.floats(-1e12, 1e12), draws)
-def test_the_interval_has_a_floor_and_an_upper_end(
-    kind: str, usual: float | None, age: float, draw: float
-) -> None:
+def test_interval_is_bounded(kind: str, usual: float | None, age: float, draw: float) -> None:
     delay = next_delay(kind, usual, age, math.inf, draw)
     assert FLOOR <= delay <= max(EARLY_CAP, OLD_CAP) * 1.05
     if usual is None and 0 <= age < 900:
@@ -48,7 +46,7 @@ def test_the_interval_has_a_floor_and_an_upper_end(
 
 
 @given(kinds, usual, st.floats(0, 1e6), st.floats(0, 1e6), draws)
-def test_the_interval_grows_with_age_once_a_finish_is_likely(
+def test_interval_grows_with_age_once_a_finish_is_likely(
     kind: str, usual: float | None, age: float, older: float, draw: float
 ) -> None:
     base = (usual or 0) * 0.35
@@ -57,7 +55,7 @@ def test_the_interval_grows_with_age_once_a_finish_is_likely(
 
 
 @given(kinds, usual, st.floats(1, 1e5), st.randoms(use_true_random=False))
-def test_the_number_of_looks_is_bounded(
+def test_number_of_status_checks_is_bounded(
     kind: str, usual: float | None, is_persistent: float, source: random.Random
 ) -> None:
     age, looks = 0.0, 0
@@ -68,14 +66,14 @@ def test_the_number_of_looks_is_bounded(
 
 
 @given(kinds, usual, seconds, draws, st.floats(0.01, 1e5))
-def test_a_fixed_interval_is_kept(
+def test_fixed_interval_is_kept(
     kind: str, usual: float | None, age: float, draw: float, fixed: float
 ) -> None:
     assert next_delay(kind, usual, age, math.inf, draw, poll_interval=fixed) == fixed
 
 
 @given(st.floats(0.01, 200), st.integers(1, 10_000), st.none() | st.floats(0, 1e9))
-def test_failed_looks_pause_longer_and_longer(delay: float, failures: int, asked: float | None) -> None:
+def test_failed_status_checks_back_off(delay: float, failures: int, asked: float | None) -> None:
     pause = backoff(delay, failures, asked)
     assert pause >= (asked or 0)
     assert delay <= pause <= max(delay, BACKOFF_CAP, asked or 0)
@@ -96,7 +94,7 @@ def test_failed_looks_pause_longer_and_longer(delay: float, failures: int, asked
         ("9" * 400, None),
     ],
 )
-def test_reads_when_a_project_was_made(value: object, seconds: float | None) -> None:
+def test_created_at_is_parsed(value: object, seconds: float | None) -> None:
     assert created_at({"created_at": value}) == seconds
 
 
@@ -123,7 +121,7 @@ def looks_and_lateness(known: bool, each: int = 300) -> tuple[float, list[float]
 
 
 @pytest.mark.parametrize(("known", "bar"), [(True, 0.5), (False, 0.65)])
-def test_few_looks_and_little_lateness(known: bool, bar: float) -> None:
+def test_schedule_makes_few_checks_with_little_lateness(known: bool, bar: float) -> None:
     ratio, late, share = looks_and_lateness(known)
     assert ratio <= bar
     assert statistics.median(share) <= 1

@@ -41,14 +41,14 @@ def trigger(seconds: float = 30) -> MagicHourProjectTrigger:
     return MagicHourProjectTrigger("image", ["p1"], "vaulted", time.time() + seconds, 0.05)
 
 
-def test_the_hook_reads_it(projects: Projects) -> None:
+def test_hook_reads_the_connection_from_the_backend(projects: Projects) -> None:
     assert MagicHourHook("vaulted").get_project("image", "p1") == project("p1")
     with pytest.raises(errors.MagicHourConnectionNotFoundError, match="elsewhere"):
         MagicHourHook("elsewhere").get_project("image", "p1")
 
 
 @pytest.mark.parametrize("how", [{"deferrable": True}, {"deferrable": False}])
-def test_a_sensor_reads_it(projects: Projects, how: dict[str, bool]) -> None:
+def test_sensor_reads_the_connection_from_the_backend(projects: Projects, how: dict[str, bool]) -> None:
     projects.script("p1", "rendering", "complete")
     sensor = MagicHourProjectSensor(
         task_id="wait", project_id="p1", kind="image", magichour_conn_id="vaulted", poll_interval=0.05, **how
@@ -56,20 +56,20 @@ def test_a_sensor_reads_it(projects: Projects, how: dict[str, bool]) -> None:
     assert run_task(sensor, task_context("wait")) == project("p1")
 
 
-def test_a_trigger_waits_for_a_backend_that_is_away_for_a_moment(projects: Projects) -> None:
+def test_trigger_waits_through_a_short_backend_outage(projects: Projects) -> None:
     Vault.away = 3
     assert run_trigger(trigger()) == DONE
     assert Vault.reads > 3
 
 
-def test_a_trigger_does_not_wait_for_ever_for_one_that_stays_away(projects: Projects) -> None:
+def test_trigger_gives_up_after_a_lasting_backend_outage(projects: Projects) -> None:
     Vault.away = 1000
     event = run_trigger(trigger())
     assert event["error"]["class"] == "MagicHourConnectionNotFoundError"
     assert "vaulted" in event["error"]["args"][0]
 
 
-def test_a_401_does_not_end_a_wait_while_the_backend_is_away(projects: Projects) -> None:
+def test_401_does_not_end_a_wait_during_a_backend_outage(projects: Projects) -> None:
     def replaced() -> Reply:
         projects.keys = {NEW_KEY}
         Vault.connections = {"vaulted": connection_json(projects.server.url, NEW_KEY)}
@@ -85,7 +85,7 @@ def test_a_401_does_not_end_a_wait_while_the_backend_is_away(projects: Projects)
     }
 
 
-def test_a_401_ends_the_wait_once_the_backend_says_the_same_key_again(projects: Projects) -> None:
+def test_401_ends_the_wait_once_the_backend_returns_the_same_key(projects: Projects) -> None:
     def revoked() -> Reply:
         projects.keys = set()
         Vault.away = 3
@@ -96,7 +96,7 @@ def test_a_401_ends_the_wait_once_the_backend_says_the_same_key_again(projects: 
     assert Vault.away == 0
 
 
-def test_a_401_under_a_backend_that_stays_away_is_told_at_the_deadline(projects: Projects) -> None:
+def test_401_during_a_lasting_backend_outage_is_raised_at_the_deadline(projects: Projects) -> None:
     def away() -> Reply:
         Vault.away = 10**6
         return Reply(401, {"message": "Invalid API key"})

@@ -68,18 +68,18 @@ def run(task: MagicHourProjectSensor, **context: Any) -> Any:
             time.sleep(max((again.reschedule_date - datetime.now(UTC)).total_seconds(), 0))
 
 
-def test_gives_the_finished_project(mode: str, projects: Projects) -> None:
+def test_sensor_returns_the_finished_project(mode: str, projects: Projects) -> None:
     projects.script("p1", "queued", "rendering", "complete")
     assert run(sensor(mode, "p1")) == project("p1")
 
 
-def test_gives_a_list_in_its_order_with_its_duplicates(mode: str, projects: Projects) -> None:
+def test_list_is_returned_in_order_with_duplicates(mode: str, projects: Projects) -> None:
     projects.script("p1", "rendering", "complete")
     found = run(sensor(mode, ["p2", "p1", "p2"]))
     assert [one["id"] for one in found] == ["p2", "p1", "p2"]
 
 
-def test_asks_once_for_an_id_given_twice(mode: str, projects: Projects) -> None:
+def test_duplicate_ids_cost_one_request(mode: str, projects: Projects) -> None:
     assert run(sensor(mode, ["p1", "p1"], return_projects=False)) == [{"id": "p1", "status": "complete"}] * 2
     assert projects.asked["p1"] == 1
 
@@ -99,7 +99,7 @@ def test_asks_once_for_an_id_given_twice(mode: str, projects: Projects) -> None:
         (Reply(401, {"message": "bad key"}), errors.MagicHourAuthenticationError, "bad key"),
     ],
 )
-def test_raises_what_went_wrong(
+def test_sensor_raises_the_project_error(
     mode: str, projects: Projects, last: Any, error: type[Exception], words: str
 ) -> None:
     projects.script("p1", "rendering", last)
@@ -109,7 +109,7 @@ def test_raises_what_went_wrong(
     assert isinstance(caught.value, AirflowFailException)
 
 
-def test_tells_instead_of_failing_where_asked(mode: str, projects: Projects) -> None:
+def test_fail_on_error_false_returns_the_failed_project(mode: str, projects: Projects) -> None:
     projects.script("p1", "canceled")
     projects.script("p2", project("p2", enabled=False))
     found = run(sensor(mode, ["p1", "p2", "p3"], fail_on_error=False))
@@ -122,7 +122,7 @@ def test_tells_instead_of_failing_where_asked(mode: str, projects: Projects) -> 
     assert statuses == [{"id": "p1", "status": "canceled"}, {"id": "p2", "status": "deleted"}]
 
 
-def test_fails_for_one_of_a_list_when_all_are_finished(mode: str, projects: Projects) -> None:
+def test_failed_project_fails_the_list_when_all_are_finished(mode: str, projects: Projects) -> None:
     projects.script("p2", "canceled")
     projects.script("p1", "rendering", "rendering", "rendering", "complete")
     with pytest.raises(errors.MagicHourProjectCanceledError):
@@ -133,7 +133,9 @@ def test_fails_for_one_of_a_list_when_all_are_finished(mode: str, projects: Proj
 @pytest.mark.parametrize(
     "transient_error", [Reply(500), Reply(429), Reply(drop=True), Reply(200, b"<html>oops")]
 )
-def test_rides_out_a_failed_look(mode: str, projects: Projects, transient_error: Reply) -> None:
+def test_failed_status_check_does_not_end_the_wait(
+    mode: str, projects: Projects, transient_error: Reply
+) -> None:
     projects.script("p1", transient_error, "rendering", transient_error, "complete")
     assert run(sensor(mode, "p1"))["status"] == "complete"
 
@@ -152,13 +154,13 @@ def test_rides_out_a_failed_look(mode: str, projects: Projects, transient_error:
         Reply(302, headers={"Location": "http://127.0.0.1:9/"}),
     ],
 )
-def test_does_not_believe_an_answer_that_is_no_such_project(mode: str, projects: Projects, odd: Any) -> None:
+def test_response_about_another_project_is_refused(mode: str, projects: Projects, odd: Any) -> None:
     projects.script("p1", odd, "canceled")
     with pytest.raises(errors.MagicHourProjectCanceledError):
         run(sensor(mode, "p1"))
 
 
-def test_waits_on_an_unknown_status_and_warns_once(
+def test_unknown_status_is_waited_on_and_warned_of_once(
     mode: str, projects: Projects, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     projects.script("p1", "post-processing", "post-processing", "complete")
@@ -168,7 +170,7 @@ def test_waits_on_an_unknown_status_and_warns_once(
     assert said == (2 if mode == "reschedule" else 1)  # rescheduled, each look is a process
 
 
-def test_times_out_alike(mode: str, projects: Projects) -> None:
+def test_all_modes_raise_the_same_timeout(mode: str, projects: Projects) -> None:
     projects.script("p1", "rendering")
     with pytest.raises(errors.MagicHourSensorTimeoutError) as caught:
         run(sensor(mode, ["p1", "p2"], timeout=1))
@@ -178,7 +180,7 @@ def test_times_out_alike(mode: str, projects: Projects) -> None:
     assert caught.value.project_id == "p1"
 
 
-def test_times_out_alike_under_a_server_that_is_down(mode: str, projects: Projects) -> None:
+def test_all_modes_raise_the_same_timeout_when_the_server_is_down(mode: str, projects: Projects) -> None:
     projects.script("p1", Reply(503, {"message": "overloaded"}))
     with pytest.raises(errors.MagicHourSensorTimeoutError, match="overloaded"):
         run(sensor(mode, "p1", timeout=1))
@@ -193,7 +195,7 @@ def test_times_out_alike_under_a_server_that_is_down(mode: str, projects: Projec
         (Reply(404, {"message": "none such"}), "GET /v1/image-projects/p1 answered 404: none such"),
     ],
 )
-def test_skips_instead_of_failing_and_says_why(
+def test_soft_fail_skips_with_the_reason(
     mode: str, projects: Projects, last: Any, why: str, lenient: str
 ) -> None:
     projects.script("p1", last)
@@ -202,13 +204,13 @@ def test_skips_instead_of_failing_and_says_why(
 
 
 @pytest.mark.parametrize("lenient", ["soft_fail", "never_fail"])
-def test_does_not_skip_what_only_takes_its_time(mode: str, projects: Projects, lenient: str) -> None:
+def test_soft_fail_does_not_skip_a_running_project(mode: str, projects: Projects, lenient: str) -> None:
     projects.script("p1", "rendering", Reply(500), "complete")
     assert run(sensor(mode, "p1", **{lenient: True})) == project("p1")
 
 
 @pytest.mark.parametrize("lenient", ["soft_fail", "never_fail"])
-def test_skips_when_resumed_by_airflow(projects: Projects, lenient: str) -> None:
+def test_soft_fail_skips_when_resumed_by_airflow(projects: Projects, lenient: str) -> None:
     task = sensor("deferrable", "p1", **{lenient: True})
     event = {"kind": "image", "outcomes": {"p1": "canceled"}}
     projects.script("p1", "canceled")
@@ -216,7 +218,7 @@ def test_skips_when_resumed_by_airflow(projects: Projects, lenient: str) -> None
         task.resume_execution("execute_complete", {"event": event}, task_context("wait"))
 
 
-def test_soft_fail_skips_no_more_when_resumed_than_on_a_worker(projects: Projects) -> None:
+def test_soft_fail_skips_alike_when_resumed_and_on_a_worker(projects: Projects) -> None:
     task = sensor("deferrable", "p1", soft_fail=True)
     foreign = {"kind": "image", "outcomes": {"p2": "complete"}}
     with pytest.raises(errors.MagicHourError, match="not trusted"):
@@ -229,7 +231,7 @@ def test_soft_fail_skips_no_more_when_resumed_than_on_a_worker(projects: Project
         task.resume_execution("__fail__", {"error": "Trigger failure"}, task_context("wait"))
 
 
-def test_airflows_own_timeout_of_a_deferral_is_told_alike(projects: Projects) -> None:
+def test_deferral_timeout_raises_the_same_error(projects: Projects) -> None:
     task = sensor("deferrable", "p1")
     with pytest.raises(errors.MagicHourSensorTimeoutError, match="p1"):
         task.resume_execution("__fail__", {"error": "Trigger timeout"}, task_context("wait"))
@@ -252,13 +254,13 @@ def test_airflows_own_timeout_of_a_deferral_is_told_alike(projects: Projects) ->
         ({"poke_interval": -1}, "poke_interval"),
     ],
 )
-def test_refuses_bad_arguments_at_construction(arguments: dict[str, Any], named: str) -> None:
+def test_constructor_refuses_bad_arguments(arguments: dict[str, Any], named: str) -> None:
     with pytest.raises((ValueError, AirflowException), match=named):
         sensor("poke", **{"project_id": "p1", **arguments})
 
 
 @pytest.mark.parametrize("value", [None, "", [], ["p1", None], "../p1", {"id": "p1"}, 7])
-def test_refuses_a_rendered_value_that_is_no_id(mode: str, projects: Projects, value: Any) -> None:
+def test_rendered_value_that_is_no_id_is_refused(mode: str, projects: Projects, value: Any) -> None:
     task = sensor(mode, "p1")
     task.project_id = value
     with pytest.raises(errors.MagicHourArgumentError, match="project_id"):
@@ -272,7 +274,7 @@ def deferred(task: MagicHourProjectSensor, context: Any) -> TaskDeferred:
     return caught.value
 
 
-def test_defers_once_without_a_secret(projects: Projects) -> None:
+def test_sensor_defers_once_without_a_secret(projects: Projects) -> None:
     context = task_context("wait")
     ended = deferred(sensor("deferrable", [f"p{n}" for n in range(1000)]), context)
     assert KEY not in json.dumps(stored(ended.trigger.serialize()[1]))
@@ -280,7 +282,7 @@ def test_defers_once_without_a_secret(projects: Projects) -> None:
     assert context["ti"].xcoms.pull("wait", "_link_MagicHourProjectLink").endswith("?imageId=p0")
 
 
-def test_counts_the_deadline_from_the_start_of_the_try(projects: Projects) -> None:
+def test_deadline_counts_from_the_start_of_the_try(projects: Projects) -> None:
     start = datetime.now(UTC) - timedelta(seconds=100)
     context = task_context("wait", start_date=start)
     ended = deferred(sensor("deferrable", "p1", timeout=3600), context)
@@ -291,7 +293,7 @@ def test_counts_the_deadline_from_the_start_of_the_try(projects: Projects) -> No
     assert deferred(shorter, context).trigger.deadline == start.timestamp() + 600
 
 
-def test_takes_an_explicit_poke_interval_for_its_own(projects: Projects) -> None:
+def test_explicit_poke_interval_is_the_poll_interval(projects: Projects) -> None:
     plain = {"poll_interval": None}
     assert deferred(sensor("deferrable", "p1", **plain), task_context()).trigger.poll_interval is None
     explicit = sensor("deferrable", "p1", poke_interval=7, **plain)
@@ -301,7 +303,7 @@ def test_takes_an_explicit_poke_interval_for_its_own(projects: Projects) -> None
 
 
 @pytest.mark.parametrize("mode", ["reschedule"], indirect=True)
-def test_reschedules_after_the_adaptive_interval(mode: str, projects: Projects) -> None:
+def test_reschedule_mode_uses_the_adaptive_interval(mode: str, projects: Projects) -> None:
     created = datetime.now(UTC).isoformat()
     projects.script("p1", project("p1", "rendering", type="NEW_TYPE", created_at=created))
     with pytest.raises(AirflowRescheduleException) as caught:
@@ -326,20 +328,20 @@ def test_reschedules_after_the_adaptive_interval(mode: str, projects: Projects) 
         {"kind": "image", "project_ids": ["p1"], "error": None},
     ],
 )
-def test_fails_closed_on_an_event_that_is_not_its_own(projects: Projects, event: Any) -> None:
+def test_foreign_event_fails_the_task(projects: Projects, event: Any) -> None:
     with pytest.raises(errors.MagicHourError):
         sensor("deferrable", "p1").execute_complete(task_context("wait"), event)
     assert not projects.asked
 
 
-def test_an_event_that_magic_hour_contradicts_fails(projects: Projects) -> None:
+def test_event_contradicted_by_the_api_fails(projects: Projects) -> None:
     projects.script("p1", "rendering")
     event = {"kind": "image", "outcomes": {"p1": "complete"}}
     with pytest.raises(errors.MagicHourError, match="not finished"):
         sensor("deferrable", "p1").execute_complete(task_context("wait"), event)
 
 
-def test_a_missing_connection_fails_at_once_and_says_what_to_make(
+def test_missing_connection_fails_at_once_with_its_cure(
     mode: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("airflow_provider_magichour._polling.wait.JOIN_PAUSES", (0.01,))

@@ -34,7 +34,7 @@ def trigger(project_ids: Any, seconds: float = 20, **more: Any) -> MagicHourProj
     )
 
 
-def test_comes_back_from_storage_as_it_was() -> None:
+def test_trigger_survives_serialization() -> None:
     one = trigger(["p1", "p2"], usual_seconds=9, submitted_at=1.5, missing_ok=True)
     assert rebuilt(one).serialize() == one.serialize()
     assert set(one.serialize()[1]) >= {
@@ -46,14 +46,14 @@ def test_comes_back_from_storage_as_it_was() -> None:
     }
 
 
-def test_fires_how_each_project_ended(projects: Projects) -> None:
+def test_event_holds_the_outcome_of_each_project(projects: Projects) -> None:
     projects.script("p2", "rendering", "canceled")
     event = run_trigger(trigger(["p1", "p2"]))
     assert event == {"kind": "image", "outcomes": {"p1": "complete", "p2": "canceled"}}
     assert read_event(event, "image", ["p2", "p1", "p2"]) == {"p2": "canceled", "p1": "complete"}
 
 
-def test_gives_the_scheduler_time_to_notice_that_the_worker_went_away(
+def test_event_waits_for_the_scheduler_to_notice_the_deferral(
     projects: Projects, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("airflow_provider_magichour.triggers.SETTLING_SECONDS", 0.5)
@@ -72,20 +72,20 @@ def test_gives_the_scheduler_time_to_notice_that_the_worker_went_away(
     assert asyncio.run(run(in_triggerer=True)) >= 0.5
 
 
-def test_records_a_missing_project_where_asked(projects: Projects) -> None:
+def test_missing_ok_records_a_missing_project(projects: Projects) -> None:
     projects.script("p2", Reply(404, {"message": "none such"}))
     event = run_trigger(trigger(["p1", "p2"], missing_ok=True))
     assert read_event(event, "image", ["p1", "p2"]) == {"p1": "complete", "p2": "missing"}
 
 
-def test_a_passed_deadline_ends_the_wait_without_a_look(projects: Projects) -> None:
+def test_passed_deadline_ends_the_wait_without_a_status_check(projects: Projects) -> None:
     event = run_trigger(trigger(["p1"], seconds=-1))
     with pytest.raises(errors.MagicHourTimeoutError, match="p1"):
         read_event(event, "image", ["p1"])
     assert not projects.asked
 
 
-def test_a_server_that_hangs_does_not_move_the_deadline(projects: Projects) -> None:
+def test_hanging_server_does_not_move_the_deadline(projects: Projects) -> None:
     projects.script("p1", Reply(delay=4))
     started = time.monotonic()
     event = run_trigger(trigger(["p1"], seconds=1))
@@ -94,7 +94,9 @@ def test_a_server_that_hangs_does_not_move_the_deadline(projects: Projects) -> N
         read_event(event, "image", ["p1"])
 
 
-def test_a_missing_connection_is_an_event(projects: Projects, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_connection_becomes_an_error_event(
+    projects: Projects, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("airflow_provider_magichour._polling.wait.JOIN_PAUSES", (0.01,))
     monkeypatch.delenv("AIRFLOW_CONN_MAGICHOUR_DEFAULT")
     event = run_trigger(trigger(["p1"]))
@@ -102,7 +104,7 @@ def test_a_missing_connection_is_an_event(projects: Projects, monkeypatch: pytes
         read_event(event, "image", ["p1"])
 
 
-def test_the_key_is_in_no_event(projects: Projects) -> None:
+def test_event_holds_no_key(projects: Projects) -> None:
     projects.keys = {"another"}
     event = run_trigger(trigger(["p1"]))
     assert KEY not in json.dumps(event)
@@ -120,17 +122,17 @@ def test_the_key_is_in_no_event(projects: Projects) -> None:
         ({"poll_interval": 0}, "poll_interval"),
     ],
 )
-def test_refuses_bad_arguments(arguments: dict[str, Any], named: str) -> None:
+def test_trigger_refuses_bad_arguments(arguments: dict[str, Any], named: str) -> None:
     good = {"kind": "image", "project_ids": ["p1"], "magichour_conn_id": "c", "deadline": 1.0}
     with pytest.raises(MagicHourArgumentError, match=named):
         MagicHourProjectTrigger(**{**good, **arguments})
 
 
-def test_takes_one_id_for_a_list_of_it() -> None:
+def test_single_id_counts_as_a_list() -> None:
     assert trigger("p1").project_ids == ["p1"]
 
 
-def test_a_canceled_trigger_leaves_the_others_their_poller(projects: Projects) -> None:
+def test_canceled_trigger_leaves_the_shared_poller_running(projects: Projects) -> None:
     projects.script("p1", *["rendering"] * 8, "complete")
     projects.script("p2", Reply(delay=0.3, body={"id": "p2", "status": "rendering"}))
 

@@ -20,14 +20,14 @@ def projects(connect: Any) -> Iterator[Projects]:
         yield Projects(server)
 
 
-def test_returns_the_complete_project_or_the_list_in_its_order(projects: Projects) -> None:
+def test_wait_returns_the_project_or_the_list_in_order(projects: Projects) -> None:
     projects.script("p1", "rendering", Reply(503), "complete")
     assert MagicHourHook().wait_for_project("image", "p1", 20, 0.05) == project("p1")
     found = MagicHourHook().wait_for_project("image", ["p2", "p1", "p2"], 20, poll_interval=0.05)
     assert [one["id"] for one in found] == ["p2", "p1", "p2"]
 
 
-def test_raises_the_first_failure_and_tells_of_the_others(projects: Projects) -> None:
+def test_first_failure_is_raised_and_names_the_others(projects: Projects) -> None:
     projects.script("p1", "canceled")
     projects.script("p2", project("p2", "error", error={"code": "no_source_face", "message": "no face"}))
     with pytest.raises(errors.MagicHourProjectCanceledError) as caught:
@@ -35,7 +35,7 @@ def test_raises_the_first_failure_and_tells_of_the_others(projects: Projects) ->
     assert "no_source_face" in "".join(caught.value.__notes__)
 
 
-def test_raises_a_timeout_that_names_the_project(projects: Projects) -> None:
+def test_timeout_names_the_project(projects: Projects) -> None:
     projects.script("p1", "rendering")
     with pytest.raises(
         errors.MagicHourTimeoutError, match="Project p1 \\(rendering\\) was not finished"
@@ -55,7 +55,7 @@ def test_raises_a_timeout_that_names_the_project(projects: Projects) -> None:
         (("image", "p1", 5, 0), "poll_interval"),
     ],
 )
-def test_refuses_bad_arguments_before_a_request(projects: Projects, arguments: Any, named: str) -> None:
+def test_bad_arguments_are_refused_before_any_request(projects: Projects, arguments: Any, named: str) -> None:
     with pytest.raises(errors.MagicHourArgumentError, match=named):
         MagicHourHook().wait_for_project(*arguments)
     assert not projects.asked

@@ -29,7 +29,7 @@ def posts(sim: Simulator) -> int:
     return len(sim.requests("create_face_detection"))
 
 
-def test_the_faces_feed_a_swap(sim: Simulator, tmp_path: Path) -> None:
+def test_detected_faces_feed_a_face_swap(sim: Simulator, tmp_path: Path) -> None:
     group = tmp_path / "group.png"
     group.write_bytes(b"png")
     faces = operator(assets={"target_file_path": str(group)}).execute(task_context())
@@ -55,7 +55,7 @@ def test_the_faces_feed_a_swap(sim: Simulator, tmp_path: Path) -> None:
     assert mapping["new_face"].startswith("api-assets/")
 
 
-def test_a_retry_goes_on_with_the_same(sim: Simulator, store: TaskStateStore) -> None:
+def test_retry_continues_with_the_same_detection(sim: Simulator, store: TaskStateStore) -> None:
     sim.faults({"match": GET, "merge": {"status": "rendering"}})
     with pytest.raises(exceptions.MagicHourTimeoutError, match="rendering"):
         operator(timeout=0.3).execute(task_context(store=store))
@@ -64,7 +64,7 @@ def test_a_retry_goes_on_with_the_same(sim: Simulator, store: TaskStateStore) ->
     assert posts(sim) == 1
 
 
-def test_a_failed_one_is_submitted_anew(sim: Simulator, store: TaskStateStore) -> None:
+def test_retry_submits_a_failed_detection_again(sim: Simulator, store: TaskStateStore) -> None:
     sim.faults({"match": GET, "merge": {"status": "error"}})
     with pytest.raises(exceptions.MagicHourRenderError):
         operator().execute(task_context(store=store))
@@ -74,7 +74,7 @@ def test_a_failed_one_is_submitted_anew(sim: Simulator, store: TaskStateStore) -
     assert posts(sim) == 2
 
 
-def test_an_uncertain_one_is_not_sent_again(sim: Simulator, store: TaskStateStore) -> None:
+def test_uncertain_submit_is_not_sent_again(sim: Simulator, store: TaskStateStore) -> None:
     sim.faults({"match": CREATE, "drop": "after"})
     for try_number in (1, 2):
         with pytest.raises(exceptions.MagicHourUncertainSubmitError):
@@ -82,36 +82,36 @@ def test_an_uncertain_one_is_not_sent_again(sim: Simulator, store: TaskStateStor
     assert posts(sim) == 1
 
 
-def test_blips_are_ridden_out(sim: Simulator) -> None:
+def test_transient_errors_do_not_end_the_wait(sim: Simulator) -> None:
     sim.faults({"match": GET, "times": 12, "status": 503})
     assert operator().execute(task_context())
 
 
 @pytest.mark.parametrize("status", [401, 403, 404])
-def test_a_web_page_of_a_proxy_is_ridden_out(sim: Simulator, status: int) -> None:
+def test_proxy_error_page_does_not_end_the_wait(sim: Simulator, status: int) -> None:
     sim.faults({"match": GET, "times": 2, "status": status, "body": "<html>Sign in to the network</html>"})
     assert operator().execute(task_context())
 
 
-def test_trouble_to_the_end_is_told(sim: Simulator) -> None:
+def test_timeout_quotes_the_last_error(sim: Simulator) -> None:
     sim.faults({"match": GET, "status": 503})
     with pytest.raises(exceptions.MagicHourTimeoutError, match="503"):
         operator(timeout=0.2).execute(task_context())
 
 
 @pytest.mark.parametrize("status", [401, 404])
-def test_what_will_not_pass_ends_the_wait(sim: Simulator, status: int) -> None:
+def test_permanent_error_ends_the_wait(sim: Simulator, status: int) -> None:
     sim.faults({"match": GET, "status": status})
     with pytest.raises(exceptions.MagicHourApiError, match=str(status)):
         operator().execute(task_context())
 
 
-def test_no_faces(sim: Simulator) -> None:
+def test_image_without_faces_returns_an_empty_list(sim: Simulator) -> None:
     sim.faults({"match": GET, "merge": {"status": "complete", "faces": []}})
     assert operator().execute(task_context()) == []
 
 
-def test_the_score_is_sent_as_a_number(sim: Simulator) -> None:
+def test_confidence_score_is_sent_as_a_number(sim: Simulator) -> None:
     task = operator(confidence_score="{{ score }}")
     task.confidence_score = "0.9"  # type: ignore[assignment]
     assert task.execute(task_context())
@@ -129,6 +129,6 @@ def test_the_score_is_sent_as_a_number(sim: Simulator) -> None:
         ({"poll_interval": -1}, "poll_interval"),
     ],
 )
-def test_a_wrong_argument_is_named_at_construction(arguments: dict[str, Any], named: str) -> None:
+def test_constructor_names_the_wrong_argument(arguments: dict[str, Any], named: str) -> None:
     with pytest.raises(exceptions.MagicHourArgumentError, match=named):
         operator(**arguments)

@@ -68,7 +68,7 @@ def exists(hook, project_id):
         return False
 
 
-def test_deletes_what_is_due_and_whole(magichour_simulator, hook, tmp_path, caplog):
+def test_cleanup_deletes_projects_that_are_due_and_saved(magichour_simulator, hook, tmp_path, caplog):
     old = downloaded(magichour_simulator, hook, tmp_path, timedelta(days=31))
     new = downloaded(magichour_simulator, hook, tmp_path, timedelta(days=29))
     files = visible(tmp_path)
@@ -83,14 +83,14 @@ def test_deletes_what_is_due_and_whole(magichour_simulator, hook, tmp_path, capl
     assert clean_up(tmp_path, timedelta(days=30)) == NOTHING
 
 
-def test_a_project_that_is_gone_is_missing_and_done(magichour_simulator, hook, tmp_path):
+def test_project_not_found_counts_as_missing(magichour_simulator, hook, tmp_path):
     project_id = downloaded(magichour_simulator, hook, tmp_path)
     hook.delete_project("image", project_id)
     assert clean_up(tmp_path) == {**NOTHING, "missing": [project_id]}
     assert clean_up(tmp_path) == NOTHING
 
 
-def test_a_proxys_web_page_does_not_make_a_project_count_as_gone(magichour_simulator, hook, tmp_path):
+def test_proxy_404_page_does_not_count_as_deleted(magichour_simulator, hook, tmp_path):
     project_id = downloaded(magichour_simulator, hook, tmp_path)
     page = {"match": {"route": "delete_project"}, "times": 1, "status": 404, "body": "<html>blocked</html>"}
     magichour_simulator.faults(page)
@@ -100,9 +100,7 @@ def test_a_proxys_web_page_does_not_make_a_project_count_as_gone(magichour_simul
 
 
 @pytest.mark.parametrize("age", [timedelta(days=40), timedelta(days=30)])
-def test_a_part_of_the_index_that_cannot_be_read_is_told_when_the_rest_is_done(
-    magichour_simulator, hook, tmp_path, caplog, age
-):
+def test_unreadable_index_part_is_reported_after_the_rest(magichour_simulator, hook, tmp_path, caplog, age):
     old = downloaded(magichour_simulator, hook, tmp_path, timedelta(days=50))
     new = downloaded(magichour_simulator, hook, tmp_path, timedelta(days=31))
     index = tmp_path / ".magichour-index" / "magichour_default"
@@ -168,7 +166,9 @@ def _gone(file, receipt):
         (_gone, "receipt"),
     ],
 )
-def test_keeps_what_was_not_saved_for_certain(magichour_simulator, hook, tmp_path, caplog, spoil, reason):
+def test_cleanup_keeps_what_was_not_saved_for_certain(
+    magichour_simulator, hook, tmp_path, caplog, spoil, reason
+):
     project_id = downloaded(magichour_simulator, hook, tmp_path)
     spoil(tmp_path / visible(tmp_path)[0], receipt_file(tmp_path, project_id))
     for _ in range(2):  # and says so each time
@@ -183,7 +183,7 @@ def test_keeps_what_was_not_saved_for_certain(magichour_simulator, hook, tmp_pat
         clean_up(tmp_path, fail_on_kept=True)
 
 
-def test_a_file_with_other_bytes_is_found_by_its_sha256(magichour_simulator, hook, tmp_path):
+def test_changed_file_is_detected_by_its_sha256(magichour_simulator, hook, tmp_path):
     project_id = downloaded(magichour_simulator, hook, tmp_path)
     file = tmp_path / visible(tmp_path)[0]
     file.write_bytes(b"x" * file.stat().st_size)
@@ -192,7 +192,7 @@ def test_a_file_with_other_bytes_is_found_by_its_sha256(magichour_simulator, hoo
     assert exists(hook, project_id)
 
 
-def test_a_moved_file_can_be_acknowledged(magichour_simulator, hook, tmp_path):
+def test_moved_file_can_be_acknowledged(magichour_simulator, hook, tmp_path):
     project_id = downloaded(magichour_simulator, hook, tmp_path)
     (tmp_path / visible(tmp_path)[0]).rename(tmp_path.parent / "moved.png")
     assert clean_up(tmp_path)["kept"]
@@ -202,7 +202,7 @@ def test_a_moved_file_can_be_acknowledged(magichour_simulator, hook, tmp_path):
     assert clean_up(tmp_path)["deleted"] == [project_id]
 
 
-def test_fail_on_kept_fails_after_the_rest_is_done(magichour_simulator, hook, tmp_path):
+def test_fail_on_kept_fails_after_all_deletions(magichour_simulator, hook, tmp_path):
     kept = downloaded(magichour_simulator, hook, tmp_path, timedelta(days=2))
     whole = downloaded(magichour_simulator, hook, tmp_path, timedelta(days=1))
     (tmp_path / kept / "output.png").unlink()
@@ -212,7 +212,7 @@ def test_fail_on_kept_fails_after_the_rest_is_done(magichour_simulator, hook, tm
     assert not exists(hook, whole)
 
 
-def test_a_dry_run_keeps_all_and_changes_nothing(magichour_simulator, hook, tmp_path):
+def test_dry_run_deletes_and_writes_nothing(magichour_simulator, hook, tmp_path):
     whole = downloaded(magichour_simulator, hook, tmp_path, timedelta(days=2))
     broken = downloaded(magichour_simulator, hook, tmp_path, timedelta(days=1))
     (tmp_path / broken / "output.png").unlink()
@@ -228,14 +228,14 @@ def test_a_dry_run_keeps_all_and_changes_nothing(magichour_simulator, hook, tmp_
         clean_up(tmp_path, dry_run=True, fail_on_kept=True)
 
 
-def test_a_dry_run_alone_is_no_reason_to_fail(magichour_simulator, hook, tmp_path):
+def test_dry_run_does_not_fail_on_kept_projects(magichour_simulator, hook, tmp_path):
     project_id = downloaded(magichour_simulator, hook, tmp_path)
     assert clean_up(tmp_path, dry_run=True, fail_on_kept=True)["kept"] == [
         {"id": project_id, "reason": "dry run"}
     ]
 
 
-def test_the_limit_takes_the_oldest_and_is_not_used_up_by_what_is_kept(magichour_simulator, hook, tmp_path):
+def test_limit_takes_the_oldest_and_does_not_count_kept_projects(magichour_simulator, hook, tmp_path):
     ids = [downloaded(magichour_simulator, hook, tmp_path, timedelta(days=9 - age)) for age in range(4)]
     (tmp_path / ids[0] / "output.png").unlink()
     assert [one["id"] for one in clean_up(tmp_path, dry_run=True, limit=1)["kept"]] == ids[:2]
@@ -243,7 +243,7 @@ def test_the_limit_takes_the_oldest_and_is_not_used_up_by_what_is_kept(magichour
     assert clean_up(tmp_path, limit=2)["deleted"] == ids[3:]
 
 
-def test_a_template_is_kept_with_magic_hours_own_words(magichour_simulator, hook, tmp_path):
+def test_undeletable_template_is_kept_with_the_api_message(magichour_simulator, hook, tmp_path):
     magichour_simulator.faults({"undeletable": True, "times": 1})
     template = downloaded(magichour_simulator, hook, tmp_path, timedelta(days=2))
     other = downloaded(magichour_simulator, hook, tmp_path, timedelta(days=1))
@@ -253,14 +253,14 @@ def test_a_template_is_kept_with_magic_hours_own_words(magichour_simulator, hook
     assert "422" in outcome["kept"][0]["reason"]
 
 
-def test_a_bad_key_fails_the_task(magichour_simulator, hook, tmp_path, connect):
+def test_wrong_key_fails_the_task(magichour_simulator, hook, tmp_path, connect):
     downloaded(magichour_simulator, hook, tmp_path)
     connect(magichour_simulator.url, "mhk_wrong")
     with pytest.raises(errors.MagicHourAuthenticationError):
         clean_up(tmp_path)
 
 
-def test_leaves_other_connections_alone(magichour_simulator, hook, tmp_path, connect):
+def test_cleanup_leaves_other_connections_alone(magichour_simulator, hook, tmp_path, connect):
     connect(magichour_simulator.url, magichour_simulator.api_key, conn_id="other")
     project_id = complete_project(magichour_simulator, hook)
     MagicHourHook("other").download_project("image", project_id, str(tmp_path))
@@ -268,12 +268,12 @@ def test_leaves_other_connections_alone(magichour_simulator, hook, tmp_path, con
     assert clean_up(tmp_path, magichour_conn_id="other")["deleted"] == [project_id]
 
 
-def test_an_empty_or_new_destination_is_nothing_to_do(magichour_simulator, hook, tmp_path):
+def test_empty_destination_is_nothing_to_do(magichour_simulator, hook, tmp_path):
     assert clean_up(tmp_path / "new") == NOTHING
     assert not (tmp_path / "new").exists()
 
 
-def test_a_download_again_starts_the_time_anew(magichour_simulator, hook, tmp_path):
+def test_second_download_restarts_the_age(magichour_simulator, hook, tmp_path):
     project_id = downloaded(magichour_simulator, hook, tmp_path, timedelta(days=31))
     hook.download_project("image", project_id, str(tmp_path))  # skipped: it is whole
     assert clean_up(tmp_path, timedelta(days=30), dry_run=True)["kept"]
@@ -283,7 +283,7 @@ def test_a_download_again_starts_the_time_anew(magichour_simulator, hook, tmp_pa
     assert len(hints(tmp_path)) == 1
 
 
-def test_a_hint_that_a_crash_left_behind_does_no_harm(magichour_simulator, hook, tmp_path):
+def test_leftover_index_entry_is_harmless(magichour_simulator, hook, tmp_path):
     project_id = downloaded(magichour_simulator, hook, tmp_path)
     storage = open_destination(str(tmp_path))
     old = receipts.hint_path("magichour_default", datetime.now(UTC) - timedelta(days=40), project_id)
@@ -328,7 +328,7 @@ def _run_and_die(destination, step):
 
 
 @pytest.mark.parametrize("step", STEPS)
-def test_a_killed_run_is_completed_by_the_next(magichour_simulator, hook, tmp_path, step):
+def test_next_run_completes_a_killed_one(magichour_simulator, hook, tmp_path, step):
     ids = {downloaded(magichour_simulator, hook, tmp_path) for _ in range(3)}
     files = visible(tmp_path)
     process = multiprocessing.get_context("fork").Process(target=_run_and_die, args=(str(tmp_path), step))
@@ -346,7 +346,7 @@ def test_a_killed_run_is_completed_by_the_next(magichour_simulator, hook, tmp_pa
     assert visible(tmp_path) == files
 
 
-def test_two_runs_at_once_do_all_once(magichour_simulator, hook, tmp_path):
+def test_two_runs_at_once_delete_each_project_once(magichour_simulator, hook, tmp_path):
     from concurrent.futures import ThreadPoolExecutor
 
     ids = {downloaded(magichour_simulator, hook, tmp_path) for _ in range(5)}
@@ -376,7 +376,7 @@ def test_two_runs_at_once_do_all_once(magichour_simulator, hook, tmp_path):
         ("dry_run", None),
     ],
 )
-def test_a_wrong_argument_is_refused_when_the_dag_is_parsed(argument, value):
+def test_constructor_refuses_wrong_arguments(argument, value):
     given = {"older_than": timedelta(days=1), argument: value}
     with pytest.raises(errors.MagicHourArgumentError, match=argument):
         MagicHourCleanupOperator(task_id="clean_up", destination="media", **given)
@@ -391,5 +391,5 @@ def test_a_wrong_argument_is_refused_when_the_dag_is_parsed(argument, value):
         ("30 days, 0:00:00", timedelta(days=30)),
     ],
 )
-def test_what_a_template_makes_of_a_timedelta_is_understood(text, age):
+def test_rendered_timedelta_is_understood(text, age):
     assert cleanup_module.check_age(text) == age

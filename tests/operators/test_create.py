@@ -20,7 +20,7 @@ pytestmark = pytest.mark.usefixtures("no_pauses")
 
 
 class TestSubmit:
-    def test_one(self, sim: Simulator) -> None:
+    def test_one_body_returns_one_project(self, sim: Simulator) -> None:
         context = task_context()
         made = operator().execute(context)
         project = sim.state()["projects"][made["id"]]
@@ -32,16 +32,16 @@ class TestSubmit:
         }
         assert project["body"] == BODY
 
-    def test_a_list_in_order(self, sim: Simulator) -> None:
+    def test_list_returns_projects_in_order(self, sim: Simulator) -> None:
         made = operator(bodies(9)).execute(task_context())
         projects = sim.state()["projects"]
         assert [projects[one["id"]]["name"] for one in made] == [f"number {n}" for n in range(9)]
         assert sim.state()["connections"]["most_open"] <= _submit.MAX_PARALLEL
 
-    def test_any_iterable_is_a_list(self, sim: Simulator) -> None:
+    def test_any_iterable_counts_as_a_list(self, sim: Simulator) -> None:
         assert len(operator(iter(bodies(2))).execute(task_context())) == 2
 
-    def test_a_tool_that_is_not_known_needs_a_kind(self, sim: Simulator) -> None:
+    def test_unknown_tool_needs_a_kind(self, sim: Simulator) -> None:
         with pytest.raises(exceptions.MagicHourArgumentError, match="pass kind="):
             operator(tool="ai-hologram")
         with pytest.raises(
@@ -49,13 +49,13 @@ class TestSubmit:
         ):  # as the simulator does not know it either
             operator(tool="ai-hologram", kind="video").execute(task_context())
 
-    def test_the_link_is_left(self, sim: Simulator) -> None:
+    def test_link_to_the_project_is_stored(self, sim: Simulator) -> None:
         context = task_context("create")
         made = operator().execute(context)
         link = context["ti"].xcoms.pull("create", "_link_MagicHourProjectLink")
         assert link == f"https://magichour.ai/my-library?imageId={made['id']}"
 
-    def test_templates_reach_into_the_body(self) -> None:
+    def test_templates_render_within_the_body(self) -> None:
         task = operator({"style": {"prompt": "{{ x }}"}, "assets": {"image_file_paths": ["{{ x }}"]}})
         with DAG("d"):
             task.render_template_fields({"x": "a boat"})  # type: ignore[arg-type]
@@ -80,23 +80,21 @@ class TestArguments:
             ({"max_credits": True}, "max_credits"),
         ],
     )
-    def test_a_wrong_one_is_named_at_construction(self, arguments: dict[str, Any], named: str) -> None:
+    def test_constructor_names_the_wrong_argument(self, arguments: dict[str, Any], named: str) -> None:
         with pytest.raises(exceptions.MagicHourArgumentError, match=named):
             operator(**arguments)
 
     @pytest.mark.parametrize(
         "rendered", ["{'a': 1}", "[]", None, [], iter([]), object(), [BODY, "x"], {"n": {1, 2}}]
     )
-    def test_what_a_template_became_is_checked_before_anything_is_sent(
-        self, sim: Simulator, rendered: Any
-    ) -> None:
+    def test_rendered_values_are_checked_before_any_request(self, sim: Simulator, rendered: Any) -> None:
         task = operator("{{ body }}")
         task.body = rendered
         with pytest.raises(exceptions.MagicHourArgumentError, match="body"):
             task.execute(task_context())
         assert sim.requests() == []
 
-    def test_a_template_is_not_checked_before_it_is_rendered(self) -> None:
+    def test_template_is_checked_after_rendering(self) -> None:
         operator("{{ body }}", tool="{{ tool }}", kind="{{ kind }}")
 
 
@@ -112,7 +110,7 @@ class TestRefused:
         return caught.value
 
     @pytest.mark.parametrize("status", [400, 422])
-    def test_a_wrong_input_names_the_tool_and_quotes_the_api(
+    def test_invalid_body_names_the_tool_and_quotes_the_api(
         self, sim: Simulator, store: TaskStateStore, status: int
     ) -> None:
         error = self.refuse(sim, store, status=status, body={"message": "style.prompt is too long"})
@@ -120,28 +118,22 @@ class TestRefused:
         assert TOOL in str(error)
         assert "style.prompt is too long" in str(error)
 
-    def test_no_credits_says_what_is_left_and_where_to_buy(
-        self, sim: Simulator, store: TaskStateStore
-    ) -> None:
+    def test_no_credits_error_names_balance_and_page(self, sim: Simulator, store: TaskStateStore) -> None:
         error = self.refuse(sim, store, status=402)
         assert isinstance(error, exceptions.MagicHourPaymentRequiredError)
         assert "100000 credits left" in str(error)
         assert "https://magichour.ai/pricing" in str(error)
 
-    def test_no_credits_is_told_where_the_account_does_not_answer(
-        self, sim: Simulator, store: TaskStateStore
-    ) -> None:
+    def test_no_credits_error_works_without_the_account(self, sim: Simulator, store: TaskStateStore) -> None:
         sim.faults({"match": {"path": "/v1/account"}, "status": 500})
         error = self.refuse(sim, store, status=402)
         assert isinstance(error, exceptions.MagicHourPaymentRequiredError)
 
-    def test_not_allowed_says_that_it_is_the_plan(self, sim: Simulator, store: TaskStateStore) -> None:
+    def test_permission_error_names_the_plan(self, sim: Simulator, store: TaskStateStore) -> None:
         assert "plan" in str(self.refuse(sim, store, status=403))
 
     @pytest.mark.parametrize("status", [429, 502, 503])
-    def test_what_was_certainly_not_accepted_is_tried_again(
-        self, sim: Simulator, store: TaskStateStore, status: int
-    ) -> None:
+    def test_refused_submit_is_sent_again(self, sim: Simulator, store: TaskStateStore, status: int) -> None:
         error = self.refuse(sim, store, status=status)
         assert not isinstance(error, AirflowFailException)
         assert posts(sim) == 5
@@ -149,7 +141,7 @@ class TestRefused:
         operator().execute(task_context(store=store, try_number=2))
         assert created(sim) == 1
 
-    def test_nobody_at_home_is_tried_again(
+    def test_unreachable_host_is_retried(
         self, connect: Callable[..., str], store: TaskStateStore, sim: Simulator
     ) -> None:
         connect("http://127.0.0.1:1", "key")
@@ -157,7 +149,7 @@ class TestRefused:
             operator().execute(task_context(store=store))
         assert store.values == {}
 
-    def test_a_connection_that_cannot_be_used_leaves_no_intent(self, store: TaskStateStore) -> None:
+    def test_unusable_connection_leaves_no_intent(self, store: TaskStateStore) -> None:
         with pytest.raises(exceptions.MagicHourConnectionNotFoundError):
             operator(magichour_conn_id="nowhere").execute(task_context(store=store))
         assert store.values == {}
@@ -177,7 +169,7 @@ UNCERTAIN = {
 
 class TestUncertain:
     @pytest.mark.parametrize("fault", UNCERTAIN.values(), ids=UNCERTAIN)
-    def test_it_is_never_sent_again_by_itself(
+    def test_uncertain_submit_is_never_sent_again(
         self, sim: Simulator, connect: Callable[..., str], store: TaskStateStore, fault: dict[str, Any]
     ) -> None:
         connect(sim.url, sim.api_key, timeout=1)
@@ -187,7 +179,9 @@ class TestUncertain:
                 operator().execute(task_context(store=store, try_number=try_number, max_tries=2))
         assert posts(sim) == 1
 
-    def test_a_clear_after_it_submits_anew(self, sim: Simulator, store: TaskStateStore) -> None:
+    def test_clear_after_an_uncertain_submit_submits_again(
+        self, sim: Simulator, store: TaskStateStore
+    ) -> None:
         sim.faults({"match": CREATE, "times": 1, "drop": "after"})
         with pytest.raises(exceptions.MagicHourUncertainSubmitError):
             operator().execute(task_context(store=store))
@@ -195,7 +189,7 @@ class TestUncertain:
         assert posts(sim) == 2
         assert sim.state()["projects"][made["id"]]
 
-    def test_whoever_wants_may_have_it_sent_again_by_a_retry(
+    def test_retry_uncertain_submit_allows_a_second_submit(
         self, sim: Simulator, store: TaskStateStore
     ) -> None:
         sim.faults({"match": CREATE, "times": 1, "drop": "after"})
@@ -206,7 +200,7 @@ class TestUncertain:
         assert task.execute(task_context(store=store, try_number=2))["id"]
         assert posts(sim) == 2
 
-    def test_of_a_list_the_others_go_on(self, sim: Simulator, store: TaskStateStore) -> None:
+    def test_failed_body_does_not_stop_the_others(self, sim: Simulator, store: TaskStateStore) -> None:
         sim.faults({"match": CREATE, "times": 1, "drop": "after"})
         context = task_context("create", store=store)
         with pytest.raises(exceptions.MagicHourUncertainSubmitError):
@@ -219,7 +213,9 @@ class TestUncertain:
 
 
 class TestList:
-    def test_after_what_meets_all_the_rest_is_not_tried(self, sim: Simulator, store: TaskStateStore) -> None:
+    def test_error_that_concerns_all_bodies_stops_the_list(
+        self, sim: Simulator, store: TaskStateStore
+    ) -> None:
         sim.faults({"match": CREATE, "status": 402})
         with pytest.raises(exceptions.MagicHourPaymentRequiredError) as caught:
             operator(bodies(20)).execute(task_context(store=store))
@@ -227,19 +223,19 @@ class TestList:
         assert posts(sim) <= _submit.MAX_PARALLEL
         assert store.values == {}
 
-    def test_a_retry_may_mend_some(self, sim: Simulator, store: TaskStateStore) -> None:
+    def test_failed_list_is_retryable_where_one_body_is(self, sim: Simulator, store: TaskStateStore) -> None:
         sim.faults({"match": CREATE, "times": 1, "status": 400}, {"match": CREATE, "skip": 1, "status": 503})
         with pytest.raises(exceptions.MagicHourBatchError) as caught:
             operator(bodies(3)).execute(task_context(store=store))
         assert not isinstance(caught.value, AirflowFailException)
 
-    def test_the_plans_limit_is_waited_for(self, sim: Simulator, connect: Callable[..., str]) -> None:
+    def test_rate_limit_of_the_plan_is_waited_for(self, sim: Simulator, connect: Callable[..., str]) -> None:
         connect(sim.url, sim.api_key, max_attempts=1)
         sim.faults({"match": CREATE, "skip": 2, "times": 6, "status": 429})
         assert len(operator(bodies(5)).execute(task_context())) == 5
         assert created(sim) == 5
 
-    def test_the_limit_is_not_waited_for_with_an_intent_in_the_store(
+    def test_no_intent_is_stored_during_a_rate_limit_pause(
         self, sim: Simulator, connect: Callable[..., str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         connect(sim.url, sim.api_key, max_attempts=1)
@@ -258,7 +254,7 @@ class TestAssets:
     def upscale(self, body: Any, **kwargs: Any) -> MagicHourCreateProjectOperator:
         return operator(body, tool="ai-image-upscaler", **kwargs)
 
-    def test_a_file_is_uploaded_first(self, sim: Simulator, tmp_path: Path) -> None:
+    def test_local_file_is_uploaded_before_the_submit(self, sim: Simulator, tmp_path: Path) -> None:
         path = tmp_path / "a face.PNG"
         path.write_bytes(b"png" * 1000)
         made = self.upscale(self.body(path)).execute(task_context())
@@ -267,15 +263,13 @@ class TestAssets:
         assert state["projects"][made["id"]]["body"]["assets"] == {"image_file_path": uploaded}
         assert state["uploads"][uploaded]["size"] == 3000
 
-    def test_a_file_of_many_bodies_is_uploaded_once(self, sim: Simulator, tmp_path: Path) -> None:
+    def test_file_shared_by_many_bodies_is_uploaded_once(self, sim: Simulator, tmp_path: Path) -> None:
         path = tmp_path / "a.png"
         path.write_bytes(b"png")
         self.upscale([self.body(path)] * 3).execute(task_context())
         assert len(sim.state()["uploads"]) == 1
 
-    def test_a_retry_uploads_nothing_again(
-        self, sim: Simulator, tmp_path: Path, store: TaskStateStore
-    ) -> None:
+    def test_retry_does_not_upload_again(self, sim: Simulator, tmp_path: Path, store: TaskStateStore) -> None:
         path = tmp_path / "a.png"
         path.write_bytes(b"png")
         first = self.upscale(self.body(path)).execute(task_context(store=store))
@@ -284,7 +278,7 @@ class TestAssets:
         assert self.upscale(self.body(path)).execute(task_context(store=store, try_number=2)) == first
         assert len(sim.state()["uploads"]) == 1
 
-    def test_a_missing_file_of_a_list_does_not_hold_up_the_others(
+    def test_missing_file_does_not_stop_the_other_bodies(
         self, sim: Simulator, tmp_path: Path, store: TaskStateStore
     ) -> None:
         path = tmp_path / "a.png"
@@ -297,7 +291,7 @@ class TestAssets:
         assert set(store.values) == {"magichour_submit_0"}
 
 
-def test_the_pause_for_a_limit_ends_when_all_is_in_vain(
+def test_rate_limit_pause_ends_when_nothing_can_succeed(
     sim: Simulator, connect: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     connect(sim.url, sim.api_key, max_attempts=1)

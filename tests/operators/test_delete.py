@@ -22,7 +22,7 @@ def delete(project_id, **arguments):
     return operator.execute(task_context())
 
 
-def test_deletes_one(magichour_simulator, hook):
+def test_one_project_is_deleted(magichour_simulator, hook):
     project_id = complete_project(magichour_simulator, hook)
     assert delete(project_id) == {"deleted": [project_id], "missing": []}
     assert magichour_simulator.state()["projects"][project_id]["enabled"] is False
@@ -31,14 +31,14 @@ def test_deletes_one(magichour_simulator, hook):
         delete(project_id, missing_ok=False)
 
 
-def test_deletes_a_list_each_once(magichour_simulator, hook):
+def test_list_is_deleted_with_one_call_each(magichour_simulator, hook):
     ids = [complete_project(magichour_simulator, hook) for _ in range(5)]
     assert delete([ids[0], "nowhere", *ids]) == {"deleted": ids, "missing": ["nowhere"]}
     assert len([one for one in magichour_simulator.requests() if one["method"] == "DELETE"]) == 6
     assert delete([]) == {"deleted": [], "missing": []}
 
 
-def test_tries_all_and_names_each_failure(magichour_simulator, hook):
+def test_all_projects_are_tried_and_each_failure_is_named(magichour_simulator, hook):
     magichour_simulator.faults({"undeletable": True, "times": 2})
     ids = [complete_project(magichour_simulator, hook) for _ in range(4)]
     with pytest.raises(errors.MagicHourError, match="2 of 4") as caught:
@@ -50,7 +50,7 @@ def test_tries_all_and_names_each_failure(magichour_simulator, hook):
     assert [projects[one]["deletes"] for one in ids[:2]] == [1, 1]  # 422 is not tried again
 
 
-def test_a_trouble_that_passes_is_ridden_out(magichour_simulator, hook, monkeypatch):
+def test_transient_errors_are_retried(magichour_simulator, hook, monkeypatch):
     from airflow_provider_magichour._client import retry
 
     monkeypatch.setattr(retry, "retry_wait", lambda *_: 0.0)
@@ -60,19 +60,19 @@ def test_a_trouble_that_passes_is_ridden_out(magichour_simulator, hook, monkeypa
 
 
 @pytest.mark.parametrize("kind", ["document", "", None])
-def test_a_wrong_kind_is_refused_when_the_dag_is_parsed(kind):
+def test_constructor_refuses_a_wrong_kind(kind):
     with pytest.raises(errors.MagicHourArgumentError, match="kind"):
         MagicHourDeleteProjectOperator(task_id="delete", project_id="p", kind=kind)
 
 
 @pytest.mark.parametrize("project_id", [None, "", "a/b", ["a", ""], 7])
-def test_a_wrong_id_is_refused_before_anything_is_sent(magichour_simulator, hook, project_id):
+def test_wrong_id_is_refused_before_any_request(magichour_simulator, hook, project_id):
     with pytest.raises(errors.MagicHourArgumentError, match="project_id"):
         delete(project_id)
     assert magichour_simulator.requests() == []
 
 
-def test_a_proxys_web_page_is_not_taken_for_gone(magichour_simulator, hook):
+def test_proxy_404_page_does_not_count_as_deleted(magichour_simulator, hook):
     project_id = complete_project(magichour_simulator, hook)
     page = {"match": {"route": "delete_project"}, "times": 1, "status": 404, "body": "<html>blocked</html>"}
     magichour_simulator.faults(page)

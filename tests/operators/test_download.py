@@ -25,7 +25,7 @@ def download(**arguments):
     return MagicHourDownloadOperator(task_id="download", **arguments)
 
 
-def test_stores_the_files_of_one_project(magichour_simulator, hook, tmp_path):
+def test_files_of_one_project_are_stored(magichour_simulator, hook, tmp_path):
     project_id = complete_project(magichour_simulator, hook, image_count=3)
     operator = download(project_id=project_id, kind="image", destination=str(tmp_path))
     files = operator.execute(task_context(dag_id="d", run_id="r", try_number=2))
@@ -56,7 +56,7 @@ def test_stores_the_files_of_one_project(magichour_simulator, hook, tmp_path):
         ("audio", "ai-voice-generator", {"style": {"prompt": "hello", "voice_name": "Morgan Freeman"}}),
     ],
 )
-def test_every_kind(magichour_simulator, hook, tmp_path, kind, tool, body):
+def test_every_kind_can_be_downloaded(magichour_simulator, hook, tmp_path, kind, tool, body):
     project_id = hook.create_project(tool, body)["id"]
     magichour_simulator.end_project(project_id)
     (file,) = download(project_id=project_id, kind=kind, destination=str(tmp_path)).execute(task_context())
@@ -64,7 +64,7 @@ def test_every_kind(magichour_simulator, hook, tmp_path, kind, tool, body):
     assert sha256(file["path"]) == file["sha256"]
 
 
-def test_a_list_gives_a_list_for_each_in_order(magichour_simulator, hook, tmp_path):
+def test_list_returns_a_list_per_project_in_order(magichour_simulator, hook, tmp_path):
     ids = [complete_project(magichour_simulator, hook) for _ in range(6)]
     files = download(project_id=[*ids, ids[0]], kind="image", destination=str(tmp_path)).execute(
         task_context()
@@ -76,14 +76,14 @@ def test_a_list_gives_a_list_for_each_in_order(magichour_simulator, hook, tmp_pa
     assert [len(files) for files in one] == [1]
 
 
-def test_files_are_fetched_side_by_side_but_not_all_at_once(magichour_simulator, hook, tmp_path):
+def test_files_are_fetched_in_parallel_up_to_a_limit(magichour_simulator, hook, tmp_path):
     ids = [complete_project(magichour_simulator, hook) for _ in range(12)]
     magichour_simulator.faults({"match": {"host": "downloads"}, "delay": 0.15})
     download(project_id=ids, kind="image", destination=str(tmp_path)).execute(task_context())
     assert magichour_simulator.state()["in_flight"]["most"] in range(2, 6)
 
 
-def test_one_failed_project_costs_the_others_nothing(magichour_simulator, hook, tmp_path):
+def test_failed_project_does_not_stop_the_others(magichour_simulator, hook, tmp_path):
     whole = complete_project(magichour_simulator, hook)
     failed = hook.create_project("ai-image-generator", IMAGE)["id"]
     magichour_simulator.end_project(failed, "error", "no_source_face", "No face")
@@ -106,21 +106,21 @@ def test_one_failed_project_costs_the_others_nothing(magichour_simulator, hook, 
         ("parallel", 0),
     ],
 )
-def test_a_wrong_argument_is_refused_when_the_dag_is_parsed(argument, value):
+def test_constructor_refuses_wrong_arguments(argument, value):
     given = {"project_id": "p1", "kind": "image", "destination": "x", argument: value}
     with pytest.raises(errors.MagicHourArgumentError, match=argument):
         download(**given)
 
 
 @pytest.mark.parametrize("project_id", [None, "", " ", 3, "../x", "a/b", ["a", None]])
-def test_a_wrong_id_is_refused_before_anything_is_sent(magichour_simulator, hook, tmp_path, project_id):
+def test_wrong_id_is_refused_before_any_request(magichour_simulator, hook, tmp_path, project_id):
     with pytest.raises(errors.MagicHourArgumentError, match="project_id"):
         download(project_id=project_id, kind="image", destination=str(tmp_path)).execute(task_context())
     assert magichour_simulator.requests() == []
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_kind_may_be_a_template():
+def test_kind_may_be_a_template():
     operator = download(project_id="{{ x }}", kind="{{ params.kind }}", destination="{{ y }}")
     assert set(operator.template_fields) >= {"project_id", "kind", "destination", "magichour_conn_id"}
 
@@ -139,7 +139,7 @@ def test_files_are_reported_as_lineage(magichour_simulator, hook, tmp_path):
         assert hook.download_project("image", project_id, str(tmp_path))  # reporting is not worth a failure
 
 
-def test_files_are_openlineage_data_sets(magichour_simulator, hook, tmp_path, monkeypatch):
+def test_files_are_openlineage_datasets(magichour_simulator, hook, tmp_path, monkeypatch):
     pytest.importorskip("airflow.providers.openlineage")
     project_id = complete_project(magichour_simulator, hook)
     operator = download(project_id=[project_id], kind="image", destination=str(tmp_path))
@@ -160,7 +160,7 @@ def test_files_are_openlineage_data_sets(magichour_simulator, hook, tmp_path, mo
         ("s3://bucket/a?b#c.png", ("s3://bucket", "a?b#c.png")),
     ],
 )
-def test_names_of_data_sets_carry_no_connection(path, name):
+def test_dataset_names_carry_no_connection(path, name):
     assert dataset_name(path) == name
 
 
@@ -203,7 +203,7 @@ with DAG("files", schedule=None, params={"ids": [], "destination": "", "dry": Fa
 """
 
 
-def test_templates_and_mapping_in_a_dag(magichour_simulator, hook, tmp_path, run_dag):
+def test_arguments_can_be_templated_and_mapped(magichour_simulator, hook, tmp_path, run_dag):
     file = tmp_path / "files.py"
     file.write_text(DAG_FILE)
     ids = [complete_project(magichour_simulator, hook) for _ in range(2)]
@@ -217,7 +217,7 @@ def test_templates_and_mapping_in_a_dag(magichour_simulator, hook, tmp_path, run
 # ---------------------------------------------------------------------------------- hook.check_result
 
 
-def test_check_result_waits_and_stores(magichour_simulator, hook, tmp_path, monkeypatch):
+def test_check_result_waits_and_downloads(magichour_simulator, hook, tmp_path, monkeypatch):
     project_id = hook.create_project("ai-image-generator", IMAGE)["id"]
     found = hook.check_result("image", project_id, True, True, str(tmp_path))
     assert found["status"] == "complete"
@@ -228,7 +228,7 @@ def test_check_result_waits_and_stores(magichour_simulator, hook, tmp_path, monk
     assert Path(project_id, "output.png").exists()
 
 
-def test_check_result_of_what_is_not_complete(magichour_simulator, hook, tmp_path):
+def test_check_result_returns_an_incomplete_project(magichour_simulator, hook, tmp_path):
     magichour_simulator.faults({"duration": 60})
     project_id = hook.create_project("ai-image-generator", IMAGE)["id"]
     found = hook.check_result("image", project_id, False, True, str(tmp_path))
@@ -243,7 +243,7 @@ def test_check_result_of_what_is_not_complete(magichour_simulator, hook, tmp_pat
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
-def test_does_not_download_over_what_a_newer_version_recorded(magichour_simulator, hook, tmp_path, overwrite):
+def test_newer_receipt_is_not_overwritten(magichour_simulator, hook, tmp_path, overwrite):
     project_id = complete_project(magichour_simulator, hook)
     hook.download_project("image", project_id, str(tmp_path))
     receipt = tmp_path / project_id / ".magichour-receipt.json"

@@ -35,7 +35,7 @@ def received(sim: Simulator) -> list[Any]:
 
 
 @pytest.mark.parametrize("tool", TOOLS)
-def test_the_example_of_the_documentation_is_accepted(sim: Simulator, tool: str) -> None:
+def test_documented_example_body_is_accepted(sim: Simulator, tool: str) -> None:
     body = EXAMPLE_BODIES[tool]
     made = MagicHourCreateProjectOperator(task_id="create", tool=tool, body=body).execute(task_context())
     project = sim.state()["projects"][made["id"]]
@@ -44,7 +44,7 @@ def test_the_example_of_the_documentation_is_accepted(sim: Simulator, tool: str)
 
 
 @pytest.mark.parametrize("tool", TOOLS)
-def test_the_official_client_sends_the_same(sim: Simulator, tool: str) -> None:
+def test_official_client_sends_the_same_body(sim: Simulator, tool: str) -> None:
     with httpx.Client(timeout=60) as http:
         client = magic_hour.Client(token=sim.api_key, base_url=sim.url, httpx_client=http)
         create = getattr(client.v1, tool.replace("-", "_")).create

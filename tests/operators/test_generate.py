@@ -24,7 +24,9 @@ MODES = pytest.mark.parametrize("deferrable", [False, True], ids=["sync", "defer
 
 @MODES
 class TestGenerate:
-    def test_files_come_out(self, sim: Simulator, tmp_path: Path, deferrable: bool) -> None:
+    def test_generate_returns_project_and_files(
+        self, sim: Simulator, tmp_path: Path, deferrable: bool
+    ) -> None:
         result = run_task(
             operator(deferrable=deferrable, destination=str(tmp_path)), task_context(store=TaskStateStore())
         )
@@ -35,19 +37,19 @@ class TestGenerate:
         assert file["path"] == str(tmp_path / project_id / "output.png")
         assert Path(file["path"]).read_bytes().startswith(b"\x89PNG")
 
-    def test_without_a_store(self, sim: Simulator, tmp_path: Path, deferrable: bool) -> None:
+    def test_generate_works_without_a_store(self, sim: Simulator, tmp_path: Path, deferrable: bool) -> None:
         results = run_task(
             operator(bodies(3), deferrable=deferrable, destination=str(tmp_path)), task_context()
         )
         assert [one["project"]["name"] for one in results] == ["number 0", "number 1", "number 2"]
         assert all(one["files"] for one in results)
 
-    def test_no_destination_stores_nothing(self, sim: Simulator, deferrable: bool) -> None:
+    def test_without_a_destination_nothing_is_stored(self, sim: Simulator, deferrable: bool) -> None:
         result = run_task(operator(deferrable=deferrable), task_context(store=TaskStateStore()))
         assert result["files"] == []
         assert result["project"]["downloads"]
 
-    def test_a_list_in_order(self, sim: Simulator, tmp_path: Path, deferrable: bool) -> None:
+    def test_list_returns_results_in_order(self, sim: Simulator, tmp_path: Path, deferrable: bool) -> None:
         results = run_task(
             operator(bodies(7), deferrable=deferrable, destination=str(tmp_path)),
             task_context(store=TaskStateStore()),
@@ -64,7 +66,7 @@ class TestGenerate:
         ],
         ids=str,
     )
-    def test_a_failed_project_is_its_own_error_and_a_retry_submits_anew(
+    def test_failed_project_raises_and_a_retry_submits_again(
         self, sim: Simulator, deferrable: bool, outcome: dict[str, str], error: type[Exception]
     ) -> None:
         sim.faults({"match": CREATE, "times": 1, "outcome": outcome})
@@ -76,7 +78,7 @@ class TestGenerate:
         assert run_task(operator(deferrable=deferrable), task_context(store=store, try_number=2))["project"]
         assert posts(sim) == 2
 
-    def test_a_timeout_leaves_the_project_to_the_retry(
+    def test_retry_after_a_timeout_waits_for_the_same_project(
         self, sim: Simulator, deferrable: bool, tmp_path: Path
     ) -> None:
         sim.faults({"match": CREATE, "duration": 2})
@@ -92,7 +94,7 @@ class TestGenerate:
         assert result["files"]
         assert posts(sim) == 1
 
-    def test_of_a_list_a_failed_one_does_not_lose_the_others(
+    def test_failed_project_does_not_lose_the_others(
         self, sim: Simulator, deferrable: bool, tmp_path: Path
     ) -> None:
         sim.faults({"match": CREATE, "skip": 1, "times": 1, "outcome": {"code": "unknown_error"}})
@@ -109,7 +111,7 @@ class TestGenerate:
         assert posts(sim) == 4
         assert len(sim.requests("download")) == 3
 
-    def test_of_a_list_what_was_not_submitted_is_told_at_the_end(
+    def test_bodies_not_submitted_are_reported_at_the_end(
         self, sim: Simulator, deferrable: bool, tmp_path: Path
     ) -> None:
         some = bodies(3)
@@ -121,7 +123,7 @@ class TestGenerate:
             assert "body[1]" in caught.value.__notes__[0]
             assert len(context["ti"].xcoms.pull("generate", "results")) == 2
 
-    def test_of_a_list_that_takes_too_long_what_is_complete_is_stored(
+    def test_timeout_still_stores_completed_projects(
         self, sim: Simulator, deferrable: bool, tmp_path: Path
     ) -> None:
         sim.faults({"match": CREATE, "skip": 1, "times": 1, "duration": 60})
@@ -133,7 +135,7 @@ class TestGenerate:
         (kept,) = context["ti"].xcoms.pull("generate", "results")
         assert Path(kept["files"][0]["path"]).exists()
 
-    def test_a_failed_download_is_all_that_a_retry_does_again(
+    def test_retry_repeats_only_the_failed_download(
         self, sim: Simulator, deferrable: bool, tmp_path: Path
     ) -> None:
         (tmp_path / "in the way").write_text("a file where a folder should be")
@@ -148,7 +150,7 @@ class TestGenerate:
         assert result["files"]
         assert posts(sim) == 1
 
-    def test_a_retry_of_a_success_returns_the_same_even_when_all_is_deleted(
+    def test_retry_of_a_success_returns_the_stored_result(
         self, sim: Simulator, deferrable: bool, tmp_path: Path
     ) -> None:
         store, task = TaskStateStore(), operator(deferrable=deferrable, destination=str(tmp_path))
@@ -161,13 +163,13 @@ class TestGenerate:
         assert second == first
         assert posts(sim) == 1
 
-    def test_a_clear_of_a_success_makes_another(self, sim: Simulator, deferrable: bool) -> None:
+    def test_clear_of_a_success_submits_again(self, sim: Simulator, deferrable: bool) -> None:
         store = TaskStateStore()
         first = run_task(operator(deferrable=deferrable), task_context(store=store))
         second = run_task(operator(deferrable=deferrable), task_context(store=store, max_tries=1))
         assert first["project"]["id"] != second["project"]["id"]
 
-    def test_what_was_stored_is_not_made_again_where_the_project_was_deleted_since(
+    def test_stored_result_is_returned_though_its_project_is_deleted(
         self, sim: Simulator, deferrable: bool, tmp_path: Path
     ) -> None:
         """A clean-up between the tries of a list, which failed for another of its bodies."""
@@ -183,12 +185,12 @@ class TestGenerate:
         assert kept in results
         assert posts(sim) == 3
 
-    def test_a_project_that_is_deleted_during_the_wait(self, sim: Simulator, deferrable: bool) -> None:
+    def test_project_deleted_during_the_wait_raises_not_found(self, sim: Simulator, deferrable: bool) -> None:
         sim.faults({"match": {"route": "get_project"}, "merge": {"enabled": False}})
         with pytest.raises(exceptions.MagicHourNotFoundError, match="deleted"):
             run_task(operator(deferrable=deferrable), task_context(store=TaskStateStore()))
 
-    def test_the_credits_may_run_out_in_a_list(
+    def test_credits_running_out_within_a_list_keep_earlier_projects(
         self, sim: Simulator, deferrable: bool, tmp_path: Path
     ) -> None:
         sim.faults({"match": CREATE, "skip": 2, "status": 402})
@@ -205,7 +207,7 @@ class TestDeferral:
             task.execute(context)
         return caught.value
 
-    def test_there_is_one_and_no_key_in_it(self, sim: Simulator) -> None:
+    def test_trigger_holds_no_key(self, sim: Simulator) -> None:
         found = self.deferred(operator(bodies(5), deferrable=True), task_context(store=TaskStateStore()))
         path, arguments = found.trigger.serialize()
         assert path == "airflow_provider_magichour.triggers.MagicHourProjectTrigger"
@@ -213,7 +215,7 @@ class TestDeferral:
         assert sim.api_key not in str(arguments) + str(found.kwargs)
         assert found.timeout > timedelta(seconds=30)
 
-    def test_dag_test_hands_over_the_event_alone(self, sim: Simulator) -> None:
+    def test_dag_test_passes_the_event_alone(self, sim: Simulator) -> None:
         for store in (TaskStateStore(), None):
             task, context = operator(bodies(2), deferrable=True), task_context(store=store)
             event = run_trigger(self.deferred(task, context).trigger)
@@ -221,7 +223,7 @@ class TestDeferral:
             names = [one["project"]["name"] for one in again.execute_complete(context, event)]
             assert names == ["number 0", "number 1"]
 
-    def test_failed_submits_survive_it_in_the_store(self, sim: Simulator) -> None:
+    def test_failed_submits_survive_the_deferral_in_the_store(self, sim: Simulator) -> None:
         some = [*bodies(2), {"style": {}}]
         task, context = operator(some, deferrable=True), task_context(store=TaskStateStore())
         event = run_trigger(self.deferred(task, context).trigger)
@@ -239,20 +241,20 @@ class TestDeferral:
         ],
         ids=str,
     )
-    def test_an_event_about_something_else_is_not_trusted(self, sim: Simulator, event: Any) -> None:
+    def test_foreign_event_is_not_trusted(self, sim: Simulator, event: Any) -> None:
         for store in (TaskStateStore(), None):
             task, context = operator(bodies(2), deferrable=True), task_context(store=store)
             self.deferred(task, context)
             with pytest.raises(exceptions.MagicHourError, match="not trusted"):
                 operator(bodies(2)).execute_complete(context, event)
 
-    def test_a_body_that_renders_differently_when_resumed_loses_nothing(self, sim: Simulator) -> None:
+    def test_body_rendered_differently_on_resume_keeps_the_project(self, sim: Simulator) -> None:
         context = task_context(store=TaskStateStore())
         event = run_trigger(self.deferred(operator(deferrable=True), context).trigger)
         other = operator({**BODY, "name": "rendered later"})
         assert other.execute_complete(context, event)["project"]["id"] == only_project(sim)
 
-    def test_an_event_that_comes_before_its_time_is_found_out(self, sim: Simulator) -> None:
+    def test_early_event_is_detected(self, sim: Simulator) -> None:
         sim.faults({"match": CREATE, "duration": 60})
         task, context = operator(deferrable=True), task_context(store=TaskStateStore())
         self.deferred(task, context)
@@ -261,19 +263,19 @@ class TestDeferral:
             operator().execute_complete(context, event)
         assert not isinstance(caught.value, AirflowFailException)
 
-    def test_there_is_none_where_nothing_is_left_to_wait_for(self, sim: Simulator) -> None:
+    def test_task_does_not_defer_when_nothing_is_left_to_wait_for(self, sim: Simulator) -> None:
         """Airflow may lose track of a task whose trigger fires at once."""
         store = TaskStateStore()
         self.deferred(operator(deferrable=True), task_context(store=store))
         sim.end_project(only_project(sim))
         assert operator(deferrable=True).execute(task_context(store=store, try_number=2))["project"]
 
-    def test_the_wait_ends_with_execution_timeout_where_that_is_shorter(self, sim: Simulator) -> None:
+    def test_wait_ends_with_a_shorter_execution_timeout(self, sim: Simulator) -> None:
         task = operator(deferrable=True, execution_timeout=timedelta(seconds=5), timeout=3600)
         found = self.deferred(task, task_context(store=TaskStateStore()))
         assert found.trigger.serialize()[1]["deadline"] < time.time() + 6
 
-    def test_without_memory_a_timeout_says_what_a_retry_would_do(self, sim: Simulator) -> None:
+    def test_timeout_without_a_store_names_what_a_retry_would_do(self, sim: Simulator) -> None:
         sim.faults({"match": CREATE, "duration": 60})
         with pytest.raises(exceptions.MagicHourTimeoutError, match="pay again"):
             run_task(operator(deferrable=True, timeout=0.3), task_context())
@@ -291,13 +293,11 @@ class TestArguments:
             ({"body": []}, "body"),
         ],
     )
-    def test_a_wrong_one_is_named_at_construction(self, arguments: dict[str, Any], named: str) -> None:
+    def test_constructor_names_the_wrong_argument(self, arguments: dict[str, Any], named: str) -> None:
         with pytest.raises(exceptions.MagicHourArgumentError, match=named):
             operator(**arguments)
 
-    def test_a_destination_that_a_template_left_empty_is_named_before_anything_is_sent(
-        self, sim: Simulator
-    ) -> None:
+    def test_empty_rendered_destination_is_refused_before_any_request(self, sim: Simulator) -> None:
         task = operator(destination="{{ x }}")
         task.destination = ""
         with pytest.raises(exceptions.MagicHourArgumentError, match="destination"):
@@ -305,7 +305,7 @@ class TestArguments:
         assert sim.requests() == []
 
     @pytest.mark.parametrize("destination", [7, ["/media"], "s3://", "no-such-store://bucket/folder"])
-    def test_a_destination_that_cannot_be_opened_is_named_before_anything_is_sent(
+    def test_unusable_destination_is_refused_before_any_request(
         self, sim: Simulator, destination: Any
     ) -> None:
         task = operator(destination="{{ x }}")
@@ -315,7 +315,7 @@ class TestArguments:
         assert sim.requests() == []
 
 
-def test_the_records_of_a_large_list_are_small(sim: Simulator, tmp_path: Path) -> None:
+def test_records_of_a_large_list_are_small(sim: Simulator, tmp_path: Path) -> None:
     store = TaskStateStore()  # refuses what is larger than Airflow takes
     sim.faults({"match": CREATE, "skip": 20, "status": 400, "body": {"message": "x" * 2000}})
     with pytest.raises(exceptions.MagicHourError):

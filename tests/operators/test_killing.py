@@ -18,14 +18,14 @@ from tests.support.tasks import TaskStateStore, rebuilt, run_task, task_context
 pytestmark = pytest.mark.usefixtures("no_pauses")
 
 
-def test_nothing_is_deleted_by_default(sim: Simulator) -> None:
+def test_kill_deletes_nothing_by_default(sim: Simulator) -> None:
     task = generate()
     run_task(task, task_context(store=TaskStateStore()))
     task.on_kill()
     assert sim.requests("delete_project") == []
 
 
-def test_the_operator_deletes_what_is_under_way(sim: Simulator) -> None:
+def test_killed_operator_deletes_running_projects(sim: Simulator) -> None:
     task = generate(bodies(3), delete_on_kill=True)
     task.on_kill()  # before anything was submitted
     run_task(task, task_context(store=TaskStateStore()))
@@ -34,7 +34,7 @@ def test_the_operator_deletes_what_is_under_way(sim: Simulator) -> None:
     assert not any(one["enabled"] for one in sim.state()["projects"].values())
 
 
-def test_the_trigger_deletes_what_is_under_way(sim: Simulator) -> None:
+def test_killed_trigger_deletes_running_projects(sim: Simulator) -> None:
     sim.faults({"match": CREATE, "duration": 60})
     context = task_context(store=TaskStateStore())
     with pytest.raises(TaskDeferred) as caught:
@@ -45,7 +45,7 @@ def test_the_trigger_deletes_what_is_under_way(sim: Simulator) -> None:
     assert not sim.state()["projects"][only_project(sim)]["enabled"]
 
 
-def test_it_is_over_soon_and_raises_nothing(
+def test_kill_returns_soon_and_raises_nothing(
     sim: Simulator, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(killing, "MAX_SECONDS", 0.5)
@@ -58,7 +58,7 @@ def test_it_is_over_soon_and_raises_nothing(
     assert "not deleted" in caplog.text
 
 
-def test_a_project_that_the_kill_deleted_is_submitted_anew(sim: Simulator) -> None:
+def test_project_deleted_by_the_kill_is_submitted_again(sim: Simulator) -> None:
     store, task = TaskStateStore(), generate(delete_on_kill=True, timeout=0.2)
     sim.faults({"match": CREATE, "times": 1, "duration": 60})
     with pytest.raises(exceptions.MagicHourTimeoutError):
@@ -69,7 +69,7 @@ def test_a_project_that_the_kill_deleted_is_submitted_anew(sim: Simulator) -> No
     assert posts(sim) == 2
 
 
-def test_a_proxys_web_page_is_not_taken_for_gone(sim: Simulator, caplog: pytest.LogCaptureFixture) -> None:
+def test_proxy_404_page_does_not_count_as_deleted(sim: Simulator, caplog: pytest.LogCaptureFixture) -> None:
     task = generate(delete_on_kill=True)
     run_task(task, task_context(store=TaskStateStore()))
     sim.faults({"match": {"route": "delete_project"}, "status": 404, "body": "<html>blocked</html>"})

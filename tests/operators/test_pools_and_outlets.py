@@ -16,7 +16,7 @@ DAG_FILE = Path(__file__).parents[1] / "dags" / "pools_and_outlets.py"
 
 @pytest.mark.xdist_group("dag_test")
 @pytest.mark.skipif(not IS_AIRFLOW_3, reason="assets are of Airflow 3")
-def test_a_pool_is_kept_and_outlets_are_told(
+def test_pool_limits_and_outlets_emit_events(
     run_dag: Callable[..., Any], sim: Simulator, tmp_path: Path
 ) -> None:
     from airflow.models.asset import AssetEvent

@@ -21,18 +21,18 @@ pytestmark = pytest.mark.usefixtures("no_pauses")
 
 
 class TestRetry:
-    def test_it_returns_the_same(self, sim: Simulator, store: TaskStateStore) -> None:
+    def test_retry_returns_the_same_project(self, sim: Simulator, store: TaskStateStore) -> None:
         first = operator().execute(task_context(store=store))
         assert operator().execute(task_context(store=store, try_number=2)) == first
         assert posts(sim) == 1
 
-    def test_a_clear_of_a_success_submits_anew(self, sim: Simulator, store: TaskStateStore) -> None:
+    def test_clear_of_a_success_submits_again(self, sim: Simulator, store: TaskStateStore) -> None:
         first = operator().execute(task_context(store=store))
         second = operator().execute(task_context(store=store, try_number=2, max_tries=1))
         assert second["id"] != first["id"]
 
     @pytest.mark.parametrize("status", ["error", "canceled"])
-    def test_a_project_that_came_to_nothing_is_made_anew(
+    def test_failed_project_is_submitted_again(
         self, sim: Simulator, store: TaskStateStore, status: str
     ) -> None:
         first = operator().execute(task_context(store=store))
@@ -41,7 +41,7 @@ class TestRetry:
         second = operator().execute(task_context(store=store, try_number=2))
         assert second["id"] != first["id"]
 
-    def test_a_deleted_project_is_made_anew(self, sim: Simulator, store: TaskStateStore) -> None:
+    def test_deleted_project_is_submitted_again(self, sim: Simulator, store: TaskStateStore) -> None:
         task = operator()
         first = task.execute(task_context(store=store))
         store.delete("magichour_success")
@@ -52,7 +52,7 @@ class TestRetry:
         assert second["id"] != first["id"]
 
     @pytest.mark.parametrize("status", [401, 403, 500])
-    def test_a_project_that_cannot_be_looked_at_is_not_made_anew(
+    def test_unreadable_project_is_not_submitted_again(
         self, sim: Simulator, store: TaskStateStore, status: int
     ) -> None:
         operator().execute(task_context(store=store))
@@ -72,7 +72,7 @@ class TestRetry:
             Reply(200, {"id": "p1", "status": ["error"]}),
         ],
     )
-    def test_what_is_not_said_of_the_project_is_no_reason_to_make_it_anew(
+    def test_unrelated_404_does_not_submit_again(
         self, connect: Callable[..., str], store: TaskStateStore, said: Reply
     ) -> None:
         with scripted_server() as server:
@@ -86,7 +86,7 @@ class TestRetry:
             assert [seen.method for seen in server.seen] == ["POST", "GET"]
 
     @pytest.mark.parametrize("charged", ["1" + "0" * 400, "NaN", '"' + "9" * 70_000 + '"', "true", "[]"])
-    def test_an_id_is_kept_whatever_is_said_of_the_credits(
+    def test_id_is_kept_whatever_the_credits_field_holds(
         self, connect: Callable[..., str], store: TaskStateStore, charged: str
     ) -> None:
         with scripted_server() as server:
@@ -96,7 +96,7 @@ class TestRetry:
         assert made == {"id": "p1", "kind": "image", "tool": TOOL, "credits_charged": None}
         assert store.get("magichour_submit_0")["id"] == "p1"
 
-    def test_only_what_failed_of_a_list_is_submitted_again(
+    def test_retry_submits_only_failed_bodies_again(
         self, sim: Simulator, store: TaskStateStore, caplog: pytest.LogCaptureFixture
     ) -> None:
         good, bad = bodies(4), bodies(4)
@@ -113,7 +113,7 @@ class TestRetry:
         assert [made[0], made[1], made[3]] == kept
 
     @pytest.mark.parametrize("code", ["unknown_error", "processing_timeout", "no_source_face"])
-    def test_the_log_blames_the_input_only_where_it_is_to_blame(
+    def test_log_blames_the_body_only_where_it_is_invalid(
         self, sim: Simulator, store: TaskStateStore, caplog: pytest.LogCaptureFixture, code: str
     ) -> None:
         project_id = operator().execute(task_context(store=store))["id"]
@@ -123,13 +123,13 @@ class TestRetry:
         assert f"Project {project_id} failed ({code})" in caplog.text
         assert ("correct the input" in caplog.text) == (code == "no_source_face")
 
-    def test_not_durable_submits_anew(self, sim: Simulator, store: TaskStateStore) -> None:
+    def test_not_durable_submits_again(self, sim: Simulator, store: TaskStateStore) -> None:
         for _ in range(2):
             operator(durable=False).execute(task_context(store=store))
         assert posts(sim) == 2
         assert store.values == {}
 
-    def test_without_a_store_it_says_so_once(self, sim: Simulator, caplog: pytest.LogCaptureFixture) -> None:
+    def test_missing_store_is_warned_of_once(self, sim: Simulator, caplog: pytest.LogCaptureFixture) -> None:
         operator().execute(task_context())
         assert caplog.text.count("would submit anew and pay again") == 1
         assert "retries=0" in caplog.text
@@ -155,9 +155,7 @@ def struck_after(seconds: float) -> Iterator[None]:
 
 
 class TestInterrupted:
-    def test_a_timeout_of_the_task_leaves_no_submit_without_its_id(
-        self, sim: Simulator, store: TaskStateStore
-    ) -> None:
+    def test_task_timeout_leaves_no_submit_without_id(self, sim: Simulator, store: TaskStateStore) -> None:
         """Airflow's execution_timeout raises in the main thread while others submit."""
         sim.faults({"match": CREATE, "delay_after": 0.5})
         with struck_after(0.25):
@@ -168,7 +166,7 @@ class TestInterrupted:
         operator(bodies(12)).execute(task_context(store=store, try_number=2))
         assert created(sim) == 12
 
-    def test_a_timeout_of_the_task_in_the_middle_of_a_create_call_still_hears_its_answer(
+    def test_task_timeout_during_a_create_call_keeps_its_id(
         self, sim: Simulator, store: TaskStateStore
     ) -> None:
         sim.faults({"match": CREATE, "delay_after": 1})
@@ -184,16 +182,14 @@ class TestBudget:
         made = operator().execute(task_context())
         return float(made["credits_charged"])
 
-    def test_nothing_is_submitted_when_the_account_has_less(
-        self, sim: Simulator, store: TaskStateStore
-    ) -> None:
+    def test_insufficient_balance_submits_nothing(self, sim: Simulator, store: TaskStateStore) -> None:
         with pytest.raises(exceptions.MagicHourBudgetError, match="100000 credits left") as caught:
             operator(max_credits=200_000).execute(task_context(store=store))
         assert isinstance(caught.value, AirflowFailException)
         assert posts(sim) == 0
         assert store.values == {}
 
-    def test_a_list_stops_before_it_costs_more(self, sim: Simulator, store: TaskStateStore) -> None:
+    def test_list_stops_before_it_exceeds_max_credits(self, sim: Simulator, store: TaskStateStore) -> None:
         charge = self.charge(sim)
         context = task_context("create", store=store)
         with pytest.raises(exceptions.MagicHourBudgetError, match="max_credits"):
@@ -201,7 +197,7 @@ class TestBudget:
         assert created(sim) == 1 + 2
         assert len(context["ti"].xcoms.pull("create", "results")) == 2
 
-    def test_what_an_earlier_try_spent_counts(self, sim: Simulator, store: TaskStateStore) -> None:
+    def test_credits_of_earlier_tries_count(self, sim: Simulator, store: TaskStateStore) -> None:
         charge = self.charge(sim)
         for try_number in (1, 2):
             with pytest.raises(exceptions.MagicHourError):
@@ -210,7 +206,7 @@ class TestBudget:
                 )
         assert created(sim) == 1 + 2
 
-    def test_a_share_above_80_percent_is_warned_of(
+    def test_use_of_80_percent_of_the_budget_is_warned_of(
         self, sim: Simulator, caplog: pytest.LogCaptureFixture
     ) -> None:
         charge = self.charge(sim)
@@ -219,7 +215,7 @@ class TestBudget:
         operator(max_credits=charge * 1.2).execute(task_context())
         assert "of max_credits" in caplog.text
 
-    def test_the_sum_of_a_list_is_logged(self, sim: Simulator, caplog: pytest.LogCaptureFixture) -> None:
+    def test_sum_of_a_list_is_logged(self, sim: Simulator, caplog: pytest.LogCaptureFixture) -> None:
         caplog.set_level(logging.INFO)
         made = operator(bodies(3)).execute(task_context())
         assert f"3 projects, {sum(one['credits_charged'] for one in made)} credits in all" in caplog.text

@@ -33,29 +33,29 @@ def submitted(store: Any, max_tries: int = 0, body: str = "b") -> Submit:
 
 
 class TestRecall:
-    def test_nothing_is_submitted_anew(self, store: TaskStateStore) -> None:
+    def test_retry_submits_nothing_again(self, store: TaskStateStore) -> None:
         assert records(store).find(0, "b", name="t") is None
 
-    def test_a_retry_goes_on_with_the_id(self, store: TaskStateStore) -> None:
+    def test_retry_continues_with_the_id(self, store: TaskStateStore) -> None:
         submitted(store)
         found = records(store).find(0, "b", name="t")
         assert found is not None
         assert (found.id, found.credits_charged) == ("p1", 5)
 
-    def test_a_clear_after_a_failure_goes_on_with_the_id(self, store: TaskStateStore) -> None:
+    def test_clear_after_a_failure_continues_with_the_id(self, store: TaskStateStore) -> None:
         submitted(store)
         found = records(store, max_tries=1).find(0, "b", name="t")
         assert found is not None
         assert found.id == "p1"
 
-    def test_an_intent_without_an_id_is_uncertain_in_every_retry(self, store: TaskStateStore) -> None:
+    def test_intent_without_id_is_uncertain_in_every_retry(self, store: TaskStateStore) -> None:
         records(store).write_intent(0, "b", name="text-to-video")
         for _ in range(3):
             with pytest.raises(MagicHourUncertainSubmitError, match=r"text-to-video.*my-library") as caught:
                 records(store).find(0, "b", name="text-to-video")
             assert isinstance(caught.value, AirflowFailException)
 
-    def test_an_intent_whose_writing_was_not_confirmed_is_not_uncertain(
+    def test_unconfirmed_intent_is_not_uncertain(
         self, store: TaskStateStore, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         def write_and_lose_the_answer(key: str, value: Any, **options: Any) -> None:
@@ -67,42 +67,42 @@ class TestRecall:
             records(store).write_intent(0, "b", name="t")
         assert records(store).find(0, "b", name="t") is None
 
-    def test_a_clear_before_anyone_was_told_is_uncertain_too(self, store: TaskStateStore) -> None:
+    def test_clear_before_the_uncertain_error_is_uncertain(self, store: TaskStateStore) -> None:
         records(store).write_intent(0, "b", name="t")
         with pytest.raises(MagicHourUncertainSubmitError):
             records(store, max_tries=1).find(0, "b", name="t")
 
-    def test_a_clear_after_a_person_was_told_submits_anew(self, store: TaskStateStore) -> None:
+    def test_clear_after_the_uncertain_error_submits_again(self, store: TaskStateStore) -> None:
         records(store).write_intent(0, "b", name="t")
         with pytest.raises(MagicHourUncertainSubmitError):
             records(store).find(0, "b", name="t")
         assert records(store, max_tries=1).find(0, "b", name="t") is None
 
-    def test_an_intent_after_that_clear_is_uncertain_anew(self, store: TaskStateStore) -> None:
+    def test_intent_after_a_clear_is_uncertain_again(self, store: TaskStateStore) -> None:
         records(store).mark_reported(0, records(store).write_intent(0, "b", name="t"))
         records(store, max_tries=1).write_intent(0, "b", name="t")
         with pytest.raises(MagicHourUncertainSubmitError):
             records(store, max_tries=1).find(0, "b", name="t")
 
-    def test_a_refused_create_call_leaves_nothing(self, store: TaskStateStore) -> None:
+    def test_refused_create_call_leaves_no_record(self, store: TaskStateStore) -> None:
         mine = records(store)
         mine.write_intent(0, "b", name="t")
         mine.discard_intent(0)
         assert store.values == {}
 
-    def test_another_body_is_another_submit_and_said(
+    def test_changed_body_is_submitted_and_logged(
         self, store: TaskStateStore, caplog: pytest.LogCaptureFixture
     ) -> None:
         submitted(store)
         assert records(store).find(0, "other", name="t") is None
         assert "p1 is left alone" in caplog.text
 
-    def test_positions_do_not_mix(self, store: TaskStateStore) -> None:
+    def test_bodies_are_matched_to_their_own_records(self, store: TaskStateStore) -> None:
         submitted(store)
         assert records(store).find(1, "b", name="t") is None
 
     @pytest.mark.parametrize("junk", ["x", 7, [], {}, {"body": 1, "max_tries": 0}, {"body": "b"}])
-    def test_a_record_that_cannot_be_read_is_uncertain(self, store: TaskStateStore, junk: Any) -> None:
+    def test_unreadable_record_is_uncertain(self, store: TaskStateStore, junk: Any) -> None:
         store.set("magichour_submit_0", junk)
         with pytest.raises(MagicHourUncertainSubmitError, match="magichour_submit_0"):
             records(store).find(0, "b", name="t")
@@ -115,21 +115,21 @@ class TestRecall:
 
 
 class TestSuccess:
-    def test_a_retry_of_a_success_goes_on_with_it(self, store: TaskStateStore) -> None:
+    def test_retry_of_a_success_continues_with_it(self, store: TaskStateStore) -> None:
         submitted(store)
         records(store).succeed()
         again = records(store)
         assert again.succeeded
         assert again.find(0, "b", name="t") is not None
 
-    def test_a_clear_of_a_success_submits_anew(self, store: TaskStateStore) -> None:
+    def test_clear_of_a_success_submits_again(self, store: TaskStateStore) -> None:
         submitted(store)
         records(store).succeed()
         cleared = records(store, max_tries=1)
         assert not cleared.succeeded
         assert cleared.find(0, "b", name="t") is None
 
-    def test_a_retry_after_that_clear_goes_on_with_the_new_one(self, store: TaskStateStore) -> None:
+    def test_retry_after_a_clear_continues_with_the_new_project(self, store: TaskStateStore) -> None:
         submitted(store)
         records(store).succeed()
         submitted(store, max_tries=1)
@@ -137,9 +137,7 @@ class TestSuccess:
         assert retry.find(0, "b", name="t") is not None
         assert retry.find(1, "b", name="t") is None
 
-    def test_what_was_left_of_the_cleared_success_is_submitted_anew_by_the_retry(
-        self, store: TaskStateStore
-    ) -> None:
+    def test_retry_after_a_cleared_success_submits_the_rest(self, store: TaskStateStore) -> None:
         for position in (0, 1):
             mine = records(store)
             mine.record_id(position, mine.write_intent(position, "b", name="t"), f"p{position}", 5, name="t")
@@ -147,19 +145,19 @@ class TestSuccess:
         submitted(store, max_tries=1)  # position 0, then the worker was killed
         assert records(store, max_tries=1).find(1, "b", name="t") is None
 
-    def test_a_success_after_a_cleared_failure_is_one(self, store: TaskStateStore) -> None:
+    def test_success_after_a_cleared_failure_counts_as_success(self, store: TaskStateStore) -> None:
         submitted(store)  # max_tries 0; the task failed, was cleared and then succeeded
         records(store, max_tries=1).succeed()
         assert records(store, max_tries=1).find(0, "b", name="t") is not None
         assert records(store, max_tries=2).find(0, "b", name="t") is None
 
-    def test_a_result_is_kept_with_its_project(self, store: TaskStateStore) -> None:
+    def test_result_is_stored_with_its_project(self, store: TaskStateStore) -> None:
         records(store).finish(0, submitted(store), {"files": [1]})
         found = records(store).find(0, "b", name="t")
         assert found is not None
         assert found.result == {"files": [1]}
 
-    def test_a_result_that_is_too_large_is_not_kept(self, store: TaskStateStore) -> None:
+    def test_too_large_result_is_not_stored(self, store: TaskStateStore) -> None:
         records(store).finish(0, submitted(store), {"files": ["x" * 70_000]})
         found = records(store).find(0, "b", name="t")
         assert found is not None
@@ -196,7 +194,7 @@ class TestStoreThatFails:
     def store(self) -> FailingStore:
         return FailingStore()
 
-    def test_a_short_absence_is_ridden_out(self, store: FailingStore) -> None:
+    def test_short_store_outage_is_retried(self, store: FailingStore) -> None:
         store.failures = {"get": 2, "set": 2}
         mine = records(store)
         assert mine.find(0, "b", name="t") is None
@@ -206,9 +204,7 @@ class TestStoreThatFails:
         assert store.get("magichour_submit_0")["id"] == "p1"
 
     @pytest.mark.parametrize("verb", ["get", "set"])
-    def test_before_the_submit_it_is_an_error_that_a_retry_may_mend(
-        self, store: FailingStore, verb: str
-    ) -> None:
+    def test_store_error_before_the_submit_is_retryable(self, store: FailingStore, verb: str) -> None:
         store.failures = {verb: 99}
         mine = records(store)
         step = mine.find if verb == "get" else mine.write_intent
@@ -216,14 +212,14 @@ class TestStoreThatFails:
             step(0, "b", name="t")
         assert not isinstance(caught.value, AirflowFailException)
 
-    def test_after_the_submit_the_error_names_the_project(self, store: FailingStore) -> None:
+    def test_store_error_after_the_submit_names_the_project(self, store: FailingStore) -> None:
         mine = records(store)
         intent = mine.write_intent(0, "b", name="t")
         store.failures = {"set": 99}
         with pytest.raises(MagicHourUncertainSubmitError, match="project p1"):
             mine.record_id(0, intent, "p1", 5, name="t")
 
-    def test_what_is_only_nice_to_know_raises_nothing(self, store: FailingStore) -> None:
+    def test_failed_optional_write_raises_nothing(self, store: FailingStore) -> None:
         record = submitted(store)
         store.failures = {"set": 99, "delete": 99}
         mine = records(store)
@@ -235,7 +231,7 @@ class TestStoreThatFails:
 
 
 class TestWithoutAStore:
-    def test_it_remembers_for_this_try_alone(self) -> None:
+    def test_without_a_store_records_last_for_one_try(self) -> None:
         mine = records(None)
         assert not mine.is_persistent
         mine.record_id(0, mine.write_intent(0, "b", name="t"), "p1", 5, name="t")
@@ -244,7 +240,7 @@ class TestWithoutAStore:
         assert found.id == "p1"
         assert records(None).find(0, "b", name="t") is None
 
-    def test_not_durable_leaves_the_store_alone(self, store: TaskStateStore) -> None:
+    def test_not_durable_does_not_touch_the_store(self, store: TaskStateStore) -> None:
         mine = SubmitRecords.of_task(task_context(store=store), durable=False)
         mine.write_intent(0, "b", name="t")
         assert not mine.is_persistent
@@ -259,7 +255,7 @@ class TestFingerprint:
         asked = {"conn_id": "c", "tool": "t", "kind": "image", "body": BODY, **changes}
         return fingerprint(**asked)
 
-    def test_it_is_the_same_for_the_same(self) -> None:
+    def test_fingerprint_is_stable_for_one_body(self) -> None:
         assert self.print_of() == self.print_of(body=dict(reversed(BODY.items())))
 
     @pytest.mark.parametrize(
@@ -274,7 +270,7 @@ class TestFingerprint:
         ],
         ids=str,
     )
-    def test_it_differs_for_another(self, change: dict[str, Any]) -> None:
+    def test_fingerprint_differs_for_another_body(self, change: dict[str, Any]) -> None:
         assert self.print_of(**change) != self.print_of()
 
     @pytest.mark.parametrize(
@@ -291,12 +287,12 @@ class TestFingerprint:
             ),
         ],
     )
-    def test_a_url_signed_anew_is_the_same(self, one: str, other: str) -> None:
+    def test_url_with_a_new_signature_has_the_same_fingerprint(self, one: str, other: str) -> None:
         body = {"assets": {"face_mappings": [{"new_face": one}]}}
         again = {"assets": {"face_mappings": [{"new_face": other}]}}
         assert self.print_of(body=body) == self.print_of(body=again)
 
-    def test_the_record_holds_no_part_of_the_body(self, store: TaskStateStore) -> None:
+    def test_record_holds_no_part_of_the_body(self, store: TaskStateStore) -> None:
         secret = self.print_of(body={"style": {"prompt": "my secret prompt"}})
         submitted(store, body=secret)
         assert "secret prompt" not in "".join(store.values.values())
