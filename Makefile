@@ -15,7 +15,7 @@ ENOUGH := $(if $(filter tests,$(TESTS)),--cov-fail-under 95)
 BENCHMARKS ?= files waiting webhooks
 
 .DEFAULT_GOAL := help
-.PHONY: help install test test-airflow test-distributed test-matrix test-browser lint audit bench docs demo airflow dist constraints clean
+.PHONY: help install test test-stores test-airflow test-distributed test-matrix test-browser lint audit bench docs demo airflow dist constraints clean
 
 # A virtual environment does not survive being moved or copied to another folder: make it anew there.
 ifneq ("$(CURDIR)","$(shell cat $(STAMP) 2>/dev/null)")
@@ -37,7 +37,14 @@ $(STAMP): pyproject.toml constraints.txt
 	@printf '%s' "$(CURDIR)" > $(STAMP)
 
 test: $(STAMP) ## Run the tests, with the coverage of branches. TESTS=... chooses some.
-	$(RUN) pytest --numprocesses $(WORKERS) -m 'not real_airflow' --durations 10 --cov --cov-report term $(ENOUGH) $(TESTS)
+	$(RUN) pytest --numprocesses $(WORKERS) -m 'not real_airflow and not stores' --durations 10 --cov --cov-report term $(ENOUGH) $(TESTS)
+
+test-stores: $(STAMP) ## Run the tests of object storage on S3, Azure and Google emulators; needs npm.
+	@command -v npm > /dev/null || { test "$$(id -u)" = 0 && apt-get update --quiet=2 && \
+		apt-get install --quiet=2 --yes --no-install-recommends npm; } || { echo "npm is needed: apt-get install npm" >&2; exit 2; }
+	@$(PIP) '.[stores]'
+	@test -x .stores/node_modules/.bin/azurite-blob || npm install --silent --no-fund --no-audit --prefix .stores azurite@3.37.0
+	$(RUN) pytest --numprocesses 1 -m stores --durations 5 $(TESTS)
 
 test-airflow: $(STAMP) ## Run the tests that kill the processes of a whole Airflow; about five minutes.
 	$(RUN) pytest -m real_airflow --durations 10 $(TESTS)

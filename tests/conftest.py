@@ -53,7 +53,7 @@ from scripts.local.simulator import start_simulator  # noqa: E402
 from tests.support import airflow as airflow_support  # noqa: E402
 from tests.support.loopback import only_loopback  # noqa: E402
 
-pytest_plugins = ["airflow_provider_magichour.simulator.fixtures"]
+pytest_plugins = ["airflow_provider_magichour.simulator.fixtures", "tests.support.stores"]
 
 hypothesis.settings.register_profile(
     "default",
