@@ -43,7 +43,7 @@ def plain(value: Any) -> Any:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_they_agree_on_every_field(magichour_simulator, hook, sdk, kind):
+def test_hook_and_sdk_agree_on_every_field(magichour_simulator, hook, sdk, kind):
     tool = TOOL_OF_KIND[kind]
     project_id = hook.create_project(tool, EXAMPLE_BODIES[tool])["id"]
     wait(magichour_simulator, kind, project_id)
@@ -52,7 +52,7 @@ def test_they_agree_on_every_field(magichour_simulator, hook, sdk, kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_one_deletes_is_gone_for_the_other(magichour_simulator, hook, sdk, kind):
+def test_project_deleted_by_one_is_gone_for_the_other(magichour_simulator, hook, sdk, kind):
     tool = TOOL_OF_KIND[kind]
     project_id = hook.create_project(tool, EXAMPLE_BODIES[tool])["id"]
     getattr(sdk.v1, f"{kind}_projects").delete(id=project_id)

@@ -70,11 +70,11 @@ def python(code: str, **env: str) -> str:
     return done.stdout
 
 
-def test_the_command_line_lists_the_provider(airflow_db: Path) -> None:
+def test_command_line_lists_the_provider(airflow_db: Path) -> None:
     assert "airflow-provider-magichour" in airflow("providers", "list", "--output", "plain")
 
 
-def test_the_command_line_runs_a_dag(
+def test_command_line_runs_a_dag(
     airflow_db: Path, magichour_simulator: Simulator, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """It defers, comes back and stores the file; and says whether a retry would pay again."""
@@ -93,7 +93,7 @@ def test_the_command_line_runs_a_dag(
 
 
 @pytest.mark.parametrize("asked_for", [True, False])
-def test_a_kill_while_deferred(
+def test_kill_while_deferred_is_handled(
     magichour_simulator: Simulator,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
@@ -107,7 +107,7 @@ def test_a_kill_while_deferred(
     assert (KILLED_DEFERRED in caplog.text) == (asked_for and not remembers)
 
 
-def test_the_endpoint_for_webhooks() -> None:
+def test_webhook_endpoint_is_served() -> None:
     """Where it is off, whoever asks and whoever runs Airflow is told why."""
     if AIRFLOW_VERSION < (3, 0):
         said = python("from airflow.www.app import create_app; create_app(testing=True)")
@@ -128,7 +128,7 @@ def test_the_endpoint_for_webhooks() -> None:
         assert said.count(WEBHOOKS_OFF) == 2  # in the log, too
 
 
-def test_the_connection_form() -> None:
+def test_connection_form_has_all_fields() -> None:
     """Before 3.2, what is in the extra has no fields of its own; Airflow takes it as JSON."""
     if AIRFLOW_VERSION < (3, 0):
         said = python(
@@ -148,7 +148,7 @@ def test_the_connection_form() -> None:
     assert f"FORM API key {5 if AIRFLOW_VERSION >= (3, 2) else 0} True" in said
 
 
-def test_the_lineage_of_hooks(tmp_path: Path) -> None:
+def test_hook_lineage_is_collected(tmp_path: Path) -> None:
     """Airflow collects it where somebody reads it, such as OpenLineage."""
     pytest.importorskip("airflow.providers.openlineage")
     said = python(

@@ -47,32 +47,32 @@ class TestRequests:
             api.get_face_detection("../account")
 
     @pytest.mark.parametrize("method", ["GET", "head", "PUT", "DELETE"])
-    def test_a_custom_call_is_repeated_where_http_says_it_may(self, method):
+    def test_idempotent_custom_call_is_retried(self, method):
         assert api.custom(method, "/v1/saved-items", params={"limit": 5}).repeatable
 
     @pytest.mark.parametrize("method", ["POST", "patch"])
-    def test_a_custom_call_that_may_cost_is_not_repeated(self, method):
+    def test_custom_call_that_may_cost_is_not_retried(self, method):
         assert not api.custom(method, "/v1/new-tool", json={}).repeatable
 
     @pytest.mark.parametrize(
         "path",
         ["v1/x", "//evil.example/x", "/v1/../x", "/v1/%2e%2E/x", "/v1/x?a", "/v1/a b", "/v1\\x", "", None],
     )
-    def test_a_custom_path_stays_a_path_of_the_api(self, path):
+    def test_custom_path_stays_within_the_api(self, path):
         with pytest.raises(errors.MagicHourArgumentError, match="path"):
             api.custom("GET", path)
 
-    def test_a_custom_body_has_to_be_json(self):
+    def test_custom_body_must_be_json(self):
         with pytest.raises(errors.MagicHourArgumentError, match="JSON"):
             api.custom("POST", "/v1/new-tool", json={"when": NOW})
 
-    def test_an_unknown_method_is_refused(self):
+    def test_unknown_method_is_refused(self):
         with pytest.raises(errors.MagicHourArgumentError, match="method"):
             api.custom("FETCH", "/v1/account")
 
 
 class TestResult:
-    def test_what_the_api_says_passes_through_with_unknown_fields(self):
+    def test_response_keeps_unknown_fields(self):
         assert api.result(GET, answer(200, {"id": "abc", "news": [1]})) == {"id": "abc", "news": [1]}
         assert api.result(api.delete_project("image", "abc"), answer(204)) is None
 
@@ -98,12 +98,12 @@ class TestResult:
         assert caught.value.status_code == status
         assert caught.value.message == "in its own words"
 
-    def test_a_redirect_is_no_answer_of_this_api(self):
+    def test_redirect_is_an_error(self):
         with pytest.raises(errors.MagicHourApiError, match="redirect to 'https://elsewhere"):
             api.result(GET, answer(302, location="https://elsewhere.example/"))
 
     @pytest.mark.parametrize("body", [b"<html>welcome</html>", b"\xff", b"[" * 100_000, b"9" * 10_000])
-    def test_a_success_that_is_not_json_names_the_host_as_the_likely_cause(self, body):
+    def test_success_that_is_not_json_names_the_host_as_the_likely_cause(self, body):
         with pytest.raises(errors.MagicHourApiError, match="host"):
             api.result(GET, answer(200, body))
 
@@ -111,7 +111,7 @@ class TestResult:
         "body",
         [b"", b"[]", b"null", b'"abc"', b'{"id": "other", "status": "error"}', b'{"status": ["complete"]}'],
     )
-    def test_an_answer_about_something_else_is_an_error(self, body):
+    def test_response_about_another_project_is_an_error(self, body):
         with pytest.raises(errors.MagicHourApiError, match="asked for"):
             api.result(GET, answer(200, body))
 
@@ -120,22 +120,22 @@ class TestMoney:
     """A create call is sent again only when it was certainly not accepted."""
 
     @pytest.mark.parametrize("status", [429, 502, 503])
-    def test_a_create_that_was_not_accepted_is_sent_again(self, status):
+    def test_refused_create_call_is_sent_again(self, status):
         assert api.may_send_again(CREATE, answer(status, b"<html>"))
 
     @pytest.mark.parametrize("status", [200, 302, 400, 401, 402, 403, 404, 408, 422, 500, 501, 504, 520])
-    def test_any_other_create_is_not(self, status):
+    def test_other_create_call_is_not_sent_again(self, status):
         assert not api.may_send_again(CREATE, answer(status))
 
     @pytest.mark.parametrize("status", [429, 502, 503])
-    def test_a_refusal_that_carries_an_id_was_accepted_after_all(self, status):
+    def test_refusal_with_an_id_counts_as_accepted(self, status):
         response = answer(status, {"id": "abc"})
         assert not api.may_send_again(CREATE, response)
         with pytest.raises(errors.MagicHourUncertainSubmitError):
             api.result(CREATE, response)
 
     @pytest.mark.parametrize("status", [100, 302, 500, 501, 504, 520])
-    def test_what_proves_neither_acceptance_nor_refusal_is_uncertain(self, status):
+    def test_ambiguous_response_is_uncertain(self, status):
         with pytest.raises(errors.MagicHourUncertainSubmitError, match=r"text-to-video.*my-library"):
             api.result(CREATE, answer(status, {"message": "oh"}))
 
@@ -143,12 +143,12 @@ class TestMoney:
         "body",
         [b"", b"{}", b"[]", b"null", b"<html>", b"\xff", b'{"id": null}', b'{"id": ""}', b'{"id": "../x"}'],
     )
-    def test_a_success_without_a_readable_id_is_uncertain(self, body):
+    def test_success_without_a_readable_id_is_uncertain(self, body):
         with pytest.raises(errors.MagicHourUncertainSubmitError, match="without an id"):
             api.result(CREATE, answer(200, body))
 
     @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
-    def test_an_id_is_read_in_every_encoding_of_json(self, encoding):
+    def test_id_is_read_in_every_json_encoding(self, encoding):
         response = answer(200, '{"id": "abc"}'.encode(encoding))
         assert api.result(CREATE, response) == {"id": "abc"}
 
@@ -157,20 +157,20 @@ class TestMoney:
             api.result(api.custom("POST", "/v1/new-tool"), answer(200, b"<html>"))
 
     @pytest.mark.parametrize("status", [400, 402, 408, 409, 422])
-    def test_a_refusal_is_certain(self, status):
+    def test_refusal_is_certain(self, status):
         with pytest.raises(errors.MagicHourApiError):
             api.result(CREATE, answer(status, {"message": "no"}))
 
-    def test_a_custom_post_may_answer_without_an_id(self):
+    def test_custom_post_may_return_no_id(self):
         assert api.result(api.custom("POST", "/v1/x"), answer(200, {"ok": True})) == {"ok": True}
 
     @pytest.mark.parametrize("status", [429, 500, 502, 503, 504, 520])
-    def test_what_costs_nothing_is_repeated_on_any_trouble(self, status):
+    def test_call_without_cost_is_retried_on_transient_errors(self, status):
         assert api.may_send_again(GET, answer(status))
         assert api.may_send_again(api.delete_project("video", "abc"), answer(status))
 
     @pytest.mark.parametrize("status", [200, 204, 400, 401, 402, 403, 404, 422])
-    def test_nothing_is_repeated_that_would_be_answered_alike(self, status):
+    def test_permanent_errors_are_not_retried(self, status):
         assert not api.may_send_again(GET, answer(status))
 
 
@@ -191,27 +191,27 @@ class TestQuotedMessage:
             (b"[" * 100_000, "[" * sanitize.MAX_QUOTED + "..."),
         ],
     )
-    def test_it_is_the_apis_own_where_there_is_one(self, body, line):
+    def test_message_is_the_apis_own_where_there_is_one(self, body, line):
         assert api.quoted_message(answer(500, body)) == line
 
 
 class TestRetryAfter:
     @given(st.integers(0, 10**8))
-    def test_seconds(self, seconds):
+    def test_retry_after_reads_seconds(self, seconds):
         assert api.retry_after_seconds(answer(429, retry_after=str(seconds)), NOW) == seconds
 
     @given(st.integers(-(10**6), 10**6))
-    def test_a_date(self, seconds):
+    def test_retry_after_reads_a_date(self, seconds):
         when = format_datetime(NOW + timedelta(seconds=seconds), usegmt=True)
         assert api.retry_after_seconds(answer(429, retry_after=when), NOW) == max(seconds, 0)
 
     @given(st.text())
-    def test_anything_else_is_not_a_wish_and_no_crash(self, text):
+    def test_malformed_retry_after_is_ignored(self, text):
         seconds = api.retry_after_seconds(answer(429, retry_after=text), NOW)
         assert seconds is None or seconds >= 0
 
     @pytest.mark.parametrize("text", ["", "soon", "-5", "nan", "inf", "1e9", "٣"])
-    def test_what_is_no_number_is_ignored(self, text):
+    def test_retry_after_that_is_no_number_is_ignored(self, text):
         assert api.retry_after_seconds(answer(429, retry_after=text), NOW) is None
 
 
@@ -221,18 +221,18 @@ class TestProjects:
         assert api.is_finished({"status": status, "enabled": True})
 
     @pytest.mark.parametrize("status", ["draft", "queued", "rendering", "brand-new", None])
-    def test_all_others_are_waited_on(self, status):
+    def test_other_statuses_are_waited_on(self, status):
         assert not api.is_finished({"status": status})
 
-    def test_a_deleted_project_is_finished_and_not_found(self):
+    def test_deleted_project_is_finished_and_not_found(self):
         project = {"id": "abc", "status": "complete", "enabled": False}
         assert api.is_finished(project)
         assert isinstance(api.project_error(project), errors.MagicHourNotFoundError)
 
-    def test_a_complete_project_is_no_error(self):
+    def test_complete_project_is_no_error(self):
         assert api.project_error({"id": "abc", "status": "complete", "enabled": True}) is None
 
-    def test_a_failed_project_tells_code_and_words(self):
+    def test_failed_project_error_quotes_code_and_message(self):
         error = api.project_error(
             {"id": "abc", "status": "error", "error": {"code": "no_source_face", "message": "no face"}}
         )
@@ -240,21 +240,21 @@ class TestProjects:
         assert (error.project_id, error.code, error.message) == ("abc", "no_source_face", "no face")
 
     @pytest.mark.parametrize("details", [None, "text", {}, [], {"code": ["x"], "message": {}}])
-    def test_a_failed_project_without_details_still_tells_its_id(self, details):
+    def test_failed_project_error_without_details_names_the_id(self, details):
         error = api.project_error({"id": "abc", "status": "error", "error": details})
         assert isinstance(error, errors.MagicHourProjectFailedError)
         assert (error.project_id, error.code) == ("abc", None)
 
-    def test_a_canceled_project_is_a_persons_doing(self):
+    def test_canceled_project_raises_the_canceled_error(self):
         error = api.project_error({"id": "abc", "status": "canceled"})
         assert isinstance(error, errors.MagicHourProjectCanceledError)
 
     @pytest.mark.parametrize("code", ["processing_timeout", "unknown_error", None])
-    def test_a_render_that_failed_for_no_fault_of_the_input_may_be_retried(self, code):
+    def test_failed_render_is_retryable_where_the_input_is_valid(self, code):
         error = api.render_error(errors.MagicHourProjectFailedError("abc", code, "x"))
         assert isinstance(error, errors.MagicHourRenderError)
         assert (error.project_id, error.code, error.message) == ("abc", code, "x")
 
-    def test_a_render_that_the_input_spoiled_may_not(self):
+    def test_failed_render_is_final_where_the_input_is_invalid(self):
         error = errors.MagicHourProjectFailedError("abc", "no_source_face", "x")
         assert api.render_error(error) is error

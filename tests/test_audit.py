@@ -27,11 +27,11 @@ def report(*packages: dict[str, Any]) -> dict[str, Any]:
     return {"dependencies": list(packages), "fixes": []}
 
 
-def test_nothing_known() -> None:
+def test_clean_report_exits_with_0() -> None:
     assert judge(report(CLEAN), TODAY) == (NONE, ["1 packages, no known vulnerability that counts"])
 
 
-def test_a_vulnerability_is_named() -> None:
+def test_vulnerability_is_named() -> None:
     assert judge(report(CLEAN, HOLE), TODAY) == (
         SOME,
         ["aiohttp 3.9.1: PYSEC-2024-24, CVE-2024-23334 (mended in 3.9.2)"],
@@ -39,7 +39,7 @@ def test_a_vulnerability_is_named() -> None:
 
 
 @pytest.mark.parametrize("name", ["PYSEC-2024-24", "CVE-2024-23334"])
-def test_an_ignored_one_counts_again_after_its_day(name: str) -> None:
+def test_ignored_vulnerability_counts_again_after_its_day(name: str) -> None:
     ignored = [Ignored(name, "no static files are served here", TODAY)]
     status, (line, _) = judge(report(HOLE), TODAY, ignored)
     assert status == NONE
@@ -47,7 +47,7 @@ def test_an_ignored_one_counts_again_after_its_day(name: str) -> None:
     assert judge(report(HOLE), date(2026, 11, 22), ignored)[0] == SOME
 
 
-def test_what_was_skipped_is_not_clean() -> None:
+def test_skipped_package_is_not_clean() -> None:
     status, lines = judge(report(CLEAN, *[SKIPPED] * 6), TODAY)
     assert status == UNKNOWN
     assert lines == ["6 of 7 packages could not be checked: vine, vine, vine, vine, vine, ..."]
@@ -56,7 +56,7 @@ def test_what_was_skipped_is_not_clean() -> None:
 
 
 @pytest.mark.parametrize(("out", "status"), [("", UNKNOWN), (json.dumps(report(CLEAN)), NONE)])
-def test_the_command(
+def test_command_asks_for_all_pins(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], out: str, status: int
 ) -> None:
     done = SimpleNamespace(stdout=out, stderr="Traceback\nno route to the index\n")

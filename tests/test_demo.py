@@ -85,7 +85,7 @@ def test_two_demos_do_not_share_a_folder(tmp_path: Path) -> None:
     assert processes_of(tmp_path) == []
 
 
-def test_it_asks_before_it_spends_credits(tmp_path: Path) -> None:
+def test_demo_asks_before_it_spends_credits(tmp_path: Path) -> None:
     with Simulator() as magic_hour:
         with start_demo(
             tmp_path, MAGIC_HOUR_API_KEY=magic_hour.api_key, MAGIC_HOUR_BASE_URL=magic_hour.url
@@ -98,7 +98,7 @@ def test_it_asks_before_it_spends_credits(tmp_path: Path) -> None:
         assert magic_hour.state()["projects"] == {}
 
 
-def test_a_wrong_key_is_said_before_anything_starts(tmp_path: Path) -> None:
+def test_wrong_key_ends_the_demo_before_anything_starts(tmp_path: Path) -> None:
     with (
         Simulator() as magic_hour,
         start_demo(

@@ -47,14 +47,14 @@ def blocks(language: str) -> Iterator[Block]:
 
 
 @pytest.mark.parametrize("block", [*blocks("python")], ids=str)
-def test_each_python_block_runs(block: Block, tmp_path: Path) -> None:
+def test_python_blocks_run(block: Block, tmp_path: Path) -> None:
     """DAGs are built, functions defined, and what is outside both is carried out."""
     tree = compile(as_this_airflow_writes_it(block.code), str(block), "exec")
     exec(tree, {"__name__": "documentation"})  # noqa: S102  # our own pages
 
 
 @pytest.mark.parametrize("block", [*blocks("bash"), *blocks("sh"), *blocks("shell")], ids=str)
-def test_each_shell_block_is_one(block: Block) -> None:
+def test_shell_blocks_parse(block: Block) -> None:
     done = subprocess.run(["bash", "-n"], input=block.code, text=True, capture_output=True, check=False)
     assert done.returncode == 0, done.stderr
     for target in re.findall(r"^(?:\w+=\S+ )?make ([a-z-]+)", block.code, re.MULTILINE):
@@ -64,7 +64,7 @@ def test_each_shell_block_is_one(block: Block) -> None:
 @pytest.mark.parametrize(
     "block", [*blocks("json"), *blocks("yaml"), *blocks("toml"), *blocks("ini")], ids=str
 )
-def test_each_data_block_is_one(block: Block) -> None:
+def test_data_blocks_parse(block: Block) -> None:
     if block.language == "json":
         json.loads(block.code)
     elif block.language == "yaml":
@@ -73,13 +73,13 @@ def test_each_data_block_is_one(block: Block) -> None:
         configparser.ConfigParser().read_string(block.code)
 
 
-def test_no_block_is_left_without_a_check() -> None:
+def test_every_block_language_is_checked() -> None:
     checked = {"python", "bash", "sh", "shell", "json", "yaml", "toml", "ini", "text", "dockerfile", "nginx"}
     found = {match["language"] for page in PAGES for match in _BLOCK.finditer(page.read_text())}
     assert found <= checked
 
 
-def test_every_error_has_its_cure() -> None:
+def test_every_error_has_a_cure() -> None:
     page = (ROOT / "docs" / "errors.md").read_text()
     entries = dict(re.findall(r"^### (\w+)\n\*retry: (yes|no)\.\* ", page, re.MULTILINE))
     assert sorted(entries) == sorted(exceptions.__all__)
@@ -89,7 +89,7 @@ def test_every_error_has_its_cure() -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_links_within_the_repository_lead_somewhere(page: Path) -> None:
+def test_relative_links_lead_to_files(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#\s]+)", page.read_text()):
         if not re.match(r"https?:|mailto:", target):
             assert (page.parent / target).exists(), f"{page.name}: {target}"

@@ -30,7 +30,7 @@ def xcom(run: Any, task_id: str) -> Any:
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
-def test_each_explains_itself(name: str) -> None:
+def test_every_example_has_documentation(name: str) -> None:
     dag = load_dag(FOLDER / f"{name}.py", name)
     assert dag.doc_md
     assert "cost" in dag.doc_md
@@ -38,7 +38,9 @@ def test_each_explains_itself(name: str) -> None:
     assert not dag.catchup
 
 
-def test_media_pipeline(magic_hour: Simulator, run_dag: Callable[..., Any], tmp_path: Path) -> None:
+def test_media_pipeline_example_runs(
+    magic_hour: Simulator, run_dag: Callable[..., Any], tmp_path: Path
+) -> None:
     destination = tmp_path / "some media"
     run = run_dag(
         FOLDER / "magichour_media_pipeline.py", "magichour_media_pipeline", {"destination": str(destination)}
@@ -57,7 +59,7 @@ def test_media_pipeline(magic_hour: Simulator, run_dag: Callable[..., Any], tmp_
 
 
 @pytest.mark.parametrize("given_by", ["parameters", "variables"])
-def test_scheduled_delete(
+def test_scheduled_delete_example_runs(
     magic_hour: Simulator, run_dag: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, given_by: str
 ) -> None:
     hook = MagicHourHook()
@@ -77,7 +79,7 @@ def test_scheduled_delete(
     assert hook.get_project("image", kept)["enabled"]
 
 
-def test_cleanup(
+def test_cleanup_example_runs(
     magic_hour: Simulator, run_dag: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("AIRFLOW_VAR_MAGICHOUR_DESTINATION", str(tmp_path))
@@ -95,7 +97,7 @@ def test_cleanup(
     assert (tmp_path / project_id / "output.png").exists()
 
 
-def test_generate(magic_hour: Simulator, run_dag: Callable[..., Any], tmp_path: Path) -> None:
+def test_generate_example_runs(magic_hour: Simulator, run_dag: Callable[..., Any], tmp_path: Path) -> None:
     run = run_dag(FOLDER / "magichour_generate.py", "magichour_generate", {"destination": str(tmp_path)})
     assert run.state == "success"
     made = xcom(run, "generate")
@@ -104,7 +106,9 @@ def test_generate(magic_hour: Simulator, run_dag: Callable[..., Any], tmp_path: 
 
 
 @pytest.mark.parametrize("name", ["magichour_batch", "magichour_batch_in_one_task"])
-def test_batch(magic_hour: Simulator, run_dag: Callable[..., Any], tmp_path: Path, name: str) -> None:
+def test_batch_example_runs(
+    magic_hour: Simulator, run_dag: Callable[..., Any], tmp_path: Path, name: str
+) -> None:
     run = run_dag(
         FOLDER / "magichour_batch.py", name, {"images": 4, "destination": str(tmp_path), "subject": "a cat"}
     )
@@ -114,7 +118,7 @@ def test_batch(magic_hour: Simulator, run_dag: Callable[..., Any], tmp_path: Pat
     assert all((tmp_path / project_id / "output.png").exists() for project_id in projects)
 
 
-def test_face_swap(magic_hour: Simulator, run_dag: Callable[..., Any], tmp_path: Path) -> None:
+def test_face_swap_example_runs(magic_hour: Simulator, run_dag: Callable[..., Any], tmp_path: Path) -> None:
     face, picture = tmp_path / "face.png", tmp_path / "picture.jpg"
     for path in (face, picture):
         path.write_bytes(b"pixels")

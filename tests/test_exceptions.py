@@ -40,11 +40,11 @@ EXAMPLES = [
 
 @pytest.mark.parametrize("error", EXAMPLES, ids=lambda error: type(error).__name__)
 class TestEveryError:
-    def test_is_an_airflow_exception(self, error):
+    def test_every_error_is_an_airflow_exception(self, error):
         assert isinstance(error, errors.MagicHourError)
         assert isinstance(error, AirflowException)
 
-    def test_survives_a_round_trip(self, error):
+    def test_errors_survive_serialization(self, error):
         copy = pickle.loads(pickle.dumps(error))  # noqa: S301 - our own
         assert (type(copy), str(copy), vars(copy)) == (type(error), str(error), vars(error))
         _, args, kwargs = error.serialize()
@@ -55,7 +55,7 @@ def test_every_public_error_has_an_example():
     assert {type(error).__name__ for error in EXAMPLES} == set(errors.__all__)
 
 
-def test_what_a_retry_cannot_mend_fails_at_once():
+def test_permanent_errors_fail_the_task_at_once():
     final = {type(error).__name__ for error in EXAMPLES if isinstance(error, AirflowFailException)}
     assert final == {
         "MagicHourArgumentError",
@@ -72,19 +72,19 @@ def test_what_a_retry_cannot_mend_fails_at_once():
     }
 
 
-def test_a_sensor_timeout_is_airflows_and_ours():
+def test_sensor_timeout_is_both_airflows_and_ours():
     error = errors.MagicHourSensorTimeoutError("took too long", "abc")
     assert isinstance(error, AirflowSensorTimeout)
     assert isinstance(error, errors.MagicHourTimeoutError)
 
 
-def test_an_api_error_tells_call_status_words_and_cure():
+def test_api_error_names_call_status_message_and_cure():
     error = errors.MagicHourPaymentRequiredError(402, "Payment required", "POST /v1/text-to-video")
     assert str(error).startswith("POST /v1/text-to-video answered 402: Payment required - ")
     assert "credits" in str(error)
 
 
-def test_a_failed_project_tells_its_id_code_and_words():
+def test_failed_project_error_names_id_code_and_message():
     text = str(errors.MagicHourProjectFailedError("abc", "no_source_face", "Use an image with a face"))
     assert "abc" in text
     assert "no_source_face" in text

@@ -62,7 +62,7 @@ def send(request: pytest.FixtureRequest) -> Send:
 
 @pytest.mark.timeout(30)
 @pytest.mark.parametrize("drip", DRIPS)
-def test_a_dripping_answer_ends_at_the_timeout(send: Send, drip: str) -> None:
+def test_dripping_response_ends_at_the_timeout(send: Send, drip: str) -> None:
     with dripping_server(*DRIPS[drip]) as server:
         settings = Settings(api_key=KEY, base_url=server.url, timeout=0.4, max_attempts=1)
         with pytest.raises(errors.MagicHourConnectionError):
@@ -71,7 +71,7 @@ def test_a_dripping_answer_ends_at_the_timeout(send: Send, drip: str) -> None:
 
 @pytest.mark.timeout(30)
 @pytest.mark.parametrize("drip", DRIPS)
-def test_a_dripping_answer_to_a_create_call_is_uncertain(drip: str) -> None:
+def test_dripping_response_to_a_create_call_is_uncertain(drip: str) -> None:
     with dripping_server(*DRIPS[drip]) as server:
         settings = Settings(api_key=KEY, base_url=server.url, timeout=0.4, max_attempts=3)
         with pytest.raises(errors.MagicHourUncertainSubmitError):
@@ -79,7 +79,7 @@ def test_a_dripping_answer_to_a_create_call_is_uncertain(drip: str) -> None:
         assert server.asked == 1
 
 
-def test_a_huge_retry_after_does_not_hold_up_the_next_call(
+def test_huge_retry_after_does_not_delay_the_next_call(
     server: ScriptedServer, send: Send, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     paused: list[float] = []
@@ -100,14 +100,14 @@ def look_at(project: dict[str, Any]) -> Any:
 
 
 @pytest.mark.parametrize("status", [FORGED, "x" * (api.MAX_STATUS + 1), "\u202eetelpmoc"])
-def test_a_status_is_a_word(status: str) -> None:
+def test_status_is_one_bounded_word(status: str) -> None:
     look = look_at({"status": status})
     assert look.project is None
     assert str(look.transient_error).isprintable()
     assert look_at({"status": "a newer one"}).project
 
 
-def test_a_failures_own_words_are_one_bounded_line() -> None:
+def test_failure_message_is_one_bounded_line() -> None:
     look = look_at({"status": "error", "error": {"code": FORGED, "message": FORGED * 1000}})
     error = api.project_error(look.project)
     assert isinstance(error, errors.MagicHourProjectFailedError)
@@ -127,7 +127,7 @@ def test_a_failures_own_words_are_one_bounded_line() -> None:
     ],
     ids=["NUL", "half a character", "infinite", "NaN", "deep", "long number"],
 )
-def test_what_no_database_can_hold(said: str, kept: str | None) -> None:
+def test_unstorable_characters_are_replaced(said: str, kept: str | None) -> None:
     body = f'{{"id": "abc", "status": "complete", "name": {said}}}'.encode()
     look = classify_response(GET, api.Response(200, {}, body))
     if kept is None:
@@ -139,19 +139,19 @@ def test_what_no_database_can_hold(said: str, kept: str | None) -> None:
 
 
 @pytest.mark.parametrize("said", ["1e999", "NaN", "[" * 100 + "]" * 100], ids=["infinite", "NaN", "deep"])
-def test_the_id_of_what_was_paid_for_counts_whatever_else_is_said(said: str) -> None:
+def test_id_of_a_create_call_is_kept_whatever_the_status(said: str) -> None:
     body = f'{{"id": "abc", "credits_charged": {said}}}'.encode()
     assert api.result(CREATE, api.Response(200, {}, body)) == {"id": "abc"}
 
 
-def test_an_id_in_what_cannot_be_read_at_all_is_uncertain() -> None:
+def test_id_in_an_unreadable_response_is_uncertain() -> None:
     body = f'{{"id": "abc", "credits_charged": {"9" * 5000}}}'.encode()
     with pytest.raises(errors.MagicHourUncertainSubmitError):
         api.result(CREATE, api.Response(200, {}, body))
 
 
 @pytest.mark.parametrize("status", [401, 403, 404])
-def test_a_web_page_of_a_proxy_does_not_end_a_wait(status: int) -> None:
+def test_proxy_error_page_does_not_end_a_wait(status: int) -> None:
     page = classify_response(
         GET, api.Response(status, {"retry-after": "7"}, b"<html>Sign in to the network</html>")
     )
@@ -161,7 +161,9 @@ def test_a_web_page_of_a_proxy_does_not_end_a_wait(status: int) -> None:
     assert classify_response(GET, api.Response(status, {}, b"")).error is not None
 
 
-def test_a_wait_outlasts_a_proxys_web_page(server: ScriptedServer, connect: Callable[..., str]) -> None:
+def test_wait_continues_through_a_proxy_error_page(
+    server: ScriptedServer, connect: Callable[..., str]
+) -> None:
     page = Reply(404, b"<html>no such host</html>")
     server.script(page, page, Reply(body={"id": "abc", "status": "complete"}))
     connect(server.url, KEY)
@@ -185,7 +187,7 @@ ECHOES: dict[str, Callable[[str], str]] = {
 
 @pytest.mark.parametrize("key", [KEY, ODD_KEY])
 @pytest.mark.parametrize("echo", ECHOES)
-def test_a_key_that_is_echoed_is_masked(server: ScriptedServer, send: Send, echo: str, key: str) -> None:
+def test_echoed_key_is_masked(server: ScriptedServer, send: Send, echo: str, key: str) -> None:
     server.answer = lambda seen: Reply(
         400,
         f'{{"message": "cannot read {ECHOES[echo](key)}"}}'.encode(),
@@ -196,7 +198,7 @@ def test_a_key_that_is_echoed_is_masked(server: ScriptedServer, send: Send, echo
     assert not any(each(key) in told for each in ECHOES.values())
 
 
-def test_a_key_in_a_redirect_is_masked(server: ScriptedServer, send: Send) -> None:
+def test_key_in_a_redirect_is_masked(server: ScriptedServer, send: Send) -> None:
     server.script(Reply(302, headers={"Location": f"https://login.invalid/?was={KEY}"}))
     with pytest.raises(errors.MagicHourApiError, match="redirect") as caught:
         send(settings_for(server), GET)
@@ -204,7 +206,7 @@ def test_a_key_in_a_redirect_is_masked(server: ScriptedServer, send: Send) -> No
 
 
 @pytest.mark.parametrize("request_", [GET, CREATE], ids=["GET", "POST"])
-def test_a_key_in_a_broken_answer_is_masked(send: Send, request_: api.Request) -> None:
+def test_key_in_a_broken_response_is_masked(send: Send, request_: api.Request) -> None:
     if request_ is CREATE and send is send_async:
         pytest.skip("calls that cost are never sent this way")
     with dripping_server(f"Authorization: Bearer {KEY}\r\n\r\n".encode(), b"") as server:
@@ -216,7 +218,7 @@ def test_a_key_in_a_broken_answer_is_masked(send: Send, request_: api.Request) -
     assert "***" in str(caught.value)
 
 
-def test_a_cause_without_the_key_is_kept() -> None:
+def test_exception_cause_without_the_key_is_kept() -> None:
     error = ValueError("plain")
     assert Mask(KEY).cause(error) is error
     error.__cause__ = OSError(f"Bearer {KEY}")
@@ -227,6 +229,6 @@ def test_a_cause_without_the_key_is_kept() -> None:
 
 
 @pytest.mark.parametrize("params", ["abc", 7, ["ab"], {1: 2}])
-def test_a_query_that_is_no_dict(params: Any) -> None:
+def test_query_that_is_no_dict_is_refused(params: Any) -> None:
     with pytest.raises(errors.MagicHourArgumentError, match="params"):
         api.custom("GET", "/v1/x", params=params)

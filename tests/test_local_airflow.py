@@ -8,7 +8,7 @@ from airflow_provider_magichour import get_provider_info
 from scripts.local import LocalAirflow
 
 
-def test_a_run_and_what_it_left(real_airflow: LocalAirflow) -> None:
+def test_run_leaves_logs_and_xcoms(real_airflow: LocalAirflow) -> None:
     run = real_airflow.trigger("plain", {"a": [1]})
     assert real_airflow.wait_for_run("plain", run) == "success"
     assert real_airflow.xcom("plain", run, "work") == {"try": 1, "conf": {"a": [1]}}
@@ -17,7 +17,7 @@ def test_a_run_and_what_it_left(real_airflow: LocalAirflow) -> None:
     assert real_airflow.import_errors() == []
 
 
-def test_a_killed_worker_is_noticed_and_the_task_retried(real_airflow: LocalAirflow) -> None:
+def test_task_of_a_killed_worker_is_retried(real_airflow: LocalAirflow) -> None:
     run = real_airflow.trigger("plain", {"sleep": 300})
     supervisor, task = real_airflow.wait_for_task_pids("plain", run, "work")
     assert real_airflow.kill_task("plain", run, "work") == [supervisor, task]
@@ -26,7 +26,7 @@ def test_a_killed_worker_is_noticed_and_the_task_retried(real_airflow: LocalAirf
     assert real_airflow.xcom("plain", run, "work")["try"] == 2
 
 
-def test_a_cleared_task_runs_again(real_airflow: LocalAirflow) -> None:
+def test_cleared_task_runs_again(real_airflow: LocalAirflow) -> None:
     run = real_airflow.trigger("plain")
     real_airflow.wait_for_run("plain", run)
     real_airflow.clear("plain", run, ["work"])
@@ -34,7 +34,7 @@ def test_a_cleared_task_runs_again(real_airflow: LocalAirflow) -> None:
     assert real_airflow.task_instance("plain", run, "work")["try_number"] == 2
 
 
-def test_a_killed_triggerer_can_be_started_again(real_airflow: LocalAirflow) -> None:
+def test_killed_triggerer_can_be_restarted(real_airflow: LocalAirflow) -> None:
     before = real_airflow.processes.pid("triggerer")
     real_airflow.kill("triggerer")
     assert not real_airflow.processes.is_running("triggerer")
@@ -43,7 +43,7 @@ def test_a_killed_triggerer_can_be_started_again(real_airflow: LocalAirflow) -> 
     assert real_airflow.processes.pid("triggerer") != before
 
 
-def test_the_connection_form_of_the_browser(real_airflow: LocalAirflow) -> None:
+def test_connection_form_is_served(real_airflow: LocalAirflow) -> None:
     forms = real_airflow.session.get(f"{real_airflow.url}/ui/connections/hook_meta", timeout=60).json()
     form = next((form for form in forms if form["connection_type"] == "magichour"), None)
     if form is None:

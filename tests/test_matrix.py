@@ -20,18 +20,18 @@ def pins(environment: matrix.Environment) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("environment", matrix.ENVIRONMENTS, ids=lambda each: each.name)
-def test_the_pins_are_of_that_airflow_and_the_docs_name_it(environment: matrix.Environment) -> None:
+def test_pins_match_the_airflow_that_the_docs_name(environment: matrix.Environment) -> None:
     exact = pins(environment)["apache-airflow"]
     assert exact.startswith(f"{environment.airflow}.")
     assert re.search(rf"^\| {re.escape(exact)} \| .*\b{re.escape(environment.python)}\b", DOCS, re.MULTILINE)
 
 
-def test_what_is_named_is_there() -> None:
+def test_named_environments_and_tests_exist() -> None:
     assert set(matrix.QUICK) <= {each.name for each in matrix.ENVIRONMENTS}
     assert all((matrix.ROOT / path).exists() for path in (*matrix.QUICK_TESTS, *matrix.LEFT_OUT))
 
 
-def test_a_python_that_is_not_to_be_had_ends_the_run(
+def test_missing_python_ends_the_run(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(matrix, "_ask_uv", lambda command, version: "")
@@ -42,7 +42,7 @@ def test_a_python_that_is_not_to_be_had_ends_the_run(
     assert "Python 3.11 was found neither by uv nor in" in capsys.readouterr().err
 
 
-def test_pyenv_is_looked_into(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_pyenv_pythons_are_found(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Its programs on the PATH work only for the versions that it was told to use."""
     monkeypatch.setattr(matrix, "_ask_uv", lambda command, version: "")
     monkeypatch.setenv("PYENV_ROOT", str(tmp_path))
@@ -52,9 +52,7 @@ def test_pyenv_is_looked_into(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
     assert matrix.find_python("3.12") == str(tmp_path / "versions" / "3.12.10" / "bin" / "python")
 
 
-def test_an_environment_is_made_again_when_its_pins_change(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_environment_is_rebuilt_when_its_pins_change(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     calls = tmp_path / "calls"
     uv = f"import sys; open({str(calls)!r}, 'a').write(sys.argv[1] + ' ')"
     monkeypatch.setattr(matrix, "UV", [sys.executable, "-S", "-c", uv])
@@ -91,7 +89,7 @@ def test_failed_tests_fail_the_run_after_all_environments(
     assert capsys.readouterr().out.count("| 9.9.9 | 3.12.0 | 7 | 0 | 0 |") == 2
 
 
-def test_tests_are_counted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_summary_counts_tests(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Tests that could not even start count as failed, too."""
     environment = matrix.Environment("9.9", "3.12")
     monkeypatch.setattr(matrix, "ROOT", tmp_path)

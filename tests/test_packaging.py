@@ -60,12 +60,12 @@ def tracked(folder: str) -> set[str]:
     return {name for name in listing if (ROOT / name).exists()}
 
 
-def test_an_index_would_take_both(built: list[Path]) -> None:
+def test_metadata_of_sdist_and_wheel_is_valid(built: list[Path]) -> None:
     assert [path.suffix for path in built] == [".gz", ".whl"]
     dist.check(built)
 
 
-def test_the_wheel_holds_the_package_and_nothing_else(wheel: list[str]) -> None:
+def test_wheel_holds_the_package_and_nothing_else(wheel: list[str]) -> None:
     files = {name for name in wheel if ".dist-info/" not in name}
     if not (ROOT / ".git").exists():
         pytest.skip("the list of files comes from git")
@@ -74,7 +74,7 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel: list[str]) -> None:
     assert any(name.startswith("airflow_provider_magichour/simulator/") for name in files)
 
 
-def test_the_sdist_holds_what_is_needed_to_build_and_test_and_no_junk(sdist: list[str]) -> None:
+def test_sdist_holds_sources_and_tests_and_no_junk(sdist: list[str]) -> None:
     for needed in ("pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md", "Makefile", "constraints.txt"):
         assert needed in sdist
     assert "tests/conftest.py" in sdist
@@ -85,7 +85,7 @@ def test_the_sdist_holds_what_is_needed_to_build_and_test_and_no_junk(sdist: lis
     assert [name for name in sdist if junk.search(name)] == []
 
 
-def test_the_version_stands_in_one_place_and_in_the_changelog(metadata: Message) -> None:
+def test_version_is_in_one_place_and_in_the_changelog(metadata: Message) -> None:
     assert metadata["Version"] == VERSION
     assert "version" not in tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     changelog = (ROOT / "CHANGELOG.md").read_text()
@@ -95,7 +95,7 @@ def test_the_version_stands_in_one_place_and_in_the_changelog(metadata: Message)
     assert headings[1][1], "a released version has a date"
 
 
-def test_bounds_are_open_above_so_that_the_package_goes_with_others(metadata: Message) -> None:
+def test_dependencies_have_no_upper_bound(metadata: Message) -> None:
     requirements = [Requirement(text) for text in metadata.get_all("Requires-Dist", [])]
     users = [
         each
@@ -109,7 +109,7 @@ def test_bounds_are_open_above_so_that_the_package_goes_with_others(metadata: Me
     assert {"simulator", "amazon", "google", "azure", "openlineage"} <= extras
 
 
-def test_every_dependency_says_why() -> None:
+def test_every_dependency_has_a_reason() -> None:
     """A bound without its reason is never lowered or raised again."""
     text = (ROOT / "pyproject.toml").read_text()
     block = text.partition("dependencies = [")[2].partition("\n]")[0]
@@ -119,6 +119,6 @@ def test_every_dependency_says_why() -> None:
             assert before.startswith("#"), f"{line} has no reason above it"
 
 
-def test_the_readme_shows_on_an_index(metadata: Message) -> None:
+def test_readme_renders_on_an_index(metadata: Message) -> None:
     assert metadata["Description-Content-Type"] == "text/markdown"
     assert str(metadata.get_payload()).startswith("# Magic Hour for Apache Airflow")

@@ -65,7 +65,7 @@ def processes(tmp_path: Path) -> Processes:
     return Processes(tmp_path / "logs of processes", os.environ)
 
 
-def test_a_runaway_child_is_ended_too(processes: Processes) -> None:
+def test_detached_child_is_ended_at_exit(processes: Processes) -> None:
     with processes:
         processes.start("parent", PARENT)
         wait_until(lambda: processes.log_text("parent").count("ready") == 2)
@@ -74,14 +74,14 @@ def test_a_runaway_child_is_ended_too(processes: Processes) -> None:
     wait_until(lambda: not any(is_alive(pid) for pid in pids))
 
 
-def test_what_ignores_the_polite_signal_is_killed(processes: Processes) -> None:
+def test_program_that_ignores_sigterm_is_killed(processes: Processes) -> None:
     pid = processes.start("stubborn", STUBBORN)
     wait_until(lambda: "ready" in processes.log_text("stubborn"))
     processes.stop_all(grace=0.2)
     assert not is_alive(pid)
 
 
-def test_a_killed_program_can_be_started_again(processes: Processes) -> None:
+def test_killed_program_can_be_restarted(processes: Processes) -> None:
     with processes:
         first = processes.start("sleep", SLEEP)
         with pytest.raises(ProcessError, match="running already"):
@@ -93,7 +93,7 @@ def test_a_killed_program_can_be_started_again(processes: Processes) -> None:
         assert processes.is_running("sleep")
 
 
-def test_a_killed_program_takes_its_runaway_child_along(processes: Processes) -> None:
+def test_killed_program_ends_its_detached_child(processes: Processes) -> None:
     with processes:
         for name in ("parent", "other"):
             processes.start(name, PARENT)
@@ -106,7 +106,7 @@ def test_a_killed_program_takes_its_runaway_child_along(processes: Processes) ->
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
-def test_another_users_program(tmp_path: Path) -> None:
+def test_program_can_run_as_another_user(tmp_path: Path) -> None:
     nobody = pwd.getpwnam("nobody")
     script = """
 import os, sys, time
@@ -130,7 +130,7 @@ with Processes(Path(sys.argv[1]), os.environ) as processes:
 
 
 @pytest.mark.parametrize("sig", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_the_end_of_the_owner_ends_them(tmp_path: Path, sig: signal.Signals) -> None:
+def test_programs_end_with_their_owner(tmp_path: Path, sig: signal.Signals) -> None:
     command = [sys.executable, "-c", OWNER, str(tmp_path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as owner:
         assert owner.stdout is not None
@@ -145,5 +145,5 @@ def test_the_end_of_the_owner_ends_them(tmp_path: Path, sig: signal.Signals) -> 
             os.kill(pid, signal.SIGKILL)
 
 
-def test_a_free_port_is_free() -> None:
+def test_free_port_is_free() -> None:
     assert 1024 < free_port() < 65536

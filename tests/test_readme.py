@@ -16,7 +16,7 @@ README = (ROOT / "README.md").read_text()
 DAG, TEST = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
-def test_the_dag_and_the_test_of_it(
+def test_readme_dag_and_its_test_work(
     airflow_db: Path, magichour_simulator: Simulator, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     file = tmp_path / "dags" / "lighthouse.py"
@@ -34,10 +34,10 @@ def test_the_dag_and_the_test_of_it(
 
 
 @pytest.mark.parametrize("target", re.findall(r"\]\(([^)#:]+)\)", README))
-def test_its_links_lead_somewhere(target: str) -> None:
+def test_readme_links_lead_to_files(target: str) -> None:
     assert (ROOT / target).exists()
 
 
 @pytest.mark.parametrize("target", sorted(set(re.findall(r"`?make ([a-z-]+)", README))))
-def test_its_commands_exist(target: str) -> None:
+def test_readme_commands_exist(target: str) -> None:
     assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE)

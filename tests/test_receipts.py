@@ -42,7 +42,7 @@ def unforeseen(folder, error):
     raise AssertionError(folder) from error
 
 
-def test_is_read_as_it_was_written(storage, tmp_path):
+def test_receipt_survives_a_round_trip(storage, tmp_path):
     receipts.write(storage, make())
     assert receipts.read(storage, "p1") == make()
     content = json.loads((tmp_path / "p1" / ".magichour-receipt.json").read_text())
@@ -101,14 +101,14 @@ def test_is_read_as_it_was_written(storage, tmp_path):
         *(({"files": [{**FILE, "sha256": value}]}, "sha256") for value in (None, "", "A" * 64, "a" * 63)),
     ],
 )
-def test_what_cannot_be_trusted_says_why(change, reason):
+def test_untrusted_receipt_is_refused_with_the_reason(change, reason):
     data = json.dumps({**make().data, **change}).encode()
     with pytest.raises(ReceiptError, match=reason):
         receipts.parse(data, "p1")
 
 
 @pytest.mark.parametrize("data", [b"", b"{", b"[]", b"\xff\xfe", b"[" * 100_000, b"null"])
-def test_what_is_no_json_object(data):
+def test_receipt_that_is_no_json_object_is_refused(data):
     with pytest.raises(ReceiptError, match="JSON"):
         receipts.parse(data, "p1")
 
@@ -143,7 +143,7 @@ def test_no_field_breaks_the_reader(name, value):
     assert all(file["path"] == "p1/output.png" for file in receipt.files)
 
 
-def test_the_index_gives_what_is_due_oldest_first(storage):
+def test_index_lists_due_receipts_oldest_first(storage):
     ages = {"a": 0, "b": 1, "c": 59, "d": 61, "e": 60 * 24, "f": 60 * 24 * 40, "future": -1}
     for project_id, minutes in ages.items():
         receipts.write(storage, make(project_id, NOON - timedelta(minutes=minutes)))
@@ -161,7 +161,7 @@ def test_each_connection_has_an_index_of_its_own(storage, tmp_path, conn_id):
     assert {path.name for path in tmp_path.iterdir()} == {".magichour-index", "p1", "p2"}
 
 
-def test_what_is_not_ours_in_the_index_is_passed_over(storage, tmp_path):
+def test_foreign_files_in_the_index_are_ignored(storage, tmp_path):
     receipts.write(storage, make())
     index = tmp_path / ".magichour-index" / "magichour_default"
     for name in (
@@ -176,7 +176,7 @@ def test_what_is_not_ours_in_the_index_is_passed_over(storage, tmp_path):
     assert due(storage) == ["p1"]
 
 
-def test_a_new_receipt_moves_the_hint(storage, tmp_path):
+def test_new_receipt_moves_its_index_entry(storage, tmp_path):
     receipts.write(storage, make(at=NOON - timedelta(days=40)))
     receipts.write(storage, make())
     assert due(storage, NOON - timedelta(days=30)) == []
@@ -187,7 +187,7 @@ def test_a_new_receipt_moves_the_hint(storage, tmp_path):
     ]
 
 
-def test_a_receipt_is_never_without_a_hint(storage, monkeypatch):
+def test_receipt_always_has_an_index_entry(storage, monkeypatch):
     """Whichever write a crash keeps from happening."""
     receipts.write(storage, make(at=NOON - timedelta(days=40)))
     written = []
@@ -211,7 +211,7 @@ def test_a_receipt_is_never_without_a_hint(storage, monkeypatch):
         assert storage.read(receipt.hint, 1000) is not None
 
 
-def test_what_a_newer_version_recorded_is_left_alone(storage, tmp_path):
+def test_receipt_of_a_newer_version_is_not_changed(storage, tmp_path):
     receipts.write(storage, make())
     file = tmp_path / "p1" / ".magichour-receipt.json"
     newer = json.dumps({**make().data, "version": 2, "bills": [1]})
@@ -226,7 +226,7 @@ def test_what_a_newer_version_recorded_is_left_alone(storage, tmp_path):
     assert due(storage) == ["p1"]
 
 
-def test_moved_files_are_acknowledged(storage, tmp_path):
+def test_moved_files_can_be_acknowledged(storage, tmp_path):
     receipts.write(storage, make())
     assert "is not there" in receipts.missing_file(storage, receipts.read(storage, "p1"))
     MagicHourHook().acknowledge_moved(str(tmp_path), "p1", {"output.png": "s3://archive/1.png"})
@@ -238,7 +238,7 @@ def test_moved_files_are_acknowledged(storage, tmp_path):
             MagicHourHook().acknowledge_moved(str(tmp_path), project_id, moved)
 
 
-def test_a_write_outlives_a_folder_that_is_pruned_at_that_moment(storage, tmp_path):
+def test_write_survives_a_concurrently_removed_folder(storage, tmp_path):
     original = storage.make_folder
     pruned = []
 

@@ -27,13 +27,13 @@ def figures(**process: float) -> dict[str, Any]:
     }
 
 
-def test_the_cost_of_a_task_is_shared_by_its_projects() -> None:
+def test_cost_of_a_task_is_shared_by_its_projects() -> None:
     assert model.share(1.1, 0.11, 100, 1) == pytest.approx(1.1)
     assert model.share(1.1, 0.11, 100, 100) == pytest.approx(0.11)
     assert model.share(1.1, 0.11, 100, 10) == pytest.approx(1 / 10 + 0.1)
 
 
-def test_what_one_of_each_carries() -> None:
+def test_capacity_follows_from_the_costs() -> None:
     mapped = model.carries(figures(), Work("text-to-video", 0, 1))
     assert mapped["API key, 5 at once"] == pytest.approx(5 * 86_400 / (51 * 1.1331), rel=1e-4)
     assert mapped["worker core"] == pytest.approx(86_400 / 1.1)
@@ -44,24 +44,24 @@ def test_what_one_of_each_carries() -> None:
     assert listed["worker slot"] == pytest.approx(86_400 / (0.11 + 0.11 + 4 * 0.2 / 4))
 
 
-def test_megabytes_and_looks_cost_what_was_measured() -> None:
+def test_megabytes_and_status_checks_cost_what_was_measured() -> None:
     work = Work("text-to-video", 10, 1)
     one = model.cost(figures(megabyte_s3=0.02, look=0.001), work)
     assert one["workers"] == pytest.approx(1.1 + 10 * 0.02)
     assert one["triggerer"] == pytest.approx(1.1 + work.looks * 0.001)
 
 
-def test_a_list_waits_for_its_slowest() -> None:
+def test_list_waits_for_its_slowest_project() -> None:
     assert Work("lip-sync", 0, 1).slowest == Work("lip-sync", 0, 1).mean
     assert Work("lip-sync", 0, 100).slowest > 3 * Work("lip-sync", 0, 100).median
 
 
-def test_what_gives_way_first_is_what_is_loaded_most() -> None:
+def test_most_loaded_part_is_named_first() -> None:
     said = model.first_to_give_way(figures(), Work("text-to-video", 0, 1), 86_400)
     assert said == "API server process (110 %), then triggerer (110 %)"
 
 
-def test_the_page_says_what_its_figures_give() -> None:
+def test_page_matches_its_figures() -> None:
     written = page.PAGE.read_text()
     found = page.read_figures()
     for text in [*page.sections(found).values(), page.measured_table(found)]:

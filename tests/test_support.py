@@ -43,7 +43,7 @@ class CountingOperator(BaseOperator):
         return event["count"]
 
 
-def test_a_deferred_task_is_resumed_until_it_ends() -> None:
+def test_deferred_task_is_resumed_until_it_ends() -> None:
     context = task_context("count")
     assert run_task(CountingOperator(task_id="count"), context) == 4
     assert context["ti"].xcom_pull(task_ids="count", key="rounds") == 3
@@ -60,7 +60,7 @@ def test_airflow_home_is_temporary() -> None:
     assert Path(os.environ["AIRFLOW_HOME"]).is_relative_to(tempfile.gettempdir())
 
 
-def test_state_store_is_as_strict_as_the_real_one() -> None:
+def test_state_store_accepts_only_what_airflow_accepts() -> None:
     store = TaskStateStore()
     store.set("key", {"a": [1]})
     assert store.get("key") == {"a": [1]}

@@ -18,7 +18,7 @@ from airflow_provider_magichour.simulator import Simulator
 from tests.support.tasks import task_context
 
 
-def test_the_life_of_a_project_stands_in_the_log(
+def test_task_log_covers_the_whole_project(
     magichour_simulator: Simulator,
     connect: Callable[..., str],
     caplog: pytest.LogCaptureFixture,
@@ -53,7 +53,7 @@ def test_the_life_of_a_project_stands_in_the_log(
     assert magichour_simulator.api_key not in caplog.text
 
 
-def test_a_wait_tells_each_status_with_its_age_and_what_was_charged(
+def test_wait_logs_each_status_with_age_and_credits(
     magichour_simulator: Simulator, connect: Callable[..., str], caplog: pytest.LogCaptureFixture
 ) -> None:
     name = connect(magichour_simulator.url, magichour_simulator.api_key)

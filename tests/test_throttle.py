@@ -10,7 +10,7 @@ from airflow_provider_magichour.hooks import MagicHourHook
 from tests.support.scripted_server import Reply, scripted_server
 
 
-def test_turns_are_spaced_evenly_over_threads():
+def test_calls_are_spaced_evenly_over_threads():
     throttle = Throttle(requests_per_second=100)
     turns: list[float] = []
 
@@ -27,7 +27,7 @@ def test_turns_are_spaced_evenly_over_threads():
     assert max(turns) - min(turns) >= 0.18  # 20 turns, 10 ms apart
 
 
-def test_a_pause_holds_back_those_who_wait_already():
+def test_pause_applies_to_waiting_callers():
     async def run():
         throttle = Throttle(requests_per_second=20)
         waiters = [asyncio.create_task(throttle.wait_turn_async()) for _ in range(6)]
@@ -44,7 +44,7 @@ def test_a_pause_holds_back_those_who_wait_already():
     assert sent_in_the_pause == 0
 
 
-def test_a_shorter_pause_does_not_end_a_longer_one():
+def test_shorter_pause_does_not_end_a_longer_one():
     throttle = Throttle(requests_per_second=1000)
     started = time.monotonic()
     throttle.pause(0.3)
@@ -85,7 +85,7 @@ def test_hooks_uploads_and_waits_share_one_rate(connect, tmp_path):
     assert max(arrived) - min(arrived) >= 19 * 0.05 * 0.95  # 20 calls, 50 ms apart
 
 
-def test_a_pause_that_one_hook_was_asked_for_holds_the_others_back(connect):
+def test_pause_of_one_hook_applies_to_the_others(connect):
     with scripted_server() as server:
         server.script(Reply(429, {"message": "slow down"}, {"Retry-After": "0.5"}), Reply(body={"id": "a"}))
         connect(server.url, "mhk_live_key")

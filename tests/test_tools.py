@@ -13,35 +13,35 @@ def test_every_tool_has_a_kind_and_a_type_of_its_own():
     assert len({(tool.kind, tool.project_type) for tool in TOOLS.values()}) == len(TOOLS)
 
 
-def test_a_known_tool_has_its_kind():
+def test_known_tool_has_its_kind():
     assert tool_kind("text-to-video") == "video"
     assert tool_kind("text-to-video", "video") == "video"
 
 
-def test_an_unknown_tool_needs_a_kind_and_the_error_lists_the_known_ones():
+def test_unknown_tool_needs_a_kind_and_the_error_lists_known_tools():
     assert tool_kind("brand-new", "audio") == "audio"
     with pytest.raises(MagicHourArgumentError, match=r"brand-new.*kind=.*ai-image-generator"):
         tool_kind("brand-new")
 
 
 @pytest.mark.parametrize("tool", [None, "", "Text To Video", "../account", "a/b", "a?b", "-a", "a\n"])
-def test_what_is_no_tool_is_refused_whatever_the_kind(tool):
+def test_value_that_is_no_tool_is_refused(tool):
     with pytest.raises(MagicHourArgumentError, match="tool"):
         tool_kind(tool, "image")
 
 
-def test_a_kind_that_contradicts_the_tool_is_refused_before_it_costs():
+def test_contradicting_kind_is_refused():
     with pytest.raises(MagicHourArgumentError, match="contradicts"):
         tool_kind("text-to-video", "image")
 
 
 @pytest.mark.parametrize("kind", [None, "", "Image", "images", 1, []])
-def test_an_unknown_kind_is_refused_by_name(kind):
+def test_unknown_kind_is_named(kind):
     with pytest.raises(MagicHourArgumentError, match="kind must be one of image, video, audio"):
         check_kind(kind)
 
 
-def test_the_usual_duration_follows_from_kind_and_type():
+def test_typical_duration_follows_from_kind_and_type():
     assert typical_seconds("video", "FACE_SWAP") == 96
     assert typical_seconds("image", "FACE_SWAP") == 4
     assert typical_seconds("image", "AI_GIF") is None

@@ -58,7 +58,7 @@ def send(request):
 
 
 class TestBothSenders:
-    def test_a_call_carries_key_body_and_query(self, server, send):
+    def test_call_carries_key_body_and_query(self, server, send):
         server.script(Reply(body={"ok": True}))
         call = api.custom("PUT", "/v1/x", json={"a": 1}, params={"limit": 5})
         assert send(settings_for(server), call) == {"ok": True}
@@ -70,53 +70,53 @@ class TestBothSenders:
     @pytest.mark.parametrize(
         "trouble", [Reply(429), Reply(500), Reply(502), Reply(503), Reply(504), Reply(drop=True)]
     )
-    def test_trouble_is_ridden_out(self, server, send, trouble):
+    def test_transient_errors_are_retried(self, server, send, trouble):
         server.script(trouble, trouble, Reply(body={"id": "abc"}))
         assert send(settings_for(server), GET) == {"id": "abc"}
         assert len(server.seen) == 3
 
-    def test_the_last_try_tells_what_went_wrong(self, server, send):
+    def test_last_attempt_raises_the_error(self, server, send):
         server.script(Reply(503, {"message": "busy"}))
         with pytest.raises(errors.MagicHourServerError, match="busy"):
             send(settings_for(server), GET)
         assert len(server.seen) == 3
 
     @pytest.mark.parametrize("status", [400, 401, 402, 403, 404, 422])
-    def test_what_would_be_answered_alike_is_not_tried_again(self, server, send, status):
+    def test_permanent_errors_are_not_retried(self, server, send, status):
         server.script(Reply(status, {"message": "no"}))
         with pytest.raises(errors.MagicHourApiError, match="no"):
             send(settings_for(server), GET)
         assert len(server.seen) == 1
 
-    def test_nobody_there_says_what_to_check(self, server, send):
+    def test_connection_error_names_what_to_check(self, server, send):
         settings = settings_for(server, base_url="http://127.0.0.1:1")
         with pytest.raises(errors.MagicHourConnectionError, match="check the network"):
             send(settings, GET)
 
-    def test_a_slow_answer_is_a_timeout(self, server, send):
+    def test_slow_response_times_out(self, server, send):
         server.script(Reply(delay=1.0))
         with pytest.raises(errors.MagicHourConnectionError):
             send(settings_for(server, timeout=0.2, max_attempts=1), GET)
 
-    def test_an_endless_answer_is_cut(self, server, send, monkeypatch):
+    def test_endless_response_is_cut(self, server, send, monkeypatch):
         monkeypatch.setattr(transport, "MAX_BODY", 1000)
         bomb = gzip.compress(b" " * 10_000_000)
         server.script(Reply(body=bomb, headers={"Content-Encoding": "gzip"}))
         with pytest.raises(errors.MagicHourConnectionError, match="longer than"):
             send(settings_for(server, max_attempts=1), GET)
 
-    def test_a_redirect_is_not_followed(self, server, send):
+    def test_redirect_is_not_followed(self, server, send):
         server.script(Reply(302, headers={"Location": f"{server.url}/elsewhere"}))
         with pytest.raises(errors.MagicHourApiError, match="redirect"):
             send(settings_for(server), GET)
         assert len(server.seen) == 1
 
-    def test_a_broken_compression_is_a_connection_error(self, server, send):
+    def test_broken_compression_is_a_connection_error(self, server, send):
         server.script(Reply(body=b"not gzip", headers={"Content-Encoding": "gzip"}))
         with pytest.raises(errors.MagicHourConnectionError):
             send(settings_for(server, max_attempts=1), GET)
 
-    def test_a_netrc_entry_does_not_replace_the_key(self, server, send, tmp_path, monkeypatch):
+    def test_netrc_entry_does_not_replace_the_key(self, server, send, tmp_path, monkeypatch):
         netrc = tmp_path / "netrc"
         netrc.write_text("machine 127.0.0.1 login someone password else\n")
         monkeypatch.setenv("NETRC", str(netrc))
@@ -124,7 +124,7 @@ class TestBothSenders:
         send(settings_for(server), GET)
         assert server.seen[0].headers["authorization"] == f"Bearer {KEY}"
 
-    def test_the_key_is_in_no_message(self, server, send, caplog):
+    def test_key_is_in_no_message(self, server, send, caplog):
         caplog.set_level(logging.DEBUG)
         server.script(Reply(500, {"message": "oh"}))
         settings = settings_for(server)
@@ -132,7 +132,7 @@ class TestBothSenders:
             send(settings, GET)
         assert KEY not in f"{caught.value} {caught.value!r} {settings!r} {caplog.text}"
 
-    def test_an_error_page_that_quotes_the_request_does_not_give_the_key_away(self, server, send):
+    def test_error_page_that_quotes_the_request_does_not_leak_the_key(self, server, send):
         server.answer = lambda seen: Reply(400, f"<pre>refused: {dict(seen.headers)}</pre>".encode())
         with pytest.raises(errors.MagicHourInvalidRequestError, match=r"refused.*Bearer") as caught:
             send(settings_for(server), GET)
@@ -140,25 +140,25 @@ class TestBothSenders:
 
 
 class TestRetryAfter:
-    def test_it_is_waited_for_and_holds_the_others_back(self, server, send):
+    def test_retry_after_is_waited_for_by_all_calls(self, server, send):
         server.script(Reply(429, headers={"Retry-After": "0.3"}), Reply(body={"id": "abc"}))
         started = time.monotonic()
         assert send(settings_for(server), GET) == {"id": "abc"}
         assert time.monotonic() - started >= 0.3
 
-    def test_one_that_is_too_long_fails_at_once(self, server, send):
+    def test_too_long_retry_after_fails_at_once(self, server, send):
         server.script(Reply(429, {"message": "tomorrow"}, {"Retry-After": "86400"}))
         with pytest.raises(errors.MagicHourRateLimitError, match="tomorrow"):
             send(settings_for(server), GET)
         assert len(server.seen) == 1
 
     @given(st.integers(1, 1000), st.one_of(st.none(), st.floats(0, 1000)), st.floats(0, 1))
-    def test_the_backoff_is_capped_jittered_and_never_below_what_was_asked(self, attempt, asked, draw):
+    def test_backoff_is_capped_jittered_and_respects_retry_after(self, attempt, asked, draw):
         seconds = retry.retry_wait(attempt, asked, draw)
         assert (asked or 0) <= seconds <= max(retry.BACKOFF_CAP, asked or 0)
         assert retry.retry_wait(attempt, None, 0.0) == 0.0
 
-    def test_the_backoff_doubles(self):
+    def test_backoff_doubles(self):
         assert [retry.retry_wait(attempt, None, 1.0) for attempt in (1, 2, 3, 7, 99)] == [1, 2, 4, 60, 60]
 
 
@@ -166,7 +166,7 @@ class TestMoney:
     """A call that may cost credits is sent again only when it was certainly not accepted."""
 
     @pytest.mark.parametrize("refusal", [Reply(429), Reply(502, b"<html>"), Reply(503)])
-    def test_a_certain_refusal_is_tried_again(self, server, refusal):
+    def test_certain_refusal_is_retried(self, server, refusal):
         server.script(refusal, Reply(body={"id": "abc", "credits_charged": 5}))
         assert Sender(settings_for(server)).send(CREATE)["id"] == "abc"
         assert len(server.seen) == 2
@@ -184,42 +184,42 @@ class TestMoney:
             Reply(302, headers={"Location": "/elsewhere"}),
         ],
     )
-    def test_an_unknown_outcome_is_never_a_second_post(self, server, unknown):
+    def test_unknown_outcome_never_causes_a_second_post(self, server, unknown):
         server.script(unknown)
         with pytest.raises(errors.MagicHourUncertainSubmitError):
             Sender(settings_for(server, timeout=0.5)).send(CREATE)
         assert len(server.seen) == 1
 
-    def test_an_unknown_outcome_after_a_refusal_ends_the_tries(self, server):
+    def test_unknown_outcome_after_a_refusal_ends_the_retries(self, server):
         server.script(Reply(503), Reply(drop=True), Reply(body={"id": "abc"}))
         with pytest.raises(errors.MagicHourUncertainSubmitError):
             Sender(settings_for(server)).send(CREATE)
         assert len(server.seen) == 2
 
-    def test_a_call_that_never_left_is_certain(self):
+    def test_call_that_was_not_sent_is_certain(self):
         settings = Settings(api_key=KEY, base_url="http://127.0.0.1:1", max_attempts=2)
         with pytest.raises(errors.MagicHourConnectionError):
             Sender(settings).send(CREATE)
 
-    def test_a_host_without_a_name_is_certain(self):
+    def test_unresolvable_host_is_certain(self):
         settings = Settings(api_key=KEY, base_url="http://no-such-host.invalid", max_attempts=1)
         with pytest.raises(errors.MagicHourConnectionError):
             Sender(settings).send(CREATE)
 
-    def test_a_failed_tls_handshake_is_certain(self, server):
+    def test_failed_tls_handshake_is_certain(self, server):
         settings = settings_for(server, base_url=server.url.replace("http:", "https:"), max_attempts=1)
         with pytest.raises(errors.MagicHourConnectionError):
             Sender(settings).send(CREATE)
         assert server.seen == []
 
-    def test_a_proxy_that_is_not_there_is_certain(self, monkeypatch):
+    def test_unreachable_proxy_is_certain(self, monkeypatch):
         monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
         monkeypatch.setenv("no_proxy", "")
         settings = Settings(api_key=KEY, base_url="http://magichour.invalid", max_attempts=1)
         with pytest.raises(errors.MagicHourConnectionError):
             Sender(settings).send(CREATE)
 
-    def test_a_socks_proxy_keeps_its_own_connections_and_is_uncertain(self, monkeypatch):
+    def test_socks_proxy_keeps_its_own_connections_and_is_uncertain(self, monkeypatch):
         own = {"http": object()}
         manager = SimpleNamespace(pool_classes_by_scheme=own)
         monkeypatch.setattr(HTTPAdapter, "proxy_manager_for", lambda self, proxy, **_: manager)
@@ -227,14 +227,14 @@ class TestMoney:
         assert adapter.proxy_manager_for("socks5h://127.0.0.1:1").pool_classes_by_scheme is own
         assert adapter.sent
 
-    def test_a_proxy_that_refuses_the_tunnel_is_certain(self, server, monkeypatch):
+    def test_proxy_that_refuses_the_tunnel_is_certain(self, server, monkeypatch):
         monkeypatch.setenv("https_proxy", server.url)
         monkeypatch.setenv("no_proxy", "")
         settings = Settings(api_key=KEY, base_url="https://magichour.invalid", max_attempts=1)
         with pytest.raises(errors.MagicHourConnectionError):
             Sender(settings).send(CREATE)
 
-    def test_each_create_has_a_connection_of_its_own(self, server):
+    def test_each_create_call_has_its_own_connection(self, server):
         server.script(Reply(body={"id": "abc"}))
         sender = Sender(settings_for(server))
         sender.send(GET)
@@ -242,7 +242,7 @@ class TestMoney:
         sender.send(CREATE)
         assert len(server.seen) == 3
 
-    def test_the_asynchronous_sender_refuses_what_costs(self, server):
+    def test_asynchronous_sender_refuses_create_calls(self, server):
         with pytest.raises(ValueError, match="cost credits"):
             send_async(settings_for(server), CREATE)
         assert server.seen == []
@@ -262,17 +262,17 @@ class TestTls:
             running.certificate = certificate
             yield running
 
-    def test_the_bundle_of_the_environment_is_trusted(self, secure, send, monkeypatch):
+    def test_ca_bundle_of_the_environment_is_trusted(self, secure, send, monkeypatch):
         monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(secure.certificate))
         secure.script(Reply(body={"id": "abc"}))
         assert send(settings_for(secure), GET) == {"id": "abc"}
 
-    def test_a_stranger_is_not(self, secure, send):
+    def test_unknown_certificate_is_refused(self, secure, send):
         with pytest.raises(errors.MagicHourConnectionError, match="certificate"):
             send(settings_for(secure, max_attempts=1), GET)
         assert secure.seen == []
 
-    def test_the_money_rule_holds_over_tls(self, secure, monkeypatch):
+    def test_money_rule_holds_over_tls(self, secure, monkeypatch):
         with pytest.raises(errors.MagicHourConnectionError, match="certificate"):
             Sender(settings_for(secure, max_attempts=1)).send(CREATE)
         monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(secure.certificate))
@@ -283,7 +283,7 @@ class TestTls:
 
 
 class TestSession:
-    def test_the_key_goes_to_the_api_and_nowhere_else(self, server):
+    def test_key_is_sent_to_the_api_only(self, server):
         with scripted_server() as elsewhere:
             sender = Sender(settings_for(server))
             sender.session.get(f"{server.url}/v1/x")
@@ -293,7 +293,7 @@ class TestSession:
 
 
 class TestSendAll:
-    def test_answers_come_in_order_and_errors_in_their_place(self, server):
+    def test_responses_keep_their_order_with_errors_in_place(self, server):
         server.answer = lambda seen: (
             Reply(404) if seen.path.endswith("b") else Reply(body={"path": seen.path})
         )
@@ -302,10 +302,10 @@ class TestSendAll:
         assert [first["path"], third["path"]] == ["/v1/image-projects/a", "/v1/image-projects/c"]
         assert isinstance(second, errors.MagicHourNotFoundError)
 
-    def test_no_calls_are_no_answers(self, server):
+    def test_no_calls_return_no_responses(self, server):
         assert send_all(settings_for(server), []) == []
 
-    def test_it_works_where_an_event_loop_runs_already(self, server):
+    def test_run_async_works_inside_a_running_loop(self, server):
         server.script(Reply(body={}))
 
         async def notebook():
@@ -313,14 +313,14 @@ class TestSendAll:
 
         assert asyncio.run(notebook()) == [{}]
 
-    def test_it_keeps_to_the_rate(self, server):
+    def test_calls_keep_to_the_rate_limit(self, server):
         server.script(Reply(body={}))
         started = time.monotonic()
         send_all(settings_for(server, requests_per_second=20), [GET] * 11)
         assert time.monotonic() - started >= 0.5
 
 
-def test_run_async_gives_the_result_back():
+def test_run_async_returns_the_result():
     async def answer():
         return 42
 

@@ -97,9 +97,7 @@ def run(*arguments: str, cwd: Path) -> str:
     return done.stdout
 
 
-def test_pyright_finds_what_is_wrong_in_a_users_dag_and_nothing_else(
-    dag_file: Path, wrong: list[int]
-) -> None:
+def test_pyright_finds_only_the_errors_of_a_users_dag(dag_file: Path, wrong: list[int]) -> None:
     (dag_file.parent / "pyrightconfig.json").write_text(
         json.dumps({"extraPaths": [str(ROOT)], "reportUnusedExpression": False})
     )
@@ -109,14 +107,14 @@ def test_pyright_finds_what_is_wrong_in_a_users_dag_and_nothing_else(
     assert [one["range"]["start"]["line"] + 1 for one in found] == wrong, found
 
 
-def test_pyright_is_content_with_the_package() -> None:
+def test_pyright_accepts_the_package() -> None:
     report = json.loads(run("pyright", "--outputjson", "--pythonpath", sys.executable, cwd=ROOT))
     assert report["generalDiagnostics"] == []
     assert report["summary"]["filesAnalyzed"] > 40
 
 
 @pytest.mark.parametrize("name", [*operators.__all__, "MagicHourProjectSensor"])
-def test_each_argument_is_a_parameter_with_a_docstring_of_its_own(name: str) -> None:
+def test_every_argument_is_documented(name: str) -> None:
     """What hides in ``**kwargs`` is neither completed nor checked; what is not documented is not shown."""
     found = getattr(operators, name, None) or getattr(sensors, name)
     parameters = inspect.signature(found.__init__).parameters

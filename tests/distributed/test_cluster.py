@@ -52,7 +52,7 @@ def worker_of(cluster: LocalAirflow, pid: int) -> str:
     return found
 
 
-def test_a_worker_dies_with_its_task_and_another_takes_over(cluster: LocalAirflow) -> None:
+def test_another_worker_takes_over_the_task_of_a_dead_one(cluster: LocalAirflow) -> None:
     run = cluster.trigger("plain", {"sleep": 600})
     pids = cluster.wait_for_task_pids("plain", run, "work")
     worker = worker_of(cluster, pids[-1])
@@ -65,7 +65,7 @@ def test_a_worker_dies_with_its_task_and_another_takes_over(cluster: LocalAirflo
     cluster.wait_until_healthy()
 
 
-def test_what_dies_by_itself_is_started_again(cluster: LocalAirflow) -> None:
+def test_dead_process_is_restarted(cluster: LocalAirflow) -> None:
     before = cluster.processes.pid("triggerer-2")
     os.kill(before, signal.SIGKILL)
     wait_until(lambda: not cluster.processes.is_running("triggerer-2"), 60, "its end")
@@ -74,7 +74,7 @@ def test_what_dies_by_itself_is_started_again(cluster: LocalAirflow) -> None:
     assert cluster.processes.pid("triggerer-2") != before
 
 
-def test_a_crash_of_the_database(cluster: LocalAirflow, services: Services) -> None:
+def test_cluster_recovers_from_a_database_crash(cluster: LocalAirflow, services: Services) -> None:
     if not services.can_restart:
         pytest.skip(f"PostgreSQL cannot be restarted: {services.source}")
     run = cluster.trigger("plain", {"sleep": 20})

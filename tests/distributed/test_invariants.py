@@ -43,7 +43,7 @@ def accounts(*names: str, uncertain: tuple[str, ...] = ()) -> Accounts:
         (accounts("one", "two", "three"), ["three was made, and nobody wanted it"]),
     ],
 )
-def test_paid_once(found: Accounts, violations: list[str]) -> None:
+def test_paid_once_notices_double_and_missing_submits(found: Accounts, violations: list[str]) -> None:
     assert invariants.paid_once(LOAD, found).violations == violations
 
 
@@ -59,7 +59,7 @@ def test_paid_once(found: Accounts, violations: list[str]) -> None:
         (DagRun("chaos_deadline", expected_state="failed", state="success"), (), False),
     ],
 )
-def test_expected_states(run: DagRun, uncertain: tuple[str, ...], holds: bool) -> None:
+def test_expected_states_notices_wrong_states(run: DagRun, uncertain: tuple[str, ...], holds: bool) -> None:
     assert invariants.expected_states([run], accounts(uncertain=uncertain)).holds is holds
 
 
@@ -79,7 +79,7 @@ def read_accounts(simulator: Simulator, folder: Path) -> Accounts:
     return Accounts(simulator.state()["projects"], invariants.saved_projects(folder.parent), set())
 
 
-def test_whole_files(saved: Any) -> None:
+def test_whole_files_notices_damaged_and_missing_files(saved: Any) -> None:
     simulator, load, folder = saved
     assert invariants.whole_files(load, read_accounts(simulator, folder), simulator).holds
     (folder / "output.png").write_bytes(b"half of it")
@@ -93,7 +93,7 @@ def test_whole_files(saved: Any) -> None:
     )
 
 
-def test_deleted_once(saved: Any) -> None:
+def test_deleted_once_notices_missing_and_wrong_deletes(saved: Any) -> None:
     simulator, load, folder = saved
     nothing: dict[str, list[str]] = {"deleted": [], "kept": []}
     violations = invariants.deleted_once(load, read_accounts(simulator, folder), nothing).violations
@@ -109,7 +109,7 @@ def test_deleted_once(saved: Any) -> None:
     assert not invariants.deleted_once(load, Accounts(gone, found.saved, set()), late).holds
 
 
-def test_no_orphans(saved: Any) -> None:
+def test_no_orphans_notices_leftover_parts(saved: Any) -> None:
     _, _, folder = saved
     assert invariants.no_orphans(folder.parent).holds
     (folder / ".output.png.part").touch()
@@ -118,7 +118,7 @@ def test_no_orphans(saved: Any) -> None:
     ]
 
 
-def test_a_load_has_as_many_projects_as_asked_for_each_with_its_name() -> None:
+def test_load_has_the_requested_number_of_named_projects() -> None:
     load = plan(200)
     assert len({job.name for job in load.jobs}) == len(load.jobs) == 200
     assert {run.dag_id for run in load.runs} | {"others"} == set(SHARES)
@@ -139,7 +139,7 @@ class Logged:
         return self.logs[map_index]
 
 
-def test_uncertain_jobs_are_those_that_the_log_calls_so() -> None:
+def test_uncertain_jobs_are_read_from_the_log() -> None:
     unsure = str(api.uncertain_submit(api.create_project(IMAGE, {}), "it was dropped"))
     log = f"""
         t error: body[0]: POST answered 503: later

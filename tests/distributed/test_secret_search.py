@@ -63,7 +63,7 @@ def check_report(found: list[str], *parts: str) -> None:
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_every_form_in_a_file(tmp_path: Path, form: str) -> None:
+def test_every_encoding_is_found_in_a_file(tmp_path: Path, form: str) -> None:
     folder = tmp_path / "logs" / "dag_id=x"
     folder.mkdir(parents=True)
     (folder / "clean.log").write_text("nothing here\n" * 1000)
@@ -77,27 +77,27 @@ def test_every_form_in_a_file(tmp_path: Path, form: str) -> None:
     before=st.binary(max_size=5),
     after=st.binary(max_size=5),
 )
-def test_base64_whatever_is_around(secret: str, before: bytes, after: bytes) -> None:
+def test_secret_is_found_within_base64(secret: str, before: bytes, after: bytes) -> None:
     content = before + secret.encode() + after
     for encode in (base64.b64encode, base64.urlsafe_b64encode):
         assert Search([secret])("x", encode(content))
 
 
-def test_a_files_name(tmp_path: Path) -> None:
+def test_secret_is_found_in_a_file_name(tmp_path: Path) -> None:
     (tmp_path / "run_id=mhk_key-1234").write_text("")
     found = find_in_files(tmp_path, ["mhk_key-1234"])
     assert len(found) == 1
     assert "mhk_key-1234" not in found[0]
 
 
-def test_files_that_hold_it_on_purpose_and_links(tmp_path: Path) -> None:
+def test_files_that_hold_it_on_purpose_and_links_are_skipped(tmp_path: Path) -> None:
     (tmp_path / "simulator.json").write_text(SECRET)
     (tmp_path / "linked.log").symlink_to(tmp_path / "simulator.json")
     assert find_in_files(tmp_path, [SECRET], ignored=["simulator.json"]) == []
     assert len(find_in_files(tmp_path, [SECRET])) == 1
 
 
-def test_nothing_searched_is_not_clean(tmp_path: Path) -> None:
+def test_search_without_secrets_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         find_in_files(tmp_path / "missing", [SECRET])
     with pytest.raises(ValueError, match="no secrets"):
@@ -151,7 +151,7 @@ def execute(url: str, *statements: str, **values: object) -> None:
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_every_form_in_a_column(tmp_path: Path, form: str) -> None:
+def test_every_encoding_is_found_in_a_column(tmp_path: Path, form: str) -> None:
     url = f"sqlite:///{tmp_path / 'any.db'}"
     execute(url, "CREATE TABLE log (id INTEGER PRIMARY KEY, event TEXT)")
     execute(url, "INSERT INTO log VALUES (1, 'clean')")
@@ -160,7 +160,7 @@ def test_every_form_in_a_column(tmp_path: Path, form: str) -> None:
     check_report(find_in_database(url, [SECRET]), "log.event of id 7: secret 1, ")
 
 
-def test_an_xcom(url: str) -> None:
+def test_secret_is_found_in_an_xcom(url: str) -> None:
     execute(url, "INSERT INTO xcom VALUES ('d', 'clean', :value)", value=json.dumps({"id": "p1"}))
     assert find_in_database(url, [SECRET]) == []
     execute(url, "INSERT INTO xcom VALUES ('d', 'r', :value)", value=json.dumps({"a": [{"b": SECRET}]}))
@@ -169,12 +169,12 @@ def test_an_xcom(url: str) -> None:
     assert find_in_database(url, [SECRET], ignored=["xcom"]) == []
 
 
-def test_pickled_bytes(url: str) -> None:
+def test_secret_is_found_in_pickled_bytes(url: str) -> None:
     execute(url, "INSERT INTO celery_taskmeta VALUES (3, :result)", result=pickle.dumps({"error": SECRET}))
     check_report(find_in_database(url, [SECRET]), "celery_taskmeta.result of id 3: secret 1, plain")
 
 
-def test_rendered_fields_of_a_table_without_a_key(url: str) -> None:
+def test_rendered_fields_without_primary_key_are_searched(url: str) -> None:
     execute(
         url,
         "INSERT INTO rendered_task_instance_fields VALUES ('ti', :fields)",
@@ -183,12 +183,12 @@ def test_rendered_fields_of_a_table_without_a_key(url: str) -> None:
     check_report(find_in_database(url, [SECRET]), "rendered_task_instance_fields.rendered_fields of row 2: ")
 
 
-def test_a_rows_key_is_not_repeated(url: str) -> None:
+def test_finding_does_not_repeat_the_secret(url: str) -> None:
     execute(url, "INSERT INTO xcom VALUES (:key, 'k', NULL)", key=SECRET)
     check_report(find_in_database(url, [SECRET]), "xcom.dag_id of dag_id ***, key k: ")
 
 
-def test_what_is_encrypted(url: str) -> None:
+def test_encrypted_columns_are_searched(url: str) -> None:
     fernet = Fernet(FERNET_KEY)
     encrypted = fernet.encrypt(SECRET.encode()).decode()
     execute(url, "INSERT INTO connection VALUES (1, :it, :it)", it=encrypted)
@@ -206,14 +206,14 @@ def test_what_is_encrypted(url: str) -> None:
     check_report(find_in_database(url, [SECRET]), "connection.password of id 2: ")
 
 
-def test_triggers_that_are_not_encrypted(url: str) -> None:
+def test_unencrypted_triggers_are_searched(url: str) -> None:
     execute(url, "INSERT INTO trigger VALUES (1, 'a.b.Trigger', :kwargs)", kwargs='{"key": "mhk_key-1"}')
     for key in (None, FERNET_KEY):
         assert trigger_kwargs(url, key) == {"id 1": '{"key": "mhk_key-1"}'}
     assert len(find_in_database(url, ["mhk_key-1"])) == 1
 
 
-def test_it_does_not_lock_the_database(tmp_path: Path) -> None:
+def test_search_does_not_lock_the_database(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'any.db'}"
     execute(url, "CREATE TABLE log (id INTEGER PRIMARY KEY, event TEXT)")
     find_in_database(url, [SECRET])
@@ -222,7 +222,7 @@ def test_it_does_not_lock_the_database(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="needs /proc")
-def test_processes() -> None:
+def test_secret_is_found_in_processes() -> None:
     wait = [sys.executable, "-c", "input()"]
     shown = subprocess.Popen([*wait, SECRET], stdin=subprocess.PIPE)
     inherits = subprocess.Popen(wait, stdin=subprocess.PIPE, env={**os.environ, "KEY": SECRET})

@@ -54,7 +54,7 @@ def own(logs: Path) -> Iterator[Services]:
 @pytest.mark.xdist_group("services")
 @needs_programs
 class TestOwn:
-    def test_what_was_committed_outlives_a_crash(self, own: Services, logs: Path) -> None:
+    def test_committed_data_survives_a_crash(self, own: Services, logs: Path) -> None:
         query(own.database_url, "CREATE TABLE kept AS SELECT 7 AS number")
         with contextlib.closing(psycopg2.connect(own.database_url.replace("+psycopg2", ""))) as client:
             assert own.can_restart
@@ -64,9 +64,7 @@ class TestOwn:
         assert query(own.database_url, "SELECT number FROM kept") == [(7,)]
         assert "database system was not properly shut down" in (logs / "postgresql.log").read_text()
 
-    def test_a_server_that_cannot_have_its_port_back_at_once_tries_again(
-        self, own: Services, logs: Path
-    ) -> None:
+    def test_restart_waits_for_the_port(self, own: Services, logs: Path) -> None:
         assert own._restart is not None
         server: Any = own._restart.__self__  # type: ignore[attr-defined]
         server.stop(signal.SIGQUIT)
@@ -91,17 +89,17 @@ class TestOwn:
             client.set("key", "value")
             assert client.get("key") == b"value"
 
-    def test_strangers_are_refused(self, own: Services) -> None:
+    def test_own_servers_refuse_other_users(self, own: Services) -> None:
         stranger = redis.Redis(port=urlsplit(own.broker_url).port)
         with contextlib.closing(stranger), pytest.raises(redis.AuthenticationError):
             stranger.ping()
         with pytest.raises(psycopg2.OperationalError, match="password"):
             query(f"postgresql://airflow:no@127.0.0.1:{urlsplit(own.database_url).port}/airflow", "SELECT 1")
 
-    def test_the_result_backend_is_celerys_name_for_the_database(self, own: Services) -> None:
+    def test_result_backend_names_the_database(self, own: Services) -> None:
         assert own.result_backend == f"db+{own.database_url}"
 
-    def test_given_servers_are_left_as_they_were(self, own: Services, tmp_path: Path) -> None:
+    def test_given_servers_are_left_unchanged(self, own: Services, tmp_path: Path) -> None:
         def look() -> tuple[Any, ...]:
             with redis_client(own.broker_url) as client:
                 return query(own.database_url, "SELECT datname FROM pg_database"), client.info("keyspace")
@@ -130,7 +128,7 @@ class TestOwn:
 
 @pytest.mark.xdist_group("services")
 @needs_programs
-def test_nothing_is_left_of_own_servers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_own_servers_leave_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     temporary = Path(tempfile.mkdtemp(prefix="services-"))
     temporary.chmod(0o755)  # PostgreSQL's user has to enter it, as it cannot enter pytest's
     monkeypatch.setattr(tempfile, "tempdir", str(temporary))
@@ -160,19 +158,19 @@ class TestChoice:
         monkeypatch.setattr(services, "_program", lambda name: None)
         monkeypatch.setenv("PATH", str(tmp_path))  # no docker either
 
-    def test_without_any_the_message_names_the_ways(self, tmp_path: Path) -> None:
+    def test_error_without_servers_names_the_choices(self, tmp_path: Path) -> None:
         with pytest.raises(ServicesError) as caught, start_services(tmp_path, {}):
             pass
         for way in ("apt-get install", services.POSTGRESQL_URL, services.REDIS_URL, "Docker"):
             assert way in str(caught.value)
 
-    def test_own_come_before_given(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_own_servers_come_before_given_ones(self, monkeypatch: pytest.MonkeyPatch) -> None:
         given = {services.POSTGRESQL_URL: "postgresql://host", services.REDIS_URL: "redis://host"}
         assert services._first_possible(given) == "given"
         monkeypatch.setattr(services, "_program", lambda name: f"/bin/{name}")
         assert services._first_possible(given) == "own"
 
-    def test_containers_come_last(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_containers_are_the_last_choice(self, monkeypatch: pytest.MonkeyPatch) -> None:
         asked = []
         monkeypatch.setattr(services, "_answers", lambda *command: asked.append(command) is None)
         assert services._first_possible({services.REDIS_URL: "redis://host"}) == "compose"
@@ -186,11 +184,11 @@ class TestChoice:
             ("other", "is own, given or compose, not other"),
         ],
     )
-    def test_a_choice_that_cannot_be_had(self, tmp_path: Path, choice: str, message: str) -> None:
+    def test_impossible_choice_is_an_error(self, tmp_path: Path, choice: str, message: str) -> None:
         with pytest.raises(ServicesError, match=message), start_services(tmp_path, {services.CHOICE: choice}):
             pass
 
-    def test_given_servers_that_do_not_answer(self, tmp_path: Path) -> None:
+    def test_unreachable_given_servers_are_an_error(self, tmp_path: Path) -> None:
         env = {services.POSTGRESQL_URL: "postgresql://127.0.0.1:1", services.REDIS_URL: "redis://127.0.0.1:1"}
         with pytest.raises(ServicesError, match="Redis does not answer"), start_services(tmp_path, env):
             pass

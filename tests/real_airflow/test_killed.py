@@ -93,7 +93,7 @@ def kill_the_triggerer(real_airflow: LocalAirflow, sim: Simulator, run: str, wai
     real_airflow.start("triggerer")
 
 
-def test_nothing_is_paid_twice(real_airflow: LocalAirflow, sim: Simulator, tmp_path: Path) -> None:
+def test_killed_tasks_pay_once(real_airflow: LocalAirflow, sim: Simulator, tmp_path: Path) -> None:
     steps = {
         "sync": ["wait", *UNCERTAIN] * EACH,
         "deferred": ["lives"] * EACH + [*GOES_ON] * EACH,
@@ -129,7 +129,7 @@ def test_nothing_is_paid_twice(real_airflow: LocalAirflow, sim: Simulator, tmp_p
             assert again[name] == 1
 
 
-def test_only_a_persons_kill_deletes(real_airflow: LocalAirflow, sim: Simulator) -> None:
+def test_only_a_kill_by_a_person_deletes(real_airflow: LocalAirflow, sim: Simulator) -> None:
     run = real_airflow.trigger("killed_on_purpose")
     real_airflow.wait_for_task("killed_on_purpose", run, "generate", ["deferred"])
     wait_until(lambda: sim.requests("get_project"), "the triggerer to look at the project")

@@ -99,7 +99,7 @@ def waiting_project(sim: Simulator) -> str:
 
 
 @pytest.mark.usefixtures("connections")
-def test_no_secret_is_left_anywhere(real_airflow: LocalAirflow, sim: Simulator, tmp_path: Path) -> None:
+def test_no_secret_is_stored_or_logged(real_airflow: LocalAirflow, sim: Simulator, tmp_path: Path) -> None:
     project_id = waiting_project(sim)
     run = real_airflow.trigger("secrets", {"destination": str(tmp_path), "project_id": project_id})
     real_airflow.wait_for_task("secrets", run, "deferred", ["deferred"])

@@ -26,7 +26,7 @@ def states(run: Any) -> dict[str, str]:
 
 @pytest.mark.xdist_group("dag_test")
 @pytest.mark.parametrize("stored", [False, True])
-def test_every_mode_under_dag_test(
+def test_every_mode_works_under_dag_test(
     run_dag: Callable[..., Any], connect: Any, monkeypatch: pytest.MonkeyPatch, stored: bool
 ) -> None:
     """With a connection of the environment, and one of the metadata database."""
@@ -59,7 +59,7 @@ def store_connection(conn_id: str, url: str) -> None:
         )
 
 
-def test_a_killed_triggerer_loses_none_of_a_thousand_waits(real_airflow: LocalAirflow) -> None:
+def test_killed_triggerer_loses_no_wait(real_airflow: LocalAirflow) -> None:
     with load_server() as server:
         real_airflow.api(
             "POST",

@@ -86,7 +86,7 @@ def asset_events(airflow: LocalAirflow, kind: str, what: str) -> list[dict[str, 
 IMAGE = {"image_count": 1, "style": {"prompt": "a buoy"}, "resolution": "auto"}
 
 
-def test_a_completed_project_starts_the_example_and_its_file_lands(
+def test_completed_project_starts_the_example_and_stores_its_file(
     real_airflow: LocalAirflow, magic_hour: Simulator, destination: Path
 ) -> None:
     project_id = make(
@@ -103,7 +103,7 @@ def test_a_completed_project_starts_the_example_and_its_file_lands(
     assert [each["status"] for each in sent] == [200, 200]
 
 
-def test_of_a_burst_no_event_is_left_behind(
+def test_burst_of_webhooks_loses_no_event(
     real_airflow: LocalAirflow, magic_hour: Simulator, destination: Path
 ) -> None:
     made = {make(magic_hour, "ai-image-generator", IMAGE) for _ in range(8)}
@@ -113,7 +113,7 @@ def test_of_a_burst_no_event_is_left_behind(
     assert all(len(event["created_dagruns"]) == 1 for event in events)
 
 
-def test_a_forged_webhook_writes_nothing(real_airflow: LocalAirflow, magic_hour: Simulator) -> None:
+def test_forged_webhook_writes_nothing(real_airflow: LocalAirflow, magic_hour: Simulator) -> None:
     before = len(asset_events(real_airflow, "video", "completed"))
     body = json.dumps({"type": "video.completed", "payload": {"id": "forged"}}).encode()
     now = str(int(time.time()))

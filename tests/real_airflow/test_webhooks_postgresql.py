@@ -112,7 +112,7 @@ def deliver(url: str, kind: str, project_id: str) -> requests.Response:
 
 @pytest.mark.xdist_group("webhooks_postgresql")
 class TestReplicas:
-    def test_of_deliveries_to_both_one_counts(self, replicas: list[str]) -> None:
+    def test_delivery_to_two_servers_counts_once(self, replicas: list[str]) -> None:
         work = [(url, "video", f"race{number}") for number in range(10) for url in replicas * 2]
         with ThreadPoolExecutor(8) as executor:
             answers = list(executor.map(lambda one: deliver(*one), work))
@@ -121,7 +121,7 @@ class TestReplicas:
         events = query("SELECT extra ->> 'id' FROM asset_event")
         assert sorted(events) == sorted((f"race{number}",) for number in range(10))
 
-    def test_events_of_both_are_stamped_in_the_order_of_their_commits(self, replicas: list[str]) -> None:
+    def test_events_of_two_servers_are_stamped_in_commit_order(self, replicas: list[str]) -> None:
         work = [
             (url, kind, f"order{n}{index}")
             for n in range(15)
@@ -139,9 +139,7 @@ class TestReplicas:
             assert queued
             assert min(created_at for (created_at,) in queued) >= stamp
 
-    def test_a_scheduler_that_makes_a_run_at_that_moment_leaves_no_event_behind(
-        self, replicas: list[str]
-    ) -> None:
+    def test_concurrent_scheduler_run_loses_no_event(self, replicas: list[str]) -> None:
         # What the scheduler does: lock the queue, choose the events, delete the queue, commit.
         deliver(replicas[0], "image", "before")
         with contextlib.closing(psycopg2.connect(f"{SERVER}/{DATABASE}")) as scheduler:
@@ -156,7 +154,7 @@ class TestReplicas:
                 assert answer.result().json() == {"status": "accepted"}
         assert query("SELECT target_dag_id FROM asset_dag_run_queue") == [("third",)]
 
-    def test_a_database_that_goes_away_and_comes_back(self, replicas: list[str]) -> None:
+    def test_webhooks_survive_a_database_outage(self, replicas: list[str]) -> None:
         administer(f"ALTER DATABASE {DATABASE} ALLOW_CONNECTIONS false")
         try:
             administer(

@@ -21,7 +21,7 @@ from typing import Any
 
 import pytest
 
-from scripts.processes import Processes, free_port
+from scripts.local.processes import Processes, free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 AZURITE = ROOT / ".stores" / "node_modules" / ".bin" / "azurite-blob"

@@ -24,7 +24,7 @@ def big_project(simulator, hook):
     return complete_project(simulator, hook)
 
 
-def test_a_cut_at_every_tenth_of_a_file_is_mended(magichour_simulator, hook, tmp_path):
+def test_download_cut_anywhere_is_resumed(magichour_simulator, hook, tmp_path):
     project_id = big_project(magichour_simulator, hook)
     wanted = original(hook, project_id)
     for tenth in range(11):
@@ -35,7 +35,7 @@ def test_a_cut_at_every_tenth_of_a_file_is_mended(magichour_simulator, hook, tmp
     assert visible(tmp_path) == [f"{project_id}/output.png"]
 
 
-def test_many_cuts_of_one_file_go_on_where_it_stopped(magichour_simulator, hook, tmp_path):
+def test_many_cuts_resume_where_they_stopped(magichour_simulator, hook, tmp_path):
     project_id = big_project(magichour_simulator, hook)
     wanted = original(hook, project_id)
     magichour_simulator.faults({"match": DOWNLOADS, "drop_after_bytes": 100_000, "times": 9})
@@ -64,7 +64,7 @@ def test_many_cuts_of_one_file_go_on_where_it_stopped(magichour_simulator, hook,
         {"drip_bytes": 300_000, "drip_seconds": 0.1},
     ],
 )
-def test_a_fault_that_passes_is_mended(magichour_simulator, hook, tmp_path, rule):
+def test_transient_error_is_retried(magichour_simulator, hook, tmp_path, rule):
     project_id = big_project(magichour_simulator, hook)
     wanted = original(hook, project_id)
     magichour_simulator.faults({"match": DOWNLOADS, "times": 1, **rule})
@@ -72,7 +72,7 @@ def test_a_fault_that_passes_is_mended(magichour_simulator, hook, tmp_path, rule
 
 
 @pytest.mark.parametrize("wrong", ["shift", "refuse", "ignore"])
-def test_a_wrong_range_starts_the_file_over(magichour_simulator, hook, tmp_path, wrong):
+def test_wrong_content_range_restarts_the_file(magichour_simulator, hook, tmp_path, wrong):
     project_id = big_project(magichour_simulator, hook)
     wanted = original(hook, project_id)
     magichour_simulator.faults(
@@ -82,7 +82,7 @@ def test_a_wrong_range_starts_the_file_over(magichour_simulator, hook, tmp_path,
     assert_whole(hook.download_project("image", project_id, str(tmp_path)), wanted)
 
 
-def test_a_file_that_changes_on_the_way_starts_over(magichour_simulator, hook, tmp_path):
+def test_changed_file_is_downloaded_from_the_start(magichour_simulator, hook, tmp_path):
     project_id = big_project(magichour_simulator, hook)
     before = original(hook, project_id)
     magichour_simulator.faults(
@@ -94,7 +94,7 @@ def test_a_file_that_changes_on_the_way_starts_over(magichour_simulator, hook, t
     assert file["sha256"] == sha256(file["path"]) == original(hook, project_id)
 
 
-def test_an_url_that_expires_between_two_pieces_is_replaced(magichour_simulator, hook, tmp_path):
+def test_expired_url_is_renewed_within_a_download(magichour_simulator, hook, tmp_path):
     project_id = big_project(magichour_simulator, hook)
     wanted = original(hook, project_id)
     magichour_simulator.faults(
@@ -118,7 +118,7 @@ def test_an_url_that_expires_between_two_pieces_is_replaced(magichour_simulator,
         ({"drip_bytes": 10, "drip_seconds": 0.3}, "bytes came in"),
     ],
 )
-def test_a_fault_that_stays_leaves_no_file(magichour_simulator, hook, tmp_path, connect, rule, said):
+def test_lasting_error_leaves_no_file(magichour_simulator, hook, tmp_path, connect, rule, said):
     connect(magichour_simulator.url, magichour_simulator.api_key, timeout=0.6, max_attempts=2)
     hook = MagicHourHook()
     project_id = complete_project(magichour_simulator, hook)
@@ -130,12 +130,12 @@ def test_a_fault_that_stays_leaves_no_file(magichour_simulator, hook, tmp_path, 
     assert visible(tmp_path) == []
 
 
-def test_no_download_host_sees_the_key(magichour_simulator, hook, tmp_path):
+def test_key_is_sent_to_no_download_host(magichour_simulator, hook, tmp_path):
     hook.download_project("image", complete_project(magichour_simulator, hook), str(tmp_path))
     assert magichour_simulator.state()["leaked_keys"] == 0
 
 
-def test_fresh_urls_are_asked_for_three_times_without_progress(magichour_simulator, hook, tmp_path):
+def test_fresh_urls_are_requested_three_times_without_progress(magichour_simulator, hook, tmp_path):
     project_id = complete_project(magichour_simulator, hook)
     magichour_simulator.faults({"match": DOWNLOADS, "expired": True})
     with pytest.raises(errors.MagicHourDownloadError, match="3 fresh URLs"):
@@ -148,7 +148,7 @@ def test_fresh_urls_are_asked_for_three_times_without_progress(magichour_simulat
     ("status", "said"),
     [("queued", "not complete"), ("rendering", "not complete"), ("complete", "no download")],
 )
-def test_a_project_without_files_says_why(magichour_simulator, hook, tmp_path, status, said):
+def test_project_without_files_names_the_reason(magichour_simulator, hook, tmp_path, status, said):
     project_id = str(hook.create_project("ai-image-generator", IMAGE)["id"])
     magichour_simulator.faults(
         {"match": {"route": "get_project"}, "merge": {"status": status, "downloads": []}}
@@ -157,7 +157,7 @@ def test_a_project_without_files_says_why(magichour_simulator, hook, tmp_path, s
         hook.download_project("image", project_id, str(tmp_path))
 
 
-def test_a_failed_project_says_what_magic_hour_said(magichour_simulator, hook, tmp_path):
+def test_failed_project_quotes_the_api_message(magichour_simulator, hook, tmp_path):
     project_id = complete_project(magichour_simulator, hook)
     failed = hook.create_project("ai-image-generator", IMAGE)["id"]
     magichour_simulator.end_project(failed, "error", "no_source_face", "No face was found")

@@ -28,7 +28,9 @@ from tests.transfer.conftest import Host
 
 @pytest.mark.timeout(30)
 @pytest.mark.parametrize("drip", DRIPS)
-def test_a_dripping_download_ends(host: Host, connect: Callable[..., str], tmp_path: Path, drip: str) -> None:
+def test_dripping_download_times_out(
+    host: Host, connect: Callable[..., str], tmp_path: Path, drip: str
+) -> None:
     connect(host.server.url, "mhk_test_key", timeout=0.4, max_attempts=2)
     with dripping_server(*DRIPS[drip]) as server:
         host.paths = [f"{server.url}/output.mp4"]
@@ -39,7 +41,7 @@ def test_a_dripping_download_ends(host: Host, connect: Callable[..., str], tmp_p
 
 @pytest.mark.timeout(30)
 @pytest.mark.parametrize("drip", ["status line", "headers", "100 Continue"])
-def test_a_dripping_upload_host_ends(connect: Callable[..., str], tmp_path: Path, drip: str) -> None:
+def test_dripping_upload_times_out(connect: Callable[..., str], tmp_path: Path, drip: str) -> None:
     face = tmp_path / "face.png"
     face.write_bytes(b"png")
     with dripping_server(*DRIPS[drip]) as storage, scripted_server() as server:
@@ -53,7 +55,9 @@ def upload_target(url: str, file_path: str = "api-assets/id/1.png") -> Reply:
     return Reply(body={"items": [{"upload_url": url, "file_path": file_path}]})
 
 
-def test_a_project_of_far_too_many_files(host: Host, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_project_with_too_many_files_is_refused(
+    host: Host, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setattr(download, "MAX_OUTPUTS", 3)
     host.paths = ["/same.png"] * 4
     with pytest.raises(MagicHourDownloadError, match="4 files, more than 3"):
@@ -63,7 +67,7 @@ def test_a_project_of_far_too_many_files(host: Host, monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize("downloads", [7, {"url": "x"}, "http://x/y.png", [None], [[]], [{"url": 7}]])
-def test_downloads_of_no_sense(connect: Callable[..., str], tmp_path: Path, downloads: Any) -> None:
+def test_malformed_downloads_are_refused(connect: Callable[..., str], tmp_path: Path, downloads: Any) -> None:
     with scripted_server() as server:
         server.script(Reply(body={"id": "p1", "status": "complete", "downloads": downloads}))
         connect(server.url, "mhk_test_key")
@@ -74,7 +78,7 @@ def test_downloads_of_no_sense(connect: Callable[..., str], tmp_path: Path, down
 # ------------------------------------------------------------------------------------------------ hosts
 
 
-def test_an_encrypted_download_is_not_led_to_plain_http(
+def test_https_download_does_not_redirect_to_http(
     host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import ssl
@@ -92,7 +96,7 @@ def test_an_encrypted_download_is_not_led_to_plain_http(
     assert "s3cret" not in str(caught.value)
 
 
-def test_an_upload_goes_to_no_private_host_where_none_is_allowed(
+def test_upload_to_a_private_host_is_refused_where_not_allowed(
     connect: Callable[..., str], tmp_path: Path
 ) -> None:
     face = tmp_path / "face.png"
@@ -110,7 +114,7 @@ def test_an_upload_goes_to_no_private_host_where_none_is_allowed(
 
 
 @pytest.mark.parametrize("file_path", ["api-assets/\n[INFO] all is well", "x" * 2000, "", "a b"])
-def test_an_upload_of_a_strange_name(connect: Callable[..., str], tmp_path: Path, file_path: str) -> None:
+def test_odd_file_name_can_be_uploaded(connect: Callable[..., str], tmp_path: Path, file_path: str) -> None:
     face = tmp_path / "face.png"
     face.write_bytes(b"png")
     with scripted_server() as server:
@@ -125,7 +129,7 @@ def test_an_upload_of_a_strange_name(connect: Callable[..., str], tmp_path: Path
 
 
 @pytest.mark.parametrize("status", [404, 500])
-def test_a_url_cannot_forge_a_line_of_the_log(
+def test_url_cannot_forge_a_log_line(
     host: Host, tmp_path: Path, status: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     host.paths = [f"{host.server.url}/x.png\n[INFO] all is well\x1b[2K{'y' * 5000}"]
@@ -137,7 +141,7 @@ def test_a_url_cannot_forge_a_line_of_the_log(
     assert all(line.isprintable() and len(line) < 2000 for line in [*lines, str(caught.value)])
 
 
-def test_a_local_name_cannot_forge_a_line_of_the_log(
+def test_local_file_name_cannot_forge_a_log_line(
     connect: Callable[..., str], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     face = tmp_path / "a\n[INFO] all is well\x1b[2K.png"
@@ -160,7 +164,7 @@ def test_a_local_name_cannot_forge_a_line_of_the_log(
 
 
 @pytest.mark.timeout(30)
-def test_what_is_no_file_is_not_uploaded(connect: Callable[..., str], tmp_path: Path) -> None:
+def test_source_that_is_no_file_is_refused(connect: Callable[..., str], tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.png")
     (tmp_path / "zero.png").symlink_to("/dev/zero")
     (tmp_path / "folder.png").mkdir()

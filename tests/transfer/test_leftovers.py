@@ -29,7 +29,7 @@ def leave(folder: Path, *files: str) -> None:
 
 
 @pytest.mark.parametrize("there", [False, True], ids=["fetched", "there already"])
-def test_a_download_sweeps_what_killed_writers_left(host: Host, tmp_path: Path, there: bool) -> None:
+def test_download_removes_parts_of_killed_writers(host: Host, tmp_path: Path, there: bool) -> None:
     if there:
         MagicHourHook().download_project("video", "p1", str(tmp_path))
     own, gone = ".output.mp4.0123456789ab.part", ".older name.mp4.part"
@@ -38,7 +38,7 @@ def test_a_download_sweeps_what_killed_writers_left(host: Host, tmp_path: Path, 
     assert names(tmp_path / "p1") == {"output.mp4"}
 
 
-def test_a_failed_download_sweeps_nothing(host: Host, tmp_path: Path) -> None:
+def test_failed_download_removes_nothing(host: Host, tmp_path: Path) -> None:
     leave(tmp_path / "p1", ".output.mp4.0123456789ab.part")
     host.fetch = lambda _: Reply(500)
     with pytest.raises(MagicHourDownloadError):
@@ -46,7 +46,7 @@ def test_a_failed_download_sweeps_nothing(host: Host, tmp_path: Path) -> None:
     assert ".output.mp4.0123456789ab.part" in names(tmp_path / "p1")
 
 
-def test_what_others_write_is_left_alone(host: Host, tmp_path: Path) -> None:
+def test_parts_of_running_writers_are_kept(host: Host, tmp_path: Path) -> None:
     folder = tmp_path / "p1"
     folder.mkdir()
     first = LocalSink(folder / "other.mp4")
@@ -62,7 +62,7 @@ def test_what_others_write_is_left_alone(host: Host, tmp_path: Path) -> None:
     assert names(folder) == {"output.mp4", "other.mp4"}
 
 
-def test_where_the_file_system_knows_no_locks(
+def test_download_works_without_file_locks(
     host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: Any) -> None:
@@ -76,7 +76,7 @@ def test_where_the_file_system_knows_no_locks(
 
 
 @pytest.mark.parametrize("name", [".output.mp4.part", ".output.mp4.part.json.tmp"])
-def test_a_planted_link_is_not_written_through(host: Host, tmp_path: Path, name: str) -> None:
+def test_symlink_is_not_written_through(host: Host, tmp_path: Path, name: str) -> None:
     precious = tmp_path / "precious"
     precious.write_text("precious")
     (tmp_path / "p1").mkdir()
@@ -87,7 +87,7 @@ def test_a_planted_link_is_not_written_through(host: Host, tmp_path: Path, name:
     assert precious.read_text() == "precious"
 
 
-def test_a_planted_link_is_not_swept_through(tmp_path: Path) -> None:
+def test_symlink_is_not_followed_by_the_removal(tmp_path: Path) -> None:
     precious = tmp_path / "precious"
     precious.write_text("precious")
     (tmp_path / "p1").mkdir()

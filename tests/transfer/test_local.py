@@ -37,7 +37,7 @@ def hidden(folder):
 # --------------------------------------------------------------------------------------- killed workers
 
 
-def test_a_killed_download_goes_on_where_it_stopped(magichour_simulator, hook, tmp_path):
+def test_killed_download_is_resumed(magichour_simulator, hook, tmp_path):
     magichour_simulator.faults({"output_bytes": 2_000_000, "times": 1})
     project_id = complete_project(magichour_simulator, hook)
     (known,) = hook.download_project("image", project_id, str(tmp_path / "whole"))
@@ -65,7 +65,7 @@ def test_a_killed_download_goes_on_where_it_stopped(magichour_simulator, hook, t
     assert sorted(path.name for path in part.parent.iterdir()) == [".magichour-receipt.json", "output.png"]
 
 
-def test_a_failed_download_goes_on_in_the_tasks_retry(host, tmp_path, media):
+def test_retry_resumes_a_failed_download(host, tmp_path, media):
     host.fetch = lambda seen: ranged(media, seen, cut=200_000) if len(host.fetches) == 1 else Reply(500)
     with pytest.raises(errors.MagicHourDownloadError):
         download(tmp_path)
@@ -78,7 +78,7 @@ def test_a_failed_download_goes_on_in_the_tasks_retry(host, tmp_path, media):
     assert hidden(tmp_path / "p1") == []
 
 
-def test_what_lacks_only_its_name_is_not_fetched_again(host, tmp_path, media):
+def test_complete_part_is_renamed_without_a_request(host, tmp_path, media):
     part = tmp_path / "p1" / ".output.mp4.part"
     part.parent.mkdir()
     part.write_bytes(media)
@@ -103,7 +103,7 @@ def test_what_lacks_only_its_name_is_not_fetched_again(host, tmp_path, media):
         '{"etag": "\\"old\\"", "length": 300000}',
     ],
 )
-def test_a_partial_file_of_unknown_version_is_not_used(host, tmp_path, media, note):
+def test_part_of_unknown_version_is_not_resumed(host, tmp_path, media, note):
     part = tmp_path / "p1" / ".output.mp4.part"
     part.parent.mkdir()
     part.write_bytes(b"\0" * 1000)
@@ -114,7 +114,7 @@ def test_a_partial_file_of_unknown_version_is_not_used(host, tmp_path, media, no
     assert hidden(tmp_path / "p1") == []
 
 
-def test_overwrite_does_not_go_on_with_an_old_part(host, tmp_path, media):
+def test_overwrite_does_not_resume_an_old_part(host, tmp_path, media):
     host.fetch = lambda seen: ranged(media, seen)
     first = download(tmp_path)
     part = tmp_path / "p1" / ".output.mp4.part"
@@ -126,7 +126,7 @@ def test_overwrite_does_not_go_on_with_an_old_part(host, tmp_path, media):
     assert hidden(tmp_path / "p1") == []
 
 
-def test_two_tasks_at_once_do_not_disturb_each_other(host, tmp_path, media):
+def test_two_tasks_at_once_store_the_same_files(host, tmp_path, media):
     started = threading.Barrier(3, timeout=20)
 
     def fetch_it(seen):
@@ -141,7 +141,7 @@ def test_two_tasks_at_once_do_not_disturb_each_other(host, tmp_path, media):
     assert hidden(tmp_path / "p1") == []
 
 
-def test_a_lock_on_a_file_that_got_its_final_name_is_no_lock(tmp_path):
+def test_lock_on_a_renamed_part_does_not_count(tmp_path):
     final = tmp_path / "a.mp4"
     first = LocalSink(final)
     first.restart(Validator('"1"', None, 4))
@@ -163,7 +163,7 @@ def test_a_lock_on_a_file_that_got_its_final_name_is_no_lock(tmp_path):
 # --------------------------------------------------------------------------------------------- reruns
 
 
-def test_a_rerun_asks_for_nothing(host, tmp_path, media):
+def test_second_download_sends_no_file_request(host, tmp_path, media):
     host.fetch = lambda seen: Reply(body=media)
     first = download(tmp_path)
     host.server.seen.clear()
@@ -171,7 +171,7 @@ def test_a_rerun_asks_for_nothing(host, tmp_path, media):
     assert host.server.seen == []
 
 
-def test_a_rerun_fetches_only_what_is_missing_or_not_whole(host, tmp_path, media):
+def test_second_download_fetches_only_missing_or_damaged_files(host, tmp_path, media):
     host.paths = ["/1/a.mp4", "/2/b.mp4", "/3/c.mp4"]
     host.fetch = lambda seen: Reply(body=media)
     first = download(tmp_path)
@@ -183,7 +183,7 @@ def test_a_rerun_fetches_only_what_is_missing_or_not_whole(host, tmp_path, media
     assert sha256(tmp_path / "p1" / "b.mp4") == digest(media)
 
 
-def test_overwrite_replaces_at_once_and_renews_the_receipt(host, tmp_path, media):
+def test_overwrite_replaces_atomically_and_renews_the_receipt(host, tmp_path, media):
     host.fetch = lambda seen: Reply(body=b"old")
     download(tmp_path)
     final = tmp_path / "p1" / "output.mp4"
@@ -199,7 +199,7 @@ def test_overwrite_replaces_at_once_and_renews_the_receipt(host, tmp_path, media
     assert receipts.read(storage, "p1").files[0]["sha256"] == digest(media)
 
 
-def test_one_failed_file_costs_the_others_nothing(host, tmp_path, media):
+def test_failed_file_does_not_stop_the_others(host, tmp_path, media):
     host.paths = ["/1/a.mp4", "/2/bad.mp4", "/3/c.mp4"]
     host.fetch = lambda seen: Reply(500) if "bad" in seen.path else Reply(body=media)
     with pytest.raises(errors.MagicHourDownloadError, match="bad"):
@@ -220,14 +220,14 @@ def test_equal_names_get_distinct_files(host, tmp_path):
     ]
 
 
-def test_a_receipt_of_another_kind_is_another_project(host, tmp_path):
+def test_receipt_of_another_kind_is_another_project(host, tmp_path):
     download(tmp_path)
     with pytest.raises(errors.MagicHourDownloadError, match="holds the video project"):
         MagicHourHook().download_project("image", "p1", str(tmp_path))
 
 
 @pytest.mark.parametrize("shape", ["{}", "file://{}", "file://localhost{}"])
-def test_paths_are_given_back_as_the_destination_was(host, tmp_path, shape):
+def test_paths_have_the_form_of_the_destination(host, tmp_path, shape):
     destination = shape.format(tmp_path / "with space # and ?")
     (file,) = download(f"{destination}/")
     assert file["path"] == f"{destination}/p1/output.mp4"
@@ -250,7 +250,7 @@ def small_disk(tmp_path):
     subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
-def test_a_full_disk(host, small_disk, media):
+def test_full_disk_is_named(host, small_disk, media):
     host.fetch = lambda seen: Reply(body=media)
     with pytest.raises(errors.MagicHourDownloadError, match=r"output\.mp4.*disk is full"):
         download(small_disk)
@@ -269,7 +269,7 @@ def _with_a_quota(destination, report):
         report.put(str(error))
 
 
-def test_a_used_up_quota(host, tmp_path, media):
+def test_exceeded_quota_is_named(host, tmp_path, media):
     host.fetch = lambda seen: Reply(body=media)
     context = multiprocessing.get_context("fork")
     report = context.Queue()
@@ -280,14 +280,14 @@ def test_a_used_up_quota(host, tmp_path, media):
     assert visible(tmp_path) == []
 
 
-def test_a_destination_that_is_a_file(host, tmp_path):
+def test_destination_that_is_a_file_is_refused(host, tmp_path):
     (tmp_path / "file").write_text("mine")
     with pytest.raises(errors.MagicHourDownloadError, match="a file is where a folder is needed"):
         download(tmp_path / "file")
     assert (tmp_path / "file").read_text() == "mine"
 
 
-def test_a_folder_where_the_file_belongs(host, tmp_path):
+def test_folder_in_place_of_the_file_is_named(host, tmp_path):
     (tmp_path / "p1" / "output.mp4" / "mine").mkdir(parents=True)
     with pytest.raises(errors.MagicHourDownloadError, match="a folder is where the file belongs"):
         download(tmp_path)
@@ -295,7 +295,7 @@ def test_a_folder_where_the_file_belongs(host, tmp_path):
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_folder_without_the_right_to_write(host, tmp_path):
+def test_folder_without_write_permission_is_named(host, tmp_path):
     tmp_path.chmod(0o500)
     try:
         with pytest.raises(errors.MagicHourDownloadError, match="may not write"):
@@ -304,13 +304,13 @@ def test_a_folder_without_the_right_to_write(host, tmp_path):
         tmp_path.chmod(0o700)
 
 
-def test_a_file_system_that_is_read_only(host):
+def test_read_only_file_system_is_named(host):
     with pytest.raises(errors.MagicHourDownloadError, match=r"/proc/magichour.* - "):
         download("/proc/magichour")
 
 
 @pytest.mark.parametrize("destination", [None, "", "  ", 3, b"/x", ["/x"], "/a\0b", "s3://"])
-def test_what_is_no_destination(host, destination):
+def test_invalid_destination_is_refused(host, destination):
     with pytest.raises(
         (errors.MagicHourArgumentError, errors.MagicHourDownloadError), match=r"such as|control|bucket"
     ):

@@ -37,11 +37,11 @@ from airflow_provider_magichour._transfer.file_names import distinct, safe_name
         ("/a/%E5%86%99%E7%9C%9F.jpg", "写真.jpg"),
     ],
 )
-def test_names_from_urls(path, name):
+def test_file_names_come_from_urls(path, name):
     assert safe_name(f"https://files.example.com{path}") == name
 
 
-def test_a_long_name_keeps_its_extension():
+def test_long_name_keeps_its_extension():
     name = safe_name(f"https://x.example.com/{'é' * 300}.mp4")
     assert name.endswith("é.mp4")
     assert len(name.encode()) <= 180
@@ -69,14 +69,14 @@ def test_every_text_gives_a_safe_name(text):
 
 
 @given(st.lists(st.sampled_from(["a.png", "A.PNG", "a-2.png", "output", "é.png", "e\u0301.png", "ß", "SS"])))
-def test_names_are_told_apart_on_every_file_system(names):
+def test_names_are_distinct_on_every_file_system(names):
     result = distinct(names)
     assert len(result) == len(names)
     folded = {unicodedata.normalize("NFKC", name).casefold() for name in result}
     assert len(folded) == len(names)
 
 
-def test_the_first_of_equal_names_keeps_it():
+def test_first_of_equal_names_keeps_its_name():
     assert distinct(["output.png", "output.png", "Output.PNG", "x"]) == [
         "output.png",
         "output-2.png",

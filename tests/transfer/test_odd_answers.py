@@ -20,7 +20,7 @@ def download(host, tmp_path, **options):
     return MagicHourHook().download_project("video", "p1", str(tmp_path), **options)
 
 
-def test_goes_on_by_last_modified_where_there_is_no_etag(host, tmp_path, media):
+def test_resume_uses_last_modified_without_an_etag(host, tmp_path, media):
     def fetch_it(seen):
         modified = {"Last-Modified": "Sat, 21 Nov 2026 10:00:00 GMT", "Content-Type": "video/mp4"}
         if "range" not in seen.headers:
@@ -36,7 +36,7 @@ def test_goes_on_by_last_modified_where_there_is_no_etag(host, tmp_path, media):
 
 
 @pytest.mark.parametrize("etag", [None, 'W/"v1"'])
-def test_never_goes_on_without_a_guard(host, tmp_path, media, etag):
+def test_resume_needs_a_validator(host, tmp_path, media, etag):
     headers = {"Content-Type": "video/mp4", **({"ETag": etag} if etag else {})}
 
     def fetch_it(seen):
@@ -63,7 +63,7 @@ def test_never_goes_on_without_a_guard(host, tmp_path, media, etag):
         "bytes 200000-299998/300000",
     ],
 )
-def test_a_part_that_does_not_fit_is_not_joined(host, tmp_path, media, content_range):
+def test_part_that_does_not_fit_is_not_joined(host, tmp_path, media, content_range):
     def fetch_it(seen):
         if "range" not in seen.headers:
             return ranged(media, seen, cut=200_000 if len(host.fetches) == 1 else None)
@@ -74,7 +74,7 @@ def test_a_part_that_does_not_fit_is_not_joined(host, tmp_path, media, content_r
     assert_whole(download(host, tmp_path), digest(media))
 
 
-def test_a_part_of_another_version_is_not_joined(host, tmp_path, media):
+def test_part_of_another_version_is_not_joined(host, tmp_path, media):
     def fetch_it(seen):
         if "range" not in seen.headers:
             return ranged(media, seen, cut=200_000 if len(host.fetches) == 1 else None)
@@ -85,7 +85,7 @@ def test_a_part_of_another_version_is_not_joined(host, tmp_path, media):
     assert_whole(download(host, tmp_path), digest(media))
 
 
-def test_parts_shorter_than_asked_for_are_joined(host, tmp_path, media):
+def test_parts_shorter_than_requested_are_joined(host, tmp_path, media):
     def fetch_it(seen):
         if "range" not in seen.headers:
             return ranged(media, seen, cut=100_000)
@@ -98,7 +98,7 @@ def test_parts_shorter_than_asked_for_are_joined(host, tmp_path, media):
     assert_whole(download(host, tmp_path), digest(media))
 
 
-def test_a_weak_etag_still_tells_a_changed_file(host, tmp_path, media):
+def test_weak_etag_still_detects_a_changed_file(host, tmp_path, media):
     def fetch_it(seen):
         if "range" not in seen.headers:
             return ranged(media, seen, cut=200_000 if len(host.fetches) == 1 else None)
@@ -109,7 +109,7 @@ def test_a_weak_etag_still_tells_a_changed_file(host, tmp_path, media):
     assert_whole(download(host, tmp_path), digest(media))
 
 
-def test_an_empty_answer_does_not_make_a_part_the_file(host, tmp_path, media):
+def test_empty_response_does_not_complete_a_part(host, tmp_path, media):
     def fetch_it(seen):
         if len(host.fetches) == 2:
             return Reply(body=b"0\r\n\r\n", headers={"Transfer-Encoding": "chunked", "ETag": '"v1"'})
@@ -119,7 +119,7 @@ def test_an_empty_answer_does_not_make_a_part_the_file(host, tmp_path, media):
     assert_whole(download(host, tmp_path), digest(media))
 
 
-def test_a_part_of_a_file_of_unknown_length_is_not_taken_for_its_end(host, tmp_path, media):
+def test_part_of_unknown_total_length_is_not_complete(host, tmp_path, media):
     def fetch_it(seen):
         if len(host.fetches) == 1:
             headers = {"Transfer-Encoding": "chunked", "Connection": "close", "ETag": '"v1"'}
@@ -133,13 +133,13 @@ def test_a_part_of_a_file_of_unknown_length_is_not_taken_for_its_end(host, tmp_p
     assert_whole(download(host, tmp_path), digest(media))
 
 
-def test_a_refusal_that_does_not_end_is_quoted_all_the_same(host, tmp_path):
+def test_endless_error_body_is_still_quoted(host, tmp_path):
     host.fetch = lambda seen: Reply(403, b'{"message": "Request has expired"}', {"Content-Length": "4096"})
     with pytest.raises(errors.MagicHourDownloadError, match="Request has expired"):
         download(host, tmp_path)
 
 
-def test_a_part_that_nobody_asked_for_is_no_file(host, tmp_path, media):
+def test_unrequested_part_is_no_file(host, tmp_path, media):
     headers = {"Content-Type": "video/mp4", "Content-Range": "bytes 0-99/300000"}
     host.fetch = lambda seen: Reply(206, media[:100], headers)
     with pytest.raises(errors.MagicHourDownloadError):
@@ -147,7 +147,7 @@ def test_a_part_that_nobody_asked_for_is_no_file(host, tmp_path, media):
     assert visible(tmp_path) == []
 
 
-def test_a_server_that_always_cuts_at_the_same_place_is_given_up(host, tmp_path, media):
+def test_server_that_always_cuts_is_given_up(host, tmp_path, media):
     host.fetch = lambda seen: Reply(
         body=media[:200_000],
         headers={"Content-Length": str(len(media)), "Connection": "close", "Content-Type": "video/mp4"},
@@ -158,13 +158,13 @@ def test_a_server_that_always_cuts_at_the_same_place_is_given_up(host, tmp_path,
     assert visible(tmp_path) == []
 
 
-def test_a_cut_inside_the_headers_is_mended(host, tmp_path, media):
+def test_cut_within_the_headers_is_retried(host, tmp_path, media):
     host.fetch = lambda seen: ranged(media, seen) if len(host.fetches) > 1 else Reply(drop=True)
     assert_whole(download(host, tmp_path), digest(media))
 
 
 @pytest.mark.parametrize("length", ["-1", "many", "0x10", "5, 6"])
-def test_a_nonsense_length_leaves_no_file(host, tmp_path, length):
+def test_invalid_content_length_stores_nothing(host, tmp_path, length):
     host.fetch = lambda seen: Reply(body=b"media", headers={"Content-Length": length, "Connection": "close"})
     with pytest.raises(errors.MagicHourDownloadError):
         download(host, tmp_path)
@@ -174,7 +174,7 @@ def test_a_nonsense_length_leaves_no_file(host, tmp_path, length):
 @pytest.mark.parametrize(
     ("coding", "code"), [("gzip", gzip.compress), ("deflate", zlib.compress), ("x-gzip", gzip.compress)]
 )
-def test_a_coded_file_is_decoded(host, tmp_path, media, coding, code):
+def test_content_encoding_is_decoded(host, tmp_path, media, coding, code):
     host.fetch = lambda seen: Reply(body=code(media), headers={"Content-Encoding": coding})
     (file,) = download(host, tmp_path)
     assert (file["bytes"], file["sha256"]) == (len(media), digest(media))
@@ -182,7 +182,7 @@ def test_a_coded_file_is_decoded(host, tmp_path, media, coding, code):
 
 
 @pytest.mark.parametrize("coding", ["br", "gzip, gzip"])
-def test_what_cannot_be_decoded_is_not_stored(host, tmp_path, media, coding):
+def test_unknown_content_encoding_stores_nothing(host, tmp_path, media, coding):
     host.fetch = lambda seen: Reply(body=media, headers={"Content-Encoding": coding})
     with pytest.raises(errors.MagicHourDownloadError, match="decoded"):
         download(host, tmp_path)
@@ -192,7 +192,7 @@ def test_what_cannot_be_decoded_is_not_stored(host, tmp_path, media, coding):
 @pytest.mark.parametrize(
     "broken", [lambda data: data[:-5], lambda data: data + b"more", lambda data: b"x" + data]
 )
-def test_a_broken_coded_file_is_not_stored(host, tmp_path, media, broken):
+def test_broken_content_encoding_stores_nothing(host, tmp_path, media, broken):
     body = broken(gzip.compress(media))
     host.fetch = lambda seen: Reply(body=body, headers={"Content-Encoding": "gzip"})
     with pytest.raises(errors.MagicHourDownloadError, match="coded"):
@@ -213,14 +213,14 @@ def test_a_broken_coded_file_is_not_stored(host, tmp_path, media, broken):
         (b"", "video/mp4"),
     ],
 )
-def test_an_error_page_is_not_saved_as_media(host, tmp_path, body, content_type):
+def test_error_page_is_not_stored_as_media(host, tmp_path, body, content_type):
     host.fetch = lambda seen: Reply(body=body, headers={"Content-Type": content_type})
     with pytest.raises(errors.MagicHourDownloadError):
         download(host, tmp_path)
     assert visible(tmp_path) == []
 
 
-def test_an_error_page_costs_nothing_of_what_is_there(host, tmp_path, media):
+def test_error_page_does_not_lose_the_part(host, tmp_path, media):
     def fetch_it(seen):
         if len(host.fetches) == 2:
             return Reply(body=b"<html>busy</html>", headers={"Content-Type": "text/html"})
@@ -231,7 +231,7 @@ def test_an_error_page_costs_nothing_of_what_is_there(host, tmp_path, media):
     assert host.fetches[2].headers["range"] == "bytes=200000-"
 
 
-def test_a_text_that_is_expected_is_stored(host, tmp_path):
+def test_expected_text_file_is_stored(host, tmp_path):
     host.paths = ["/files/captions.json"]
     host.fetch = lambda seen: Reply(body=b'{"a": 1}', headers={"Content-Type": "application/json"})
     (file,) = download(host, tmp_path)
@@ -239,7 +239,7 @@ def test_a_text_that_is_expected_is_stored(host, tmp_path):
 
 
 @pytest.mark.parametrize("announced", [True, False])
-def test_a_file_that_is_too_large_is_not_stored(host, tmp_path, media, announced):
+def test_too_large_file_is_not_stored(host, tmp_path, media, announced):
     headers = {"Content-Type": "video/mp4"} if announced else {"Content-Encoding": "gzip"}
     body = media if announced else gzip.compress(bytes(300_000))
     host.fetch = lambda seen: Reply(body=body, headers=headers)
@@ -250,7 +250,7 @@ def test_a_file_that_is_too_large_is_not_stored(host, tmp_path, media, announced
     assert download(host, tmp_path, max_bytes=300_000)
 
 
-def test_says_how_far_a_long_download_is(host, tmp_path, media, monkeypatch, caplog):
+def test_progress_of_a_long_download_is_logged(host, tmp_path, media, monkeypatch, caplog):
     monkeypatch.setattr(fetch, "PROGRESS_INTERVAL", 0.0)
     host.fetch = lambda seen: ranged(media, seen)
     with caplog.at_level(logging.INFO):

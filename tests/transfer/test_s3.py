@@ -97,7 +97,7 @@ def clean_up(**options):
     return operator.execute(task_context())
 
 
-def test_a_file_arrives_with_its_receipt_and_is_cleaned_up(host, s3, media):
+def test_file_is_stored_with_its_receipt_and_cleaned_up(host, s3, media):
     host.fetch = lambda seen: ranged(media, seen)
     files = download()
     assert files == [
@@ -126,7 +126,7 @@ def test_a_file_arrives_with_its_receipt_and_is_cleaned_up(host, s3, media):
     assert outputs(s3) == ["in/here/p1/output.mp4"]
 
 
-def test_a_project_whose_object_is_gone_is_kept(host, s3, media):
+def test_project_whose_object_is_gone_is_kept(host, s3, media):
     host.fetch = lambda seen: Reply(body=media)
     download()
     s3.delete_object(Bucket="media", Key="in/here/p1/output.mp4")
@@ -139,7 +139,7 @@ def test_a_project_whose_object_is_gone_is_kept(host, s3, media):
 
 
 @pytest.mark.parametrize("content", [b"", b"garbage"])
-def test_a_spoiled_receipt_is_kept_and_repaired(host, s3, media, content):
+def test_damaged_receipt_is_kept_and_repaired(host, s3, media, content):
     host.fetch = lambda seen: Reply(body=media)
     download()
     s3.put_object(Bucket="media", Key="in/here/p1/.magichour-receipt.json", Body=content)
@@ -149,7 +149,7 @@ def test_a_spoiled_receipt_is_kept_and_repaired(host, s3, media, content):
 
 
 @pytest.mark.parametrize("size", [300_000, 12_000_000])
-def test_a_download_that_breaks_off_publishes_nothing(host, s3, media, size):
+def test_interrupted_download_publishes_nothing(host, s3, media, size):
     data = media * (size // len(media))
     host.fetch = lambda seen: (
         ranged(data, seen, cut=size - 100_000) if "range" not in seen.headers else Reply(500)
@@ -160,7 +160,7 @@ def test_a_download_that_breaks_off_publishes_nothing(host, s3, media, size):
     assert uploads(s3) == []
 
 
-def test_a_large_file_goes_on_within_one_upload(host, s3, media):
+def test_large_file_resumes_within_one_multipart_upload(host, s3, media):
     data = media * 60
     host.fetch = lambda seen: ranged(data, seen, cut=7_000_000)
     (file,) = download()
@@ -169,7 +169,7 @@ def test_a_large_file_goes_on_within_one_upload(host, s3, media):
     assert len(host.fetches) == 3
 
 
-def test_a_file_that_changes_on_the_way_leaves_no_upload_behind(host, s3, media):
+def test_changed_file_leaves_no_multipart_upload(host, s3, media):
     old, new = media * 40, media[::-1] * 40
 
     def fetch_it(seen):
@@ -181,7 +181,7 @@ def test_a_file_that_changes_on_the_way_leaves_no_upload_behind(host, s3, media)
     assert uploads(s3) == []
 
 
-def test_overwrite_keeps_the_old_object_until_the_new_one_is_whole(host, s3, media):
+def test_overwrite_keeps_the_old_object_until_the_new_one_is_complete(host, s3, media):
     host.fetch = lambda seen: Reply(body=b"old")
     download()
     host.fetch = lambda seen: ranged(media, seen, cut=100_000) if len(host.fetches) < 3 else Reply(500)
@@ -193,14 +193,14 @@ def test_overwrite_keeps_the_old_object_until_the_new_one_is_whole(host, s3, med
     assert body(s3, "in/here/p1/output.mp4") == media
 
 
-def test_a_missing_bucket_is_named(host, s3, media):
+def test_missing_bucket_is_named(host, s3, media):
     host.fetch = lambda seen: Reply(body=media)
     with pytest.raises(errors.MagicHourDownloadError, match=r"nowhere/p1/output\.mp4.*make it first"):
         MagicHourHook().download_project("video", "p1", "s3://aws_test@nowhere")
     assert [one["Name"] for one in s3.list_buckets()["Buckets"]] == ["media"]
 
 
-def test_the_block_grows_with_the_file(s3):
+def test_block_size_grows_with_the_file(s3):
     opened = []
     storage = open_destination(WHERE)
 
@@ -237,12 +237,12 @@ def memory():
     return MemoryFileSystem()
 
 
-def test_a_store_that_nobody_provides_is_named(host):
+def test_unknown_storage_scheme_is_named(host):
     with pytest.raises(errors.MagicHourDownloadError, match=r"no file system for nosuch://a.*install"):
         MagicHourHook().download_project("video", "p1", "nosuch://a/b")
 
 
-def test_other_stores_get_a_temporary_name_first(host, memory, media):
+def test_other_stores_use_a_temporary_name(host, memory, media):
     def fetch_it(seen):
         assert not [name for name in memory.find("/box") if name.endswith("output.mp4")]
         return ranged(media, seen)
@@ -254,21 +254,21 @@ def test_other_stores_get_a_temporary_name_first(host, memory, media):
     assert [name for name in memory.find("/box") if name.endswith((".part", ".tmp"))] == []
 
 
-def test_other_stores_keep_nothing_of_a_broken_download(host, memory, media):
+def test_other_stores_keep_nothing_of_an_interrupted_download(host, memory, media):
     host.fetch = lambda seen: ranged(media, seen, cut=200_000) if "range" not in seen.headers else Reply(500)
     with pytest.raises(errors.MagicHourDownloadError):
         MagicHourHook().download_project("video", "p1", "memory://box")
     assert memory.find("/") == []
 
 
-def test_an_empty_receipt_does_not_stand_in_the_way(hook, magichour_simulator, s3):
+def test_empty_receipt_is_replaced(hook, magichour_simulator, s3):
     project_id = complete_project(magichour_simulator, hook)
     s3.put_object(Bucket="media", Key=f"in/here/{project_id}/.magichour-receipt.json", Body=b"")
     (file,) = hook.download_project("image", project_id, WHERE)
     assert digest(body(s3, f"in/here/{project_id}/output.png")) == file["sha256"]
 
 
-def test_a_new_project_is_stored_without_listing_the_others(hook, magichour_simulator, s3, monkeypatch):
+def test_new_project_is_stored_without_a_list_request(hook, magichour_simulator, s3, monkeypatch):
     import s3fs
 
     listed = []
@@ -283,7 +283,7 @@ def test_a_new_project_is_stored_without_listing_the_others(hook, magichour_simu
     assert "media/in/here" not in listed
 
 
-def test_a_file_that_cannot_get_its_name_leaves_nothing_behind(monkeypatch):
+def test_failed_rename_leaves_nothing_behind(monkeypatch):
     storage = open_destination("memory:///unnamed")
 
     def refuse(*args, **options):

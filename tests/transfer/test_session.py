@@ -36,7 +36,7 @@ def redirect(target, status=302):
         f"http://{'a' * 64}.com/x",
     ],
 )
-def test_only_http_urls_are_asked(host, tmp_path, url):
+def test_only_http_urls_are_requested(host, tmp_path, url):
     host.paths = [url]
     with pytest.raises(errors.MagicHourDownloadError, match="not an http or https URL"):
         download(tmp_path)
@@ -44,7 +44,7 @@ def test_only_http_urls_are_asked(host, tmp_path, url):
 
 
 @pytest.mark.parametrize("target", ["file:///etc/passwd", "ftp://127.0.0.1/x"])
-def test_only_http_urls_are_asked_after_a_redirect(host, tmp_path, target):
+def test_redirect_to_another_scheme_is_refused(host, tmp_path, target):
     host.fetch = lambda seen: redirect(target)
     with pytest.raises(errors.MagicHourDownloadError, match="not an http or https URL"):
         download(tmp_path)
@@ -52,7 +52,7 @@ def test_only_http_urls_are_asked_after_a_redirect(host, tmp_path, target):
     assert len(host.fetches) == 1
 
 
-def test_a_redirect_is_followed_without_the_key(host, tmp_path, media):
+def test_redirect_is_followed_without_the_key(host, tmp_path, media):
     def fetch_it(seen):
         assert "authorization" not in seen.headers
         assert "cookie" not in seen.headers
@@ -65,7 +65,7 @@ def test_a_redirect_is_followed_without_the_key(host, tmp_path, media):
     assert any("authorization" in seen.headers for seen in host.server.seen)
 
 
-def test_redirects_are_counted(host, tmp_path, media):
+def test_number_of_redirects_is_limited(host, tmp_path, media):
     def fetch_it(seen):
         number = int(seen.path.rpartition("/")[2].partition("?")[0].removeprefix("output.mp4") or 0)
         return Reply(body=media) if number == limit else redirect(f"/files/{number + 1}")
@@ -78,7 +78,7 @@ def test_redirects_are_counted(host, tmp_path, media):
         download(tmp_path / "b")
 
 
-def test_a_netrc_entry_is_not_sent(host, tmp_path, monkeypatch):
+def test_netrc_entry_is_not_sent(host, tmp_path, monkeypatch):
     netrc = tmp_path / "netrc"
     netrc.write_text("machine 127.0.0.1 login me password secret")
     monkeypatch.setenv("NETRC", str(netrc))
@@ -125,7 +125,7 @@ def test_private_hosts_are_refused_where_the_connection_says_so(strict, tmp_path
         "[fec0::1]",
     ],
 )
-def test_addresses_that_are_not_public(strict, tmp_path, name, monkeypatch):
+def test_private_addresses_are_recognized(strict, tmp_path, name, monkeypatch):
     strict.paths = [f"http://{name}:9/output.mp4"]
     with monkeypatch.context() as patched:
         patched.setattr(session.socket, "getaddrinfo", _numeric(session.socket.getaddrinfo))
@@ -146,7 +146,7 @@ def _numeric(checked):
     return look_up
 
 
-def test_the_address_that_was_checked_is_the_one_connected_to(strict, tmp_path, monkeypatch):
+def test_checked_address_is_the_one_connected_to(strict, tmp_path, monkeypatch):
     """A name that means a public address when it is checked, and this machine a moment later."""
     real = session.socket.getaddrinfo
     asked = []
@@ -167,7 +167,7 @@ def test_the_address_that_was_checked_is_the_one_connected_to(strict, tmp_path, 
     assert len(asked) == 2
 
 
-def test_a_public_host_may_not_redirect_to_a_private_one(strict, tmp_path, monkeypatch):
+def test_redirect_from_public_to_private_host_is_refused(strict, tmp_path, monkeypatch):
     allowed = session._is_public
     monkeypatch.setattr(session, "_is_public", lambda address: address == "127.0.0.1" or allowed(address))
     strict.fetch = lambda seen: redirect("http://[::1]:9/secret")
@@ -187,12 +187,12 @@ def test_downloads_go_through_the_proxy(host, tmp_path, monkeypatch):
     assert proxy.seen[0].path == "http://files.example.com/output.mp4"
 
 
-def test_messages_carry_no_signature():
+def test_messages_contain_no_signature():
     text = "HTTPConnectionPool(host='a'): url: /x?Signature=abc&b=c (Caused by y)"
     assert sanitize.without_query(text) == "HTTPConnectionPool(host='a'): url: /x?... (Caused by y)"
 
 
-def test_an_unknown_name_is_tried_again(strict, tmp_path):
+def test_unresolvable_name_is_retried(strict, tmp_path):
     strict.paths = ["http://nowhere.invalid/output.mp4"]
     with pytest.raises(errors.MagicHourDownloadError, match="not known"):
         download(tmp_path)

@@ -85,35 +85,35 @@ class TestSources:
         found: dict[str, Any] = sim.state()["uploads"][path]
         return found
 
-    def test_a_local_path(self, sim: Simulator, face: Path) -> None:
+    def test_local_path_can_be_uploaded(self, sim: Simulator, face: Path) -> None:
         found = self.uploaded(sim, str(face))
         assert found["size"] == face.stat().st_size
         assert (found["type"], found["extension"]) == ("image", "png")
         assert sim.state()["leaked_keys"] == 0
 
-    def test_a_path_object(self, sim: Simulator, face: Path) -> None:
+    def test_path_object_can_be_uploaded(self, sim: Simulator, face: Path) -> None:
         assert self.uploaded(sim, face)["size"] == face.stat().st_size
 
-    def test_an_object_storage_path(self, sim: Simulator, face: Path) -> None:
+    def test_object_storage_path_can_be_uploaded(self, sim: Simulator, face: Path) -> None:
         assert self.uploaded(sim, ObjectStoragePath(f"file://{face}"))["size"] == face.stat().st_size
 
-    def test_an_object_storage_url(self, sim: Simulator) -> None:
+    def test_object_storage_url_can_be_uploaded(self, sim: Simulator) -> None:
         attach("memory", fs=MemoryFileSystem())
         MemoryFileSystem().pipe("/bucket/voice.mp3", b"voice")
         assert self.uploaded(sim, "memory://bucket/voice.mp3")["type"] == "audio"
 
-    def test_an_open_file_is_read_from_its_start_and_left_as_it_was(self, sim: Simulator, face: Path) -> None:
+    def test_open_file_is_read_from_its_start_and_left_as_it_was(self, sim: Simulator, face: Path) -> None:
         with face.open("rb") as file:
             file.seek(10)
             assert self.uploaded(sim, file)["size"] == face.stat().st_size
             assert file.tell() == 10
 
     @pytest.mark.parametrize("there", ["https://host/a.png", "HTTP://host/a.png", "api-assets/id/a.png"])
-    def test_what_magic_hour_can_read_is_left_alone(self, sim: Simulator, there: str) -> None:
+    def test_urls_that_magic_hour_reads_are_left_alone(self, sim: Simulator, there: str) -> None:
         assert MagicHourHook().upload_file(there) == there
         assert sim.requests() == []
 
-    def test_a_list_in_order(self, sim: Simulator, tmp_path: Path) -> None:
+    def test_list_returns_paths_in_order(self, sim: Simulator, tmp_path: Path) -> None:
         paths = [tmp_path / f"{number}.wav" for number in range(9)]
         for number, path in enumerate(paths):
             path.write_bytes(b"x" * (number + 1))
@@ -121,7 +121,7 @@ class TestSources:
         state = sim.state()
         assert [state["uploads"][one]["size"] for one in uploads] == list(range(1, 10))
 
-    def test_no_more_than_four_at_once(self, sim: Simulator, tmp_path: Path) -> None:
+    def test_at_most_four_uploads_run_at_once(self, sim: Simulator, tmp_path: Path) -> None:
         paths = [tmp_path / f"{number}.wav" for number in range(9)]
         for path in paths:
             path.write_bytes(b"x")
@@ -129,7 +129,7 @@ class TestSources:
         MagicHourHook().upload_file([str(path) for path in paths])
         assert sim.state()["in_flight"]["most"] == upload.MAX_PARALLEL
 
-    def test_of_a_list_each_missing_file_is_named(self, sim: Simulator, face: Path, tmp_path: Path) -> None:
+    def test_each_missing_file_of_a_list_is_named(self, sim: Simulator, face: Path, tmp_path: Path) -> None:
         with pytest.raises(MagicHourError, match=r"(?s)gone-1\.png.*gone-2\.png"):
             MagicHourHook().upload_file([tmp_path / "gone-1.png", face, tmp_path / "gone-2.png"])
 
@@ -150,7 +150,7 @@ class TestWrongSources:
             (lambda folder: "s3:///a.png", "names no bucket"),
         ],
     )
-    def test_it_is_named_and_nothing_is_sent(
+    def test_wrong_source_is_named_before_any_request(
         self, sim: Simulator, tmp_path: Path, make: Callable[[Path], Any], said: str
     ) -> None:
         with pytest.raises(MagicHourArgumentError, match=said) as caught:
@@ -159,7 +159,7 @@ class TestWrongSources:
         assert sim.requests() == []
 
 
-def test_a_store_that_airflow_cannot_open(sim: Simulator) -> None:
+def test_unknown_storage_scheme_is_named(sim: Simulator) -> None:
     with pytest.raises(MagicHourUploadError, match="install the Airflow provider"):
         MagicHourHook().upload_file("nosuchscheme://bucket/a.png")
     assert sim.requests() == []
@@ -171,7 +171,7 @@ def _file(path: Path, content: bytes = b"x") -> Path:
 
 
 class TestPut:
-    def test_it_announces_its_length_and_nothing_secret(self, storage: Storage, face: Path) -> None:
+    def test_upload_sends_its_length_and_no_secret(self, storage: Storage, face: Path) -> None:
         assert MagicHourHook().upload_file(face) == "api-assets/id/1.png"
         (put,) = storage.stored()
         assert put.headers["content-length"] == str(face.stat().st_size)
@@ -180,7 +180,7 @@ class TestPut:
         assert "cookie" not in put.headers
         assert put.body == face.read_bytes()
 
-    def test_no_netrc_entry_is_sent(
+    def test_netrc_entry_is_not_sent(
         self, storage: Storage, face: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("NETRC", str(_file(tmp_path / "netrc", b"machine 127.0.0.1 login a password b")))
@@ -188,34 +188,34 @@ class TestPut:
         assert "authorization" not in storage.stored()[0].headers
 
     @pytest.mark.parametrize("broken", [Reply(403), Reply(410), Reply(400), Reply(500), Reply(drop=True)])
-    def test_what_broke_is_made_good_with_a_fresh_url(
+    def test_failed_upload_is_retried_with_a_fresh_presigned_url(
         self, storage: Storage, face: Path, broken: Reply
     ) -> None:
         storage.puts = [broken]
         assert MagicHourHook().upload_file(face) == "api-assets/id/2.png"
         assert storage.stored()[-1].body == face.read_bytes()
 
-    def test_a_url_that_had_expired_is_not_used(self, storage: Storage, face: Path) -> None:
+    def test_expired_url_is_not_used(self, storage: Storage, face: Path) -> None:
         storage.item = {"expires_at": "2020-01-01T00:00:00Z"}
         with pytest.raises(MagicHourUploadError, match="expired"):
             MagicHourHook().upload_file(face)
         assert storage.asked == 3
         assert storage.stored() == []
 
-    def test_it_ends_with_what_the_storage_said(self, storage: Storage, face: Path) -> None:
+    def test_lasting_error_quotes_the_storage(self, storage: Storage, face: Path) -> None:
         storage.puts = [Reply(503, b"<Error><Message>Slow down</Message></Error>")] * 3
         with pytest.raises(MagicHourUploadError, match=r"503.*Slow down") as caught:
             MagicHourHook().upload_file(face)
         assert not isinstance(caught.value, AirflowFailException)
         assert len(storage.stored()) == 3
 
-    def test_a_file_that_is_refused_is_not_sent_again(self, storage: Storage, face: Path) -> None:
+    def test_refused_file_is_not_sent_again(self, storage: Storage, face: Path) -> None:
         storage.puts = [Reply(413)]
         with pytest.raises(MagicHourUploadError, match="413"):
             MagicHourHook().upload_file(face)
         assert len(storage.stored()) == 1
 
-    def test_a_redirect_is_not_followed(self, storage: Storage, face: Path) -> None:
+    def test_redirect_is_not_followed(self, storage: Storage, face: Path) -> None:
         storage.puts = [Reply(302, headers={"Location": "/elsewhere"})] * 3
         with pytest.raises(MagicHourUploadError, match="302"):
             MagicHourHook().upload_file(face)
@@ -226,38 +226,38 @@ class TestPut:
             MagicHourHook().upload_file(face)
         assert "s3cret" not in "".join(traceback.format_exception(caught.value))
 
-    def test_nor_does_the_traceback_where_nobody_listens(self, storage: Storage, face: Path) -> None:
+    def test_traceback_of_an_unreachable_host_holds_no_signed_url(self, storage: Storage, face: Path) -> None:
         storage.item = {"upload_url": f"http://127.0.0.1:{free_port()}/x.png?signature=s3cret"}
         with pytest.raises(MagicHourUploadError) as caught:
             MagicHourHook().upload_file(face)
         assert "s3cret" not in "".join(traceback.format_exception(caught.value))
 
-    def test_a_stored_file_needs_no_whole_answer(self, storage: Storage, face: Path) -> None:
+    def test_stored_file_needs_no_complete_response(self, storage: Storage, face: Path) -> None:
         storage.puts = [Reply(200, b"half", headers={"Content-Length": "500"})]
         assert MagicHourHook().upload_file(face) == "api-assets/id/1.png"
 
-    def test_an_answer_that_breaks_off_is_made_good(self, storage: Storage, face: Path) -> None:
+    def test_interrupted_response_is_retried(self, storage: Storage, face: Path) -> None:
         storage.puts = [Reply(500, b"no gzip", headers={"Content-Encoding": "gzip"})]
         assert MagicHourHook().upload_file(face) == "api-assets/id/2.png"
 
     @pytest.mark.parametrize(
         "item", [{"upload_url": None}, {"upload_url": "ftp://h/x"}, {"file_path": 7}, {"upload_url": "x"}]
     )
-    def test_an_answer_that_makes_no_sense(self, storage: Storage, face: Path, item: dict[str, Any]) -> None:
+    def test_malformed_response_is_an_error(self, storage: Storage, face: Path, item: dict[str, Any]) -> None:
         storage.item = item
         with pytest.raises(MagicHourUploadError, match="upload URL"):
             MagicHourHook().upload_file(face)
 
-    def test_a_file_that_shrinks_meanwhile(self, storage: Storage, face: Path) -> None:
+    def test_shrinking_file_is_an_error(self, storage: Storage, face: Path) -> None:
         body = upload._Body(io.BytesIO(b"12345"), 9)
         with pytest.raises(OSError, match="early"):
             b"".join(body)
         assert body.is_short
 
-    def test_a_file_that_grows_meanwhile_is_sent_as_announced(self) -> None:
+    def test_growing_file_is_sent_as_announced(self) -> None:
         assert b"".join(upload._Body(io.BytesIO(b"123456789"), 5)) == b"12345"
 
-    def test_a_large_file_is_not_read_whole(self, storage: Storage, tmp_path: Path) -> None:
+    def test_large_file_is_streamed(self, storage: Storage, tmp_path: Path) -> None:
         class Counting(io.BytesIO):
             name = "large.mp4"
             most = 0
@@ -285,7 +285,9 @@ class TestAssetType:
             ("a.mkv", "", ("video", "mkv")),  # not in the specification; Magic Hour itself decides
         ],
     )
-    def test_it_comes_from_the_extension(self, name: str, hint: str, expected: tuple[str, str]) -> None:
+    def test_asset_type_comes_from_the_extension(
+        self, name: str, hint: str, expected: tuple[str, str]
+    ) -> None:
         assert body_files.asset_type(name, hint) == expected
 
 
@@ -311,15 +313,15 @@ class TestFindAssets:
             (None, []),
         ],
     )
-    def test_files_and_nothing_else(self, assets: Any, found: list[tuple[str, str]]) -> None:
+    def test_only_files_are_found_in_a_body(self, assets: Any, found: list[tuple[str, str]]) -> None:
         assert body_files.find_assets({"assets": assets, "name": "/not/an/asset.png"}) == found
 
-    def test_a_gif_is_for_the_face_swaps_video_only(self) -> None:
+    def test_gif_is_a_video_for_face_swap_only(self) -> None:
         assert body_files.find_assets({"assets": {"video_file_path": "a.gif"}})
         with pytest.raises(MagicHourArgumentError, match="GIF"):
             body_files.find_assets({"assets": {"image_file_path": "a.gif"}})
 
-    def test_replacing_leaves_the_given_body_alone(self) -> None:
+    def test_replacing_does_not_change_the_given_body(self) -> None:
         body = {"assets": {"image_file_paths": ["a.png", "b.png"]}, "n": 1}
         assert body_files.replace_assets(body, {"a.png": "api-assets/1"}) == {
             "assets": {"image_file_paths": ["api-assets/1", "b.png"]},
@@ -329,18 +331,18 @@ class TestFindAssets:
 
 
 class TestOperator:
-    def test_one_and_many(self, sim: Simulator, face: Path) -> None:
+    def test_operator_takes_one_source_or_a_list(self, sim: Simulator, face: Path) -> None:
         one = MagicHourUploadOperator(task_id="one", source=str(face)).execute(task_context())
         many = MagicHourUploadOperator(task_id="many", source=[str(face), one]).execute(task_context())
         assert many[1] == one
         assert len(sim.state()["uploads"]) == 2
 
     @pytest.mark.parametrize("source", [None, "", "  ", []])
-    def test_nothing_to_upload_is_named_at_construction(self, source: Any) -> None:
+    def test_constructor_refuses_an_empty_source(self, source: Any) -> None:
         with pytest.raises(MagicHourArgumentError, match="source"):
             MagicHourUploadOperator(task_id="one", source=source)
 
-    def test_an_empty_list_from_a_template_is_named(self, sim: Simulator) -> None:
+    def test_empty_rendered_list_is_named(self, sim: Simulator) -> None:
         task = MagicHourUploadOperator(task_id="one", source="{{ files }}")
         task.source = iter([])
         with pytest.raises(MagicHourArgumentError, match="source"):
