@@ -48,10 +48,15 @@ atexit.register(_remove_home)
 import hypothesis  # noqa: E402
 import pytest  # noqa: E402
 
+from airflow_provider_magichour.hooks import MagicHourHook  # noqa: E402
+from airflow_provider_magichour.simulator import Simulator  # noqa: E402
 from scripts.local import LocalAirflow  # noqa: E402
 from scripts.local.simulator import start_simulator  # noqa: E402
 from tests.support import airflow as airflow_support  # noqa: E402
 from tests.support.loopback import only_loopback  # noqa: E402
+from tests.support.projects import KEY, Projects  # noqa: E402
+from tests.support.scripted_server import ScriptedServer, scripted_server  # noqa: E402
+from tests.support.senders import Send, send_async, send_sync  # noqa: E402
 
 pytest_plugins = ["airflow_provider_magichour.simulator.fixtures", "tests.support.stores"]
 
@@ -125,6 +130,40 @@ def connect(monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
         return conn_id
 
     return make
+
+
+@pytest.fixture
+def sim(magichour_simulator: Simulator, connect: Callable[..., str]) -> Simulator:
+    """A simulator that the connection ``magichour_default`` leads to."""
+    connect(magichour_simulator.url, magichour_simulator.api_key, timeout=5)
+    return magichour_simulator
+
+
+@pytest.fixture
+def hook(sim: Simulator) -> MagicHourHook:
+    """A hook for the simulator."""
+    return MagicHourHook()
+
+
+@pytest.fixture
+def server() -> Iterator[ScriptedServer]:
+    """A server whose responses the test sets."""
+    with scripted_server() as running:
+        yield running
+
+
+@pytest.fixture
+def projects(server: ScriptedServer, connect: Callable[..., str]) -> Projects:
+    """Projects whose status checks the test sets; the connection ``magichour_default`` leads to them."""
+    connect(server.url, KEY, timeout=5)
+    return Projects(server)
+
+
+@pytest.fixture(params=[send_sync, send_async], ids=["sync", "async"])
+def send(request: pytest.FixtureRequest) -> Send:
+    """Each of the two senders, in turn."""
+    function: Send = request.param
+    return function
 
 
 @pytest.fixture(scope="session")

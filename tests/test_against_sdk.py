@@ -9,15 +9,8 @@ import httpx
 import magic_hour
 import pytest
 
-from airflow_provider_magichour.hooks import MagicHourHook
 from airflow_provider_magichour.tools import KINDS
 from tests.simulator.support import EXAMPLE_BODIES, TOOL_OF_KIND, wait
-
-
-@pytest.fixture
-def hook(magichour_simulator, monkeypatch):
-    monkeypatch.setenv("AIRFLOW_CONN_MAGICHOUR_DEFAULT", magichour_simulator.connection_uri)
-    return MagicHourHook()
 
 
 @pytest.fixture

@@ -9,15 +9,9 @@ from airflow_provider_magichour import exceptions as errors
 from airflow_provider_magichour._client import retry
 from airflow_provider_magichour.hooks import MagicHourHook
 from airflow_provider_magichour.simulator import Simulator
-from tests.support.scripted_server import Reply, scripted_server
+from tests.support.scripted_server import Reply
 
 KEY = "mhk_live_very_secret"
-
-
-@pytest.fixture
-def server():
-    with scripted_server() as running:
-        yield running
 
 
 @pytest.fixture

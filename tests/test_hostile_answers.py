@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
+import functools
 import json
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from html import escape
 from typing import Any
 from urllib.parse import quote
@@ -17,44 +17,17 @@ from airflow_provider_magichour._client import api, retry
 from airflow_provider_magichour._client.sanitize import MAX_QUOTED, Mask
 from airflow_provider_magichour._client.settings import Settings
 from airflow_provider_magichour._client.throttle import Throttle
-from airflow_provider_magichour._client.transport import AsyncSender, Sender
+from airflow_provider_magichour._client.transport import Sender
 from airflow_provider_magichour._polling.status import classify_response
 from airflow_provider_magichour.hooks import MagicHourHook
 from tests.support.dripping import DRIPS, dripping_server
-from tests.support.scripted_server import Reply, ScriptedServer, scripted_server
+from tests.support.scripted_server import Reply, ScriptedServer
+from tests.support.senders import KEY, Send, send_async, settings_for
 
-KEY = "mhk_live_very_secret"
 GET = api.get_project("image", "abc")
 CREATE = api.create_project("text-to-video", {"end_seconds": 5})
 
-Send = Callable[[Settings, api.Request], Any]
-
-
-def send_sync(settings: Settings, request: api.Request) -> Any:
-    return Sender(settings).send(request)
-
-
-def send_async(settings: Settings, request: api.Request) -> Any:
-    async def run() -> Any:
-        async with AsyncSender(settings) as sender:
-            return await sender.send(request)
-
-    return asyncio.run(run())
-
-
-@pytest.fixture
-def server() -> Iterator[ScriptedServer]:
-    with scripted_server() as running:
-        yield running
-
-
-def settings_for(server: ScriptedServer, **changes: Any) -> Settings:
-    return Settings(**{"api_key": KEY, "base_url": server.url, "timeout": 5, "max_attempts": 1, **changes})
-
-
-@pytest.fixture(params=[send_sync, send_async], ids=["sync", "async"])
-def send(request: pytest.FixtureRequest) -> Send:
-    return request.param
+one_attempt = functools.partial(settings_for, max_attempts=1)
 
 
 # ---------------------------------------------------------------------------------------------- endless
@@ -86,7 +59,7 @@ def test_huge_retry_after_does_not_delay_the_next_call(
     monkeypatch.setattr(Throttle, "pause", lambda self, seconds: paused.append(seconds))
     server.script(Reply(429, headers={"Retry-After": "999999999"}))
     with pytest.raises(errors.MagicHourRateLimitError):
-        send(settings_for(server, max_attempts=3), GET)
+        send(one_attempt(server, max_attempts=3), GET)
     assert max(paused, default=0.0) <= retry.MAX_RETRY_AFTER
 
 
@@ -193,7 +166,7 @@ def test_echoed_key_is_masked(server: ScriptedServer, send: Send, echo: str, key
         f'{{"message": "cannot read {ECHOES[echo](key)}"}}'.encode(),
     )
     with pytest.raises(errors.MagicHourApiError, match="cannot read") as caught:
-        send(settings_for(server, api_key=key), GET)
+        send(one_attempt(server, api_key=key), GET)
     told = f"{caught.value} {caught.value!r}"
     assert not any(each(key) in told for each in ECHOES.values())
 
@@ -201,7 +174,7 @@ def test_echoed_key_is_masked(server: ScriptedServer, send: Send, echo: str, key
 def test_key_in_a_redirect_is_masked(server: ScriptedServer, send: Send) -> None:
     server.script(Reply(302, headers={"Location": f"https://login.invalid/?was={KEY}"}))
     with pytest.raises(errors.MagicHourApiError, match="redirect") as caught:
-        send(settings_for(server), GET)
+        send(one_attempt(server), GET)
     assert KEY not in "".join(traceback.format_exception(caught.value))
 
 

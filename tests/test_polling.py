@@ -11,7 +11,7 @@ import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -26,7 +26,7 @@ from benchmarks.load_server import KEY as LOAD_KEY
 from benchmarks.load_server import load_server, project_id
 from tests.support.clock import run_in_own_time
 from tests.support.projects import KEY, Projects, project
-from tests.support.scripted_server import Reply, scripted_server
+from tests.support.scripted_server import Reply
 
 # ------------------------------------------------------------------------------ the poller, in no time
 
@@ -135,12 +135,6 @@ def settings_of(url: str, key: str = KEY, **more: Any) -> Callable[[], Any]:
         return settings
 
     return read
-
-
-@pytest.fixture
-def projects() -> Iterator[Projects]:
-    with scripted_server() as server:
-        yield Projects(server)
 
 
 def wait_for(ids: Any, seconds: float = 20, **more: Any) -> WaitRequest:

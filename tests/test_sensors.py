@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -26,17 +25,10 @@ from airflow_provider_magichour import exceptions as errors
 from airflow_provider_magichour.sensors import MagicHourProjectSensor
 from tests.support.airflow import IS_AIRFLOW_3
 from tests.support.projects import KEY, Projects, project
-from tests.support.scripted_server import Reply, scripted_server
+from tests.support.scripted_server import Reply
 from tests.support.tasks import rebuilt, run_task, stored, task_context
 
 MODES = ("poke", "reschedule", "deferrable")
-
-
-@pytest.fixture
-def projects(connect: Any) -> Iterator[Projects]:
-    with scripted_server() as server:
-        connect(server.url, KEY, timeout=5)
-        yield Projects(server)
 
 
 @pytest.fixture(params=MODES)

@@ -15,46 +15,19 @@ from requests.adapters import HTTPAdapter
 from airflow_provider_magichour import exceptions as errors
 from airflow_provider_magichour._client import api, retry, transport
 from airflow_provider_magichour._client.settings import Settings
-from airflow_provider_magichour._client.transport import AsyncSender, Sender, run_async, send_all
+from airflow_provider_magichour._client.transport import Sender, run_async, send_all
 from tests.support.certificates import self_signed
 from tests.support.scripted_server import Reply, scripted_server
+from tests.support.senders import KEY, send_async, settings_for
 
 GET = api.get_project("image", "abc")
 CREATE = api.create_project("text-to-video", {"end_seconds": 5})
-KEY = "mhk_live_very_secret"
-
-
-@pytest.fixture
-def server():
-    with scripted_server() as running:
-        yield running
 
 
 @pytest.fixture(autouse=True)
 def _no_waiting(monkeypatch):
     """Draw the shortest pause: full jitter reaches down to none."""
     monkeypatch.setattr(retry.random, "random", lambda: 0.0)
-
-
-def settings_for(server, **changes):
-    return Settings(**{"api_key": KEY, "base_url": server.url, "timeout": 5, "max_attempts": 3, **changes})
-
-
-def send_async(settings, request):
-    async def run():
-        async with AsyncSender(settings) as sender:
-            return await sender.send(request)
-
-    return asyncio.run(run())
-
-
-def send_sync(settings, request):
-    return Sender(settings).send(request)
-
-
-@pytest.fixture(params=[send_sync, send_async], ids=["sync", "async"])
-def send(request):
-    return request.param
 
 
 class TestBothSenders:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,15 +15,8 @@ from airflow_provider_magichour._polling.poller import Poller
 from airflow_provider_magichour.exceptions import MagicHourArgumentError
 from airflow_provider_magichour.triggers import MagicHourProjectTrigger, read_event
 from tests.support.projects import KEY, Projects
-from tests.support.scripted_server import Reply, scripted_server
+from tests.support.scripted_server import Reply
 from tests.support.tasks import rebuilt, run_trigger
-
-
-@pytest.fixture
-def projects(connect: Any) -> Iterator[Projects]:
-    with scripted_server() as server:
-        connect(server.url, KEY, timeout=5)
-        yield Projects(server)
 
 
 def trigger(project_ids: Any, seconds: float = 20, **more: Any) -> MagicHourProjectTrigger:

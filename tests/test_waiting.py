@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from airflow_provider_magichour import exceptions as errors
 from airflow_provider_magichour.hooks import MagicHourHook
-from tests.support.projects import KEY, Projects, project
-from tests.support.scripted_server import Reply, scripted_server
-
-
-@pytest.fixture
-def projects(connect: Any) -> Iterator[Projects]:
-    with scripted_server() as server:
-        connect(server.url, KEY, timeout=5)
-        yield Projects(server)
+from tests.support.projects import Projects, project
+from tests.support.scripted_server import Reply
 
 
 def test_wait_returns_the_project_or_the_list_in_order(projects: Projects) -> None:

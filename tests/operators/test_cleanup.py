@@ -24,12 +24,6 @@ from tests.support.tasks import task_context
 NOTHING = {"deleted": [], "missing": [], "kept": []}
 
 
-@pytest.fixture
-def hook(magichour_simulator, connect):
-    connect(magichour_simulator.url, magichour_simulator.api_key)
-    return MagicHourHook()
-
-
 def clean_up(destination, older_than=timedelta(0), **options):
     operator = MagicHourCleanupOperator(
         task_id="clean_up", destination=str(destination), older_than=older_than, **options

@@ -3,16 +3,9 @@ from __future__ import annotations
 import pytest
 
 from airflow_provider_magichour import exceptions as errors
-from airflow_provider_magichour.hooks import MagicHourHook
 from airflow_provider_magichour.operators import MagicHourDeleteProjectOperator
 from tests.support.files import complete_project
 from tests.support.tasks import task_context
-
-
-@pytest.fixture
-def hook(magichour_simulator, connect):
-    connect(magichour_simulator.url, magichour_simulator.api_key)
-    return MagicHourHook()
 
 
 def delete(project_id, **arguments):

@@ -9,16 +9,9 @@ import pytest
 
 from airflow_provider_magichour import exceptions as errors
 from airflow_provider_magichour._transfer.lineage import dataset_name
-from airflow_provider_magichour.hooks import MagicHourHook
 from airflow_provider_magichour.operators import MagicHourDownloadOperator
 from tests.support.files import IMAGE, complete_project, sha256, visible
 from tests.support.tasks import task_context
-
-
-@pytest.fixture
-def hook(magichour_simulator, connect):
-    connect(magichour_simulator.url, magichour_simulator.api_key)
-    return MagicHourHook()
 
 
 def download(**arguments):

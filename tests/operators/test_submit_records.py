@@ -13,11 +13,6 @@ from airflow_provider_magichour.operators._submit_records import Submit, SubmitR
 from tests.support.tasks import TaskStateStore, task_context
 
 
-@pytest.fixture
-def store() -> TaskStateStore:
-    return TaskStateStore()
-
-
 @pytest.fixture(autouse=True)
 def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_submit_records.time, "sleep", lambda seconds: None)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import os
 import signal
-import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +18,7 @@ import pytest
 
 from airflow_provider_magichour.simulator import Simulator
 from scripts.local import LocalAirflow
+from scripts.local.client import wait_until
 
 EACH = int(os.environ.get("MAGICHOUR_KILLS", "1"))
 #: Killed here, the task goes on with its project.
@@ -69,13 +69,6 @@ def check_files(result: dict[str, Any]) -> None:
     assert hashlib.sha256(content).hexdigest() == file["sha256"]
 
 
-def wait_until(condition: Any, what: str, timeout: float = 120) -> None:
-    until = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < until, f"waited in vain for {what}"
-        time.sleep(0.2)
-
-
 def kill_the_triggerer(real_airflow: LocalAirflow, sim: Simulator, run: str, waiting: int) -> None:
     """Kill it while tasks wait whose projects take long; these are finished before it is back."""
 
@@ -86,7 +79,7 @@ def kill_the_triggerer(real_airflow: LocalAirflow, sim: Simulator, run: str, wai
             if project["tool"] == "ai-qr-code-generator" and project["gets"]
         ]
 
-    wait_until(lambda: len(projects()) == waiting, "the triggerer to look at the projects", 60 + 60 * EACH)
+    wait_until(lambda: len(projects()) == waiting, 60 + 60 * EACH, "the first status checks")
     real_airflow.kill("triggerer")
     for project_id in projects():
         sim.end_project(project_id)
@@ -132,14 +125,16 @@ def test_killed_tasks_pay_once(real_airflow: LocalAirflow, sim: Simulator, tmp_p
 def test_only_a_kill_by_a_person_deletes(real_airflow: LocalAirflow, sim: Simulator) -> None:
     run = real_airflow.trigger("killed_on_purpose")
     real_airflow.wait_for_task("killed_on_purpose", run, "generate", ["deferred"])
-    wait_until(lambda: sim.requests("get_project"), "the triggerer to look at the project")
+    wait_until(lambda: sim.requests("get_project"), 120, "the first status check")
     (project_id,) = sim.state()["projects"]
 
     real_airflow.kill("triggerer", signal.SIGTERM)
     before = len(sim.requests("get_project"))
     real_airflow.start("triggerer")
-    wait_until(lambda: len(sim.requests("get_project")) > before, "the next triggerer to look")
+    wait_until(
+        lambda: len(sim.requests("get_project")) > before, 120, "the first status check of the next triggerer"
+    )
     assert sim.requests("delete_project") == []
 
     real_airflow.mark("killed_on_purpose", run, "generate", "failed")
-    wait_until(lambda: not sim.state()["projects"][project_id]["enabled"], "the project to be deleted")
+    wait_until(lambda: not sim.state()["projects"][project_id]["enabled"], 120, "the project to be deleted")

@@ -6,7 +6,7 @@ import hashlib
 import hmac
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from airflow_provider_magichour._transfer import receipts
 from airflow_provider_magichour.simulator import Simulator
 from airflow_provider_magichour.webhooks.events import asset_uri
 from scripts.local import LocalAirflow
+from scripts.local.client import wait_until
 
 CONN_ID = "magichour_webhooks"
 DAG_ID = "magichour_on_completed"
@@ -65,13 +66,6 @@ def make(simulator: Simulator, tool: str, body: dict[str, Any]) -> str:
     return str(answer.json()["id"])
 
 
-def wait_until(condition: Callable[[], bool], what: str, timeout: float = 120) -> None:
-    deadline = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < deadline, f"waited in vain for {what}"
-        time.sleep(0.5)
-
-
 def saved(destination: Path) -> set[str]:
     """Return the projects that have a receipt, hence all their files."""
     return {path.parent.name for path in destination.glob(f"*/{receipts.FILE_NAME}")}
@@ -92,7 +86,7 @@ def test_completed_project_starts_the_example_and_stores_its_file(
     project_id = make(
         magic_hour, "ai-voice-generator", {"style": {"prompt": "hello", "voice_name": "Elon Musk"}}
     )
-    wait_until(lambda: project_id in saved(destination), "the file")
+    wait_until(lambda: project_id in saved(destination), 120, "the file")
     (file,) = (path for path in (destination / project_id).iterdir() if path.suffix == ".wav")
     assert file.read_bytes().startswith(b"RIFF")
     (event,) = asset_events(real_airflow, "audio", "completed")
@@ -107,7 +101,7 @@ def test_burst_of_webhooks_loses_no_event(
     real_airflow: LocalAirflow, magic_hour: Simulator, destination: Path
 ) -> None:
     made = {make(magic_hour, "ai-image-generator", IMAGE) for _ in range(8)}
-    wait_until(lambda: made <= saved(destination), "all files")
+    wait_until(lambda: made <= saved(destination), 120, "all files")
     events = asset_events(real_airflow, "image", "completed")
     assert sorted(event["extra"]["id"] for event in events) == sorted(made)
     assert all(len(event["created_dagruns"]) == 1 for event in events)

@@ -19,8 +19,9 @@ def _no_pauses(monkeypatch):
 
 
 @pytest.fixture
-def hook(magichour_simulator, connect):
-    connect(magichour_simulator.url, magichour_simulator.api_key, timeout=2)
+def hook(sim, connect):
+    """A hook whose calls time out soon."""
+    connect(sim.url, sim.api_key, timeout=2)
     return MagicHourHook()
 
 

@@ -34,12 +34,6 @@ def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def sim(magichour_simulator: Simulator, connect: Callable[..., str]) -> Simulator:
-    connect(magichour_simulator.url, magichour_simulator.api_key, timeout=2)
-    return magichour_simulator
-
-
-@pytest.fixture
 def face(tmp_path: Path) -> Path:
     path = tmp_path / "my face.png"
     path.write_bytes(bytes(range(256)) * 20_000)

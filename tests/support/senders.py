@@ -1,0 +1,33 @@
+"""Both senders of the client, called alike, and settings that lead to a server of the test."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from airflow_provider_magichour._client import api
+from airflow_provider_magichour._client.settings import Settings
+from airflow_provider_magichour._client.transport import AsyncSender, Sender
+from tests.support.scripted_server import ScriptedServer
+
+KEY = "mhk_live_very_secret"
+
+Send = Callable[[Settings, api.Request], Any]
+
+
+def settings_for(server: ScriptedServer, **changes: Any) -> Settings:
+    """Return settings for a server: 5 s per attempt, three attempts."""
+    return Settings(**{"api_key": KEY, "base_url": server.url, "timeout": 5, "max_attempts": 3, **changes})
+
+
+def send_sync(settings: Settings, request: api.Request) -> Any:
+    return Sender(settings).send(request)
+
+
+def send_async(settings: Settings, request: api.Request) -> Any:
+    async def run() -> Any:
+        async with AsyncSender(settings) as sender:
+            return await sender.send(request)
+
+    return asyncio.run(run())
