@@ -48,7 +48,6 @@ def outputs_of(
             details["width"],
             details["height"],
             min(max(details["end_seconds"] - details["start_seconds"], 0.1), _LONGEST_VIDEO_SECONDS),
-            details["fps"],
             pad_to,
         )
     elif tool == "ai-gif-generator":

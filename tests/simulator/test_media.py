@@ -6,6 +6,7 @@ import io
 import re
 import shutil
 import subprocess
+import time
 import wave
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +21,7 @@ from airflow_provider_magichour.tools import TOOLS
 from tests.simulator.support import EXAMPLE_BODIES
 
 FFMPEG = imageio_ffmpeg.get_ffmpeg_exe()
-VIDEO = Media("one", "mp4", "a dog running", 320, 180, 2.0, 24.0)
+VIDEO = Media("one", "mp4", "a dog running", 320, 180, 2.0)
 
 
 def _bytes(media: Media) -> bytes:
@@ -82,13 +83,11 @@ def test_a_picture(tmp_path: Path) -> None:
     assert len(picture.convert("RGB").getcolors(1_000_000) or []) > 100
 
 
-@pytest.mark.parametrize(
-    ("width", "height", "fps"), [(320, 180, 24.0), (180, 320, 30.0), (16, 16, 1.0), (2, 50, 60)]
-)
-def test_a_video(width: int, height: int, fps: float, tmp_path: Path) -> None:
-    media = replace(VIDEO, width=width, height=height, fps=fps)
+@pytest.mark.parametrize(("width", "height"), [(320, 180), (180, 320), (16, 16), (2, 50)])
+def test_a_video(width: int, height: int, tmp_path: Path) -> None:
+    media = replace(VIDEO, width=width, height=height)
     said = _decode(media, tmp_path)
-    assert "h264" in said
+    assert "Video: av1" in said
     assert f"{width}x{height}" in said
     assert "Duration: 00:00:02.00" in said
     assert "MP4" in _kind_of_file(tmp_path, "mp4")
@@ -110,11 +109,8 @@ def test_the_frames_of_a_video_are_its_pictures(tmp_path: Path) -> None:
     ]
     frames = subprocess.run(command, capture_output=True, timeout=60, check=True).stdout
     size = 320 * 180 * 3
-    assert len(frames) == 48 * size
     parts = [frames[at : at + size] for at in range(0, len(frames), size)]
-    assert parts[0] == parts[11]
-    assert parts[0] != parts[12]
-    assert len(set(parts)) == 4
+    assert len(parts) == len(set(parts)) == 4
     still = Image.open(io.BytesIO(_bytes(replace(VIDEO, extension="png"))))
     shown = Image.frombytes("RGB", (320, 180), parts[0])
     different = sum(
@@ -124,9 +120,9 @@ def test_the_frames_of_a_video_are_its_pictures(tmp_path: Path) -> None:
     assert different < 6
 
 
-def test_a_long_video_is_small_and_quick(tmp_path: Path) -> None:
+def test_a_long_video_is_small(tmp_path: Path) -> None:
     media = replace(VIDEO, seconds=60.0)
-    assert len(_bytes(media)) < 500_000
+    assert len(_bytes(media)) < 20_000
     assert "Duration: 00:01:00.00" in _decode(media, tmp_path)
 
 
@@ -170,6 +166,13 @@ def test_no_prompt_is_too_odd(text: str, tmp_path: Path) -> None:
         body = EXAMPLE_BODIES[tool] | {"style": {"prompt": text}}
         details = video_details(tool, body) if tool == "text-to-video" else {}
         _decode(outputs_of(tool, "cm1", body, details, None)[1][0], tmp_path)
+
+
+def test_a_video_is_the_same_a_second_later() -> None:
+    first, second = _bytes(VIDEO), int(time.time())
+    while int(time.time()) == second:
+        time.sleep(0.02)
+    assert _bytes(VIDEO) == first
 
 
 async def test_the_cache_is_bounded() -> None:
