@@ -167,7 +167,7 @@ def _cost_figures(found: dict[str, Any]) -> list[Figure]:
     if one := found.get("parse"):
         rows.append(
             at_most(
-                "operators and sensors, added to a DAG parse (CPU time, median)",
+                "operators and sensor, added to the parse of a DAG file (wall time, median)",
                 one["added_ms_median"],
                 25,
                 "ms",

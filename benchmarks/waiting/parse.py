@@ -1,30 +1,76 @@
-"""The CPU time that importing the operators and the sensor adds to a DAG file that imports Airflow."""
+"""
+What importing the operators and the sensor adds to a DAG file that imports Airflow.
+
+    python -m benchmarks.waiting.parse                            this checkout
+    python -m benchmarks.waiting.parse --against ../old --runs 15    another one as well, in turn
+
+Each run is a fresh process. Airflow's base classes are imported first; what the package's import takes after
+that is measured.
+"""
 
 from __future__ import annotations
 
+import argparse
+import json
+import os
 import statistics
 import subprocess
 import sys
+from pathlib import Path
+from typing import Any
 
-RUNS = 9
+ROOT = Path(__file__).parents[2]
+RUNS = 7
 CODE = """
 import airflow.sdk
 from airflow.sdk import BaseHook, BaseOperator, BaseSensorOperator, dag, task
 import sys, time
-before, started = set(sys.modules), time.process_time()
+before, wall, cpu = set(sys.modules), time.perf_counter(), time.process_time()
 from airflow_provider_magichour.operators import *
 from airflow_provider_magichour.sensors import *
-took = time.process_time() - started
+wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
 heavy = {"requests", "aiohttp", "tenacity", "fastapi"} & (set(sys.modules) - before)
-print(took * 1000, ",".join(sorted(heavy)) or "-")
+import airflow_provider_magichour, json
+print(json.dumps([wall * 1000, cpu * 1000, sorted(heavy), airflow_provider_magichour.__file__]))
 """
 
 
-def measure() -> dict[str, object]:
-    found, heavy = [], set()
-    for _ in range(RUNS):
-        done = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True, check=True)
-        took, loaded = done.stdout.split()[-2:]
-        found.append(float(took))
-        heavy.add(loaded)
-    return {"added_ms_median": statistics.median(found), "added_ms_best": min(found), "heavy": sorted(heavy)}
+def run(checkout: Path) -> tuple[float, float, list[str]]:
+    """Return the milliseconds of wall and CPU time in one fresh process, and the heavy libraries."""
+    done = subprocess.run(
+        [sys.executable, "-c", CODE],
+        cwd=checkout,
+        env={**os.environ, "PYTHONPATH": str(checkout)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    wall, cpu, heavy, path = json.loads(done.stdout.splitlines()[-1])
+    assert Path(path).is_relative_to(checkout), f"imported {path} instead of {checkout}"
+    return wall, cpu, heavy
+
+
+def measure(against: Path | None = None, runs: int = RUNS) -> dict[str, Any]:
+    """Return the medians of this checkout and of another one, run in turn."""
+    checkouts = {"": ROOT, **({"old_": against.resolve()} if against else {})}
+    found: dict[str, list[tuple[float, float, list[str]]]] = {name: [] for name in checkouts}
+    for number in range(runs + 1):
+        for name, checkout in checkouts.items():
+            one = run(checkout)
+            if number:  # the first writes the bytecode
+                found[name].append(one)
+    result: dict[str, Any] = {"load_average": os.getloadavg()[0]}
+    for name, every in found.items():
+        result[f"{name}added_ms_median"] = statistics.median(wall for wall, _, _ in every)
+        result[f"{name}added_ms_best"] = min(wall for wall, _, _ in every)
+        result[f"{name}added_cpu_ms_median"] = statistics.median(cpu for _, cpu, _ in every)
+        result[f"{name}heavy"] = sorted({library for _, _, heavy in every for library in heavy})
+    return result
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--against", type=Path, help="another checkout of the package")
+    parser.add_argument("--runs", type=int, default=RUNS)
+    arguments = parser.parse_args()
+    print(json.dumps(measure(arguments.against, arguments.runs), indent=2))
