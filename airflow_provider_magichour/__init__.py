@@ -4,9 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
-from airflow_provider_magichour._client import defaults
-
 __version__ = "0.1.0"
+
+# What a connection has where it says nothing: the one place for the code, the form and the docs.
+DEFAULT_BASE_URL = "https://api.magichour.ai"
+#: Seconds that one try of a call may take.
+DEFAULT_TIMEOUT = 60
+#: Tries of a call that may be repeated.
+DEFAULT_MAX_ATTEMPTS = 5
+#: Calls that one process sends in a second.
+DEFAULT_REQUESTS_PER_SECOND = 500
+#: Connections that one process keeps open while it works on many projects.
+DEFAULT_MAX_CONNECTIONS = 100
 
 
 def get_provider_info() -> dict[str, Any]:
@@ -56,15 +65,15 @@ _FIELD_BEHAVIOUR: dict[str, Any] = {
     "hidden-fields": ["login", "schema"],
     "relabeling": {"host": "Base URL", "password": "API key"},
     "placeholders": {
-        "host": f"{defaults.BASE_URL} (the default)",
+        "host": f"{DEFAULT_BASE_URL} (the default)",
         # Airflow 3.3.2 sends 0 for an empty port when its Test button is pressed, and then refuses that as
         # another connection than the stored one.
         "port": "443 (without a port, Airflow 3.3 does not test a connection)",
         "password": "mhk_live_... from https://magichour.ai/developer?tab=api-keys",
-        "timeout": f"{defaults.TIMEOUT}",
-        "max_attempts": f"{defaults.MAX_ATTEMPTS}",
-        "requests_per_second": f"{defaults.REQUESTS_PER_SECOND}",
-        "max_connections": f"{defaults.MAX_CONNECTIONS}",
+        "timeout": f"{DEFAULT_TIMEOUT}",
+        "max_attempts": f"{DEFAULT_MAX_ATTEMPTS}",
+        "requests_per_second": f"{DEFAULT_REQUESTS_PER_SECOND}",
+        "max_connections": f"{DEFAULT_MAX_CONNECTIONS}",
         "submit_records": "s3://bucket/magichour",
     },
 }
@@ -73,24 +82,24 @@ _FIELD_BEHAVIOUR: dict[str, Any] = {
 _CONNECTION_FIELDS: dict[str, Any] = {
     "timeout": {
         "label": "Timeout",
-        "description": f"Seconds for one try of one call. Default: {defaults.TIMEOUT}.",
+        "description": f"Seconds for one try of one call. Default: {DEFAULT_TIMEOUT}.",
         "schema": {"type": ["number", "null"], "minimum": 0},
     },
     "max_attempts": {
         "label": "Attempts",
-        "description": f"Tries of a call that may be repeated. Default: {defaults.MAX_ATTEMPTS}.",
+        "description": f"Tries of a call that may be repeated. Default: {DEFAULT_MAX_ATTEMPTS}.",
         "schema": {"type": ["integer", "null"], "minimum": 1},
     },
     "requests_per_second": {
         "label": "Requests per second",
         "description": "The most that one process sends over this connection. "
-        f"Default: {defaults.REQUESTS_PER_SECOND}.",
+        f"Default: {DEFAULT_REQUESTS_PER_SECOND}.",
         "schema": {"type": ["number", "null"], "minimum": 0},
     },
     "max_connections": {
         "label": "Connections",
         "description": "The most that one process keeps open to work on many projects. "
-        f"Default: {defaults.MAX_CONNECTIONS}.",
+        f"Default: {DEFAULT_MAX_CONNECTIONS}.",
         "schema": {"type": ["integer", "null"], "minimum": 1},
     },
     "submit_records": {

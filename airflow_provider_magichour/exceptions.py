@@ -7,6 +7,7 @@ up its retries on a bad key, an empty account or a rejected input.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from airflow.providers.common.compat.sdk import (
@@ -27,6 +28,7 @@ __all__ = [
     "MagicHourConnectionNotFoundError",
     "MagicHourDownloadError",
     "MagicHourError",
+    "MagicHourGatewayError",
     "MagicHourInvalidRequestError",
     "MagicHourNotFoundError",
     "MagicHourPaymentRequiredError",
@@ -40,6 +42,7 @@ __all__ = [
     "MagicHourTimeoutError",
     "MagicHourUncertainSubmitError",
     "MagicHourUploadError",
+    "MagicHourWrongKindError",
 ]
 
 
@@ -60,31 +63,52 @@ class MagicHourConnectionNotFoundError(MagicHourError, AirflowNotFoundException)
 
 
 class MagicHourConnectionError(MagicHourError):
-    """Magic Hour could not be reached, or the connection broke before a whole answer arrived."""
+    """Magic Hour could not be reached, or the connection broke before a whole response arrived."""
 
 
 class MagicHourApiError(MagicHourError):
     """
-    Magic Hour answered with an error.
+    Magic Hour returned an error.
 
     :param status_code: the HTTP status.
     :param message: what the API said, in its own words.
-    :param call: the call that was answered, such as ``GET /v1/image-projects/abc``.
+    :param call: the call that failed, such as ``GET /v1/image-projects/abc``.
+    :param code: Magic Hour's machine-readable code, such as ``insufficient_credits``, None if it gave none.
     """
 
-    advice: ClassVar[str] = ""
-    #: Whether the answer was in Magic Hour's own form; a web page is of something on the way to it.
+    #: What to do about it.
+    advice = ""
     is_own = True
+    _advice_by_code: ClassVar[Mapping[str | None, str]] = {}
 
-    def __init__(self, status_code: int, message: str, call: str | None = None) -> None:
-        super().__init__(status_code, message, call)
+    def __init__(
+        self, status_code: int, message: str, call: str | None = None, code: str | None = None
+    ) -> None:
+        super().__init__(status_code, message, call, code)
         self.status_code = status_code  # type: ignore[assignment]  # Airflow's is an HTTPStatus, 599 is none
         self.message = message
         self.call = call
+        self.code = code
+        self.advice = self._advice_by_code.get(code, self.advice)
 
     def __str__(self) -> str:
-        said = f"{self.call or 'Magic Hour'} answered {self.status_code}: {self.message}"
+        code = f" ({self.code})" if self.code else ""
+        said = f"{self.call or 'Magic Hour'} returned {self.status_code}{code}: {self.message}"
         return f"{said} - {self.advice}" if self.advice else said
+
+
+class MagicHourGatewayError(MagicHourApiError):
+    """
+    A 4xx that is not in Magic Hour's own form: something on the way to it returned it.
+
+    It says nothing about the project, the key or the plan, so a later try may pass.
+    """
+
+    advice = (
+        "this is no response of Magic Hour's own: a proxy, a firewall or another gateway on the way returned "
+        "it, or the connection's host is not the API; check those. A later try may pass"
+    )
+    is_own = False
 
 
 class MagicHourAuthenticationError(MagicHourApiError, AirflowFailException):
@@ -97,9 +121,26 @@ class MagicHourAuthenticationError(MagicHourApiError, AirflowFailException):
 
 
 class MagicHourPaymentRequiredError(MagicHourApiError, AirflowFailException):
-    """402: not enough credits."""
+    """402: not enough credits, or the plan does not include what was asked for; ``code`` tells which."""
 
-    advice = "the account has not enough credits; buy more at https://magichour.ai/pricing"
+    _UPGRADE = (
+        "the account's plan does not include this; choose another model, resolution or feature, "
+        "or upgrade at https://magichour.ai/pricing"
+    )
+    advice = (
+        "the account has not enough credits, or its plan does not include this; "
+        "see https://magichour.ai/pricing"
+    )
+    _advice_by_code: ClassVar[Mapping[str | None, str]] = {
+        "insufficient_credits": "buy more credits at https://magichour.ai/pricing",
+        "plan_upgrade_required": _UPGRADE,
+        "subscription_required": _UPGRADE,
+    }
+
+    @property
+    def is_about_plan(self) -> bool:
+        """Return whether the plan is what is missing, which concerns this input alone, not the credits."""
+        return self.advice == self._UPGRADE
 
 
 class MagicHourPermissionError(MagicHourApiError, AirflowFailException):
@@ -120,6 +161,24 @@ class MagicHourNotFoundError(MagicHourApiError, AirflowFailException):
     )
 
 
+class MagicHourWrongKindError(MagicHourNotFoundError):
+    """
+    The id is of a project of another kind than was given.
+
+    :param project_id: the project.
+    :param kind: the kind under which it was not found.
+    :param found: the kind that it is of.
+    """
+
+    def __init__(self, project_id: str, kind: str, found: str) -> None:
+        super().__init__(404, f"project {project_id} is of kind {found!r}, not {kind!r}")
+        self.args = (project_id, kind, found)
+
+    def __str__(self) -> str:
+        project_id, kind, found = self.args
+        return f"Project {project_id} is {_a(found)}, not {_a(kind)} - pass kind={found!r}"
+
+
 class MagicHourInvalidRequestError(MagicHourApiError, AirflowFailException):
     """400 or 422: the input was rejected."""
 
@@ -136,9 +195,9 @@ class MagicHourRateLimitError(MagicHourApiError):
 
 
 class MagicHourServerError(MagicHourApiError):
-    """5xx: Magic Hour is in trouble."""
+    """5xx: Magic Hour, or a gateway on the way to it, failed."""
 
-    advice = "Magic Hour is in trouble; a later try may pass"
+    advice = "Magic Hour, or a gateway on the way to it, is unavailable; a later try may pass"
 
 
 class _FailedProjectError(MagicHourError):
@@ -245,6 +304,37 @@ class MagicHourBatchFailedError(MagicHourBatchError, AirflowFailException):
     """Several of a list's bodies or projects failed, and a retry would mend none of them."""
 
 
+def batch_error(failed: Mapping[str, MagicHourError], total: int, note: str = "") -> MagicHourError:
+    """
+    Return the errors of a list as one, which a retry may cure where it may cure one of them.
+
+    :param failed: the errors by what failed: an id, or a body's position.
+    :param total: how many there were in all.
+    :param note: said of all of them.
+    """
+    names: dict[str, list[str]] = {}
+    for name, error in failed.items():
+        names.setdefault(str(error), []).append(name)
+    summary = f"{len(failed)} of {total} failed{note}"
+    if len(names) == 1:
+        first = next(iter(failed.values()))
+        if total > 1:
+            first.add_note(f"{summary}: {_some(list(failed))}")
+        return first
+    details = [f"{_some(who)}: {text}" for text, who in names.items()]
+    final = all(isinstance(error, AirflowFailException) for error in failed.values())
+    return (MagicHourBatchFailedError if final else MagicHourBatchError)(f"{summary}: {_some(details, '; ')}")
+
+
+def _some(parts: list[str], separator: str = ", ", most: int = 20) -> str:
+    more = f"{separator}and {len(parts) - most} more" if len(parts) > most else ""
+    return separator.join(parts[:most]) + more
+
+
+def _a(kind: str) -> str:
+    return f"{'a' if kind == 'video' else 'an'} {kind}"
+
+
 class MagicHourUncertainSubmitError(MagicHourError, AirflowFailException):
     """
     Nobody knows whether a create call was accepted, so it was not sent a second time.
@@ -252,3 +342,6 @@ class MagicHourUncertainSubmitError(MagicHourError, AirflowFailException):
     Look into the library at https://magichour.ai/my-library: where the project is there, use its id;
     where it is not, clear the task, which submits anew.
     """
+
+    #: Whether a gateway on the way returned what proves nothing: the next create call would meet it, too.
+    from_gateway = False

@@ -6,7 +6,8 @@ The types of what goes in and what comes out, for editors and type checkers.
 
 from __future__ import annotations
 
-from typing import TypeAlias, TypedDict, TypeVar
+from collections.abc import Mapping
+from typing import Any, TypeAlias, TypedDict, TypeVar
 
 from airflow.providers.common.compat.sdk import XComArg
 
@@ -25,6 +26,7 @@ __all__ = [
     "KnownTool",
     "Project",
     "ProjectError",
+    "ProjectRef",
     "ProjectStatus",
     "SavedFile",
     "Templated",
@@ -32,6 +34,9 @@ __all__ = [
 ]
 
 T = TypeVar("T")
+
+#: A project: its id, or what a task returned about it (``{"id", "kind", ...}``, ``{"project": {...}}``).
+ProjectRef: TypeAlias = str | Mapping[str, Any]
 
 #: An argument that is a value, or what another task returns, such as ``create.output["id"]``.
 Templated: TypeAlias = T | XComArg

@@ -134,12 +134,13 @@ def _real_connection() -> str | None:
     key = os.environ.get("MAGIC_HOUR_API_KEY", "").strip()
     if not key:
         return None
-    from airflow_provider_magichour._client import api, defaults
+    from airflow_provider_magichour import DEFAULT_BASE_URL
+    from airflow_provider_magichour._client import api
     from airflow_provider_magichour._client.settings import Settings
     from airflow_provider_magichour._client.transport import Sender
     from airflow_provider_magichour.exceptions import MagicHourError
 
-    host = os.environ.get("MAGIC_HOUR_BASE_URL", defaults.BASE_URL)
+    host = os.environ.get("MAGIC_HOUR_BASE_URL", DEFAULT_BASE_URL)
     try:
         account = Sender(Settings(api_key=key, base_url=host)).send(api.get_account())
     except MagicHourError as error:

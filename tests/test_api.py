@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
 import pytest
+from airflow.providers.common.compat.sdk import AirflowFailException
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -98,6 +99,43 @@ class TestResult:
         assert caught.value.status_code == status
         assert caught.value.message == "in its own words"
 
+    @pytest.mark.parametrize(
+        ("code", "cure", "is_about_plan"),
+        [
+            ("insufficient_credits", "buy more credits", False),
+            ("plan_upgrade_required", "plan does not include", True),
+            ("subscription_required", "plan does not include", True),
+            (None, "not enough credits, or its plan", False),
+            ("brand_new", "not enough credits, or its plan", False),
+        ],
+    )
+    def test_cure_of_a_402_follows_its_code(self, code, cure, is_about_plan):
+        body = {"message": "Payment required", **({"code": code} if code else {})}
+        with pytest.raises(errors.MagicHourPaymentRequiredError, match=cure) as caught:
+            api.result(CREATE, answer(402, body))
+        assert (caught.value.code, caught.value.is_about_plan) == (code, is_about_plan)
+
+    def test_every_error_carries_the_code(self):
+        with pytest.raises(
+            errors.MagicHourNotFoundError, match=r"returned 404 \(not_found\): gone"
+        ) as caught:
+            api.result(GET, answer(404, {"code": "not_found", "message": "gone"}))
+        assert caught.value.code == "not_found"
+
+    @pytest.mark.parametrize(
+        ("message", "hint"),
+        [
+            ("style.prompt must be a string", True),
+            ("end_seconds must be a number", True),
+            ("Expected string, received number", True),
+            ("style.prompt is required", False),
+        ],
+    )
+    def test_value_of_the_wrong_type_gets_the_template_hint(self, message, hint):
+        with pytest.raises(errors.MagicHourInvalidRequestError) as caught:
+            api.result(CREATE, answer(400, {"message": message}))
+        assert ("render_template_as_native_obj" in str(caught.value)) is hint
+
     def test_redirect_is_an_error(self):
         with pytest.raises(errors.MagicHourApiError, match="redirect to 'https://elsewhere"):
             api.result(GET, answer(302, location="https://elsewhere.example/"))
@@ -119,11 +157,44 @@ class TestResult:
 class TestMoney:
     """A create call is sent again only when it was certainly not accepted."""
 
-    @pytest.mark.parametrize("status", [429, 502, 503])
-    def test_refused_create_call_is_sent_again(self, status):
-        assert api.may_send_again(CREATE, answer(status, b"<html>"))
+    @pytest.mark.parametrize("status", [502, 503])
+    def test_create_call_that_magic_hour_itself_refused_is_sent_again(self, status):
+        assert api.may_send_again(CREATE, answer(status, {"code": "unavailable", "message": "later"}))
 
-    @pytest.mark.parametrize("status", [200, 302, 400, 401, 402, 403, 404, 408, 422, 500, 501, 504, 520])
+    @pytest.mark.parametrize("body", [b"<html>", b"", b'{"message": "slow down"}'])
+    def test_rate_limited_create_call_is_sent_again_whoever_says_so(self, body):
+        assert api.may_send_again(CREATE, answer(429, body))
+
+    @pytest.mark.parametrize("status", [502, 503])
+    @pytest.mark.parametrize(
+        "body",
+        [
+            b"<html>Bad gateway</html>",
+            b"",
+            b"[]",
+            b"\xff",
+            b'{"message": "An invalid response was received from the upstream server"}',  # Kong
+            b'{"message": "Internal server error", "code": null}',
+            b'{"error": "upstream", "code": "502"}',
+            b'{"code": "unavailable", "message": {"text": "later"}}',
+            b'{"code": "unavailable", "message": "later", "id": "abc"}',
+            b'{"code": "unavailable", "message": "later", "id": 7}',
+        ],
+    )
+    def test_gateway_error_proves_nothing_about_a_create_call(self, status, body):
+        response = answer(status, body)
+        assert not api.may_send_again(CREATE, response)
+        with pytest.raises(errors.MagicHourUncertainSubmitError, match="my-library"):
+            api.result(CREATE, response)
+        assert api.may_send_again(GET, response)
+
+    @pytest.mark.parametrize(("body", "from_gateway"), [(b"<html>", True), (b'{"message": "oh"}', False)])
+    def test_uncertain_submit_says_whether_a_gateway_is_the_cause(self, body, from_gateway):
+        with pytest.raises(errors.MagicHourUncertainSubmitError) as caught:
+            api.result(CREATE, answer(504, body))
+        assert caught.value.from_gateway is from_gateway
+
+    @pytest.mark.parametrize("status", [200, 302, 400, 401, 402, 403, 404, 408, 422, 499, 500, 501, 504, 520])
     def test_other_create_call_is_not_sent_again(self, status):
         assert not api.may_send_again(CREATE, answer(status))
 
@@ -134,7 +205,7 @@ class TestMoney:
         with pytest.raises(errors.MagicHourUncertainSubmitError):
             api.result(CREATE, response)
 
-    @pytest.mark.parametrize("status", [100, 302, 500, 501, 504, 520])
+    @pytest.mark.parametrize("status", [101, 302, 408, 499, 500, 501, 504, 520])
     def test_ambiguous_response_is_uncertain(self, status):
         with pytest.raises(errors.MagicHourUncertainSubmitError, match=r"text-to-video.*my-library"):
             api.result(CREATE, answer(status, {"message": "oh"}))
@@ -156,15 +227,24 @@ class TestMoney:
         with pytest.raises(errors.MagicHourUncertainSubmitError, match="not JSON"):
             api.result(api.custom("POST", "/v1/new-tool"), answer(200, b"<html>"))
 
-    @pytest.mark.parametrize("status", [400, 402, 408, 409, 422])
-    def test_refusal_is_certain(self, status):
+    @pytest.mark.parametrize("status", [400, 401, 402, 403, 404, 409, 422])
+    @pytest.mark.parametrize("body", [b'{"message": "no"}', b"<html>no", b""])
+    def test_refusal_is_certain_whoever_gives_it(self, status, body):
         with pytest.raises(errors.MagicHourApiError):
-            api.result(CREATE, answer(status, {"message": "no"}))
+            api.result(CREATE, answer(status, body))
+
+    @pytest.mark.parametrize("status", [400, 401, 402, 403, 404, 422])
+    @pytest.mark.parametrize("body", [b"<html>Access denied</html>", b"", b"[]", b'{"error": "denied"}'])
+    def test_page_of_a_firewall_blames_neither_plan_nor_input(self, status, body):
+        for request in (GET, CREATE):
+            with pytest.raises(errors.MagicHourGatewayError, match="firewall") as caught:
+                api.result(request, answer(status, body))
+            assert not isinstance(caught.value, AirflowFailException)
 
     def test_custom_post_may_return_no_id(self):
         assert api.result(api.custom("POST", "/v1/x"), answer(200, {"ok": True})) == {"ok": True}
 
-    @pytest.mark.parametrize("status", [429, 500, 502, 503, 504, 520])
+    @pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504, 520])
     def test_call_without_cost_is_retried_on_transient_errors(self, status):
         assert api.may_send_again(GET, answer(status))
         assert api.may_send_again(api.delete_project("video", "abc"), answer(status))

@@ -2,16 +2,12 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from airflow_provider_magichour import DEFAULT_REQUESTS_PER_SECOND, get_provider_info
 from airflow_provider_magichour import exceptions as errors
-from airflow_provider_magichour import get_provider_info
-from airflow_provider_magichour._client import defaults
 from airflow_provider_magichour._client.settings import Settings
 from airflow_provider_magichour.hooks.connection import _warn_of_unknown, get_settings, get_settings_async
 
@@ -141,7 +137,7 @@ class TestExtra:
         connection(monkeypatch, extra={"request_per_second": 5, "colour": "red", "webhook_secret": "s"})
         _warn_of_unknown.cache_clear()
         for _ in range(3):
-            assert get_settings("mh").requests_per_second == defaults.REQUESTS_PER_SECOND
+            assert get_settings("mh").requests_per_second == DEFAULT_REQUESTS_PER_SECOND
         colour, rate = [record.getMessage() for record in caplog.records]
         assert "'request_per_second'" in rate
         assert "did you mean 'requests_per_second'?" in rate
@@ -159,17 +155,6 @@ class TestDefaults:
             assert form["ui-field-behaviour"]["placeholders"][name] == str(default)
             (row,) = [line for line in docs.splitlines() if f"extra `{name}`" in line]
             assert f", {default} |" in row
-
-    def test_reading_a_connection_imports_no_http_library(self):
-        code = (
-            "import sys; from airflow_provider_magichour.hooks.connection import get_settings; "
-            "get_settings('mh'); print([name for name in ('requests', 'aiohttp') if name in sys.modules])"
-        )
-        env = {**os.environ, "AIRFLOW_CONN_MH": json.dumps({"conn_type": "magichour", "password": KEY})}
-        done = subprocess.run(
-            [sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True
-        )
-        assert done.stdout.strip().endswith("[]")
 
 
 class TestAsync:

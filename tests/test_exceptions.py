@@ -19,6 +19,8 @@ EXAMPLES = [
     errors.MagicHourPermissionError(403, "not in your plan"),
     errors.MagicHourNotFoundError(404, "Not Found"),
     errors.MagicHourInvalidRequestError(422, "style.prompt is required"),
+    errors.MagicHourGatewayError(403, "<html>", "GET /v1/account"),
+    errors.MagicHourWrongKindError("abc", "video", "image"),
     errors.MagicHourRateLimitError(429, "slow down"),
     errors.MagicHourServerError(503, "busy"),
     errors.MagicHourConnectionError("no route"),
@@ -69,6 +71,7 @@ def test_permanent_errors_fail_the_task_at_once():
         "MagicHourProjectCanceledError",
         "MagicHourProjectFailedError",
         "MagicHourUncertainSubmitError",
+        "MagicHourWrongKindError",
     }
 
 
@@ -80,7 +83,7 @@ def test_sensor_timeout_is_both_airflows_and_ours():
 
 def test_api_error_names_call_status_message_and_cure():
     error = errors.MagicHourPaymentRequiredError(402, "Payment required", "POST /v1/text-to-video")
-    assert str(error).startswith("POST /v1/text-to-video answered 402: Payment required - ")
+    assert str(error).startswith("POST /v1/text-to-video returned 402: Payment required - ")
     assert "credits" in str(error)
 
 

@@ -43,6 +43,7 @@ PUBLIC: dict[str, set[str]] = {
         "MagicHourConnectionNotFoundError",
         "MagicHourDownloadError",
         "MagicHourError",
+        "MagicHourGatewayError",
         "MagicHourInvalidRequestError",
         "MagicHourNotFoundError",
         "MagicHourPaymentRequiredError",
@@ -56,6 +57,7 @@ PUBLIC: dict[str, set[str]] = {
         "MagicHourTimeoutError",
         "MagicHourUncertainSubmitError",
         "MagicHourUploadError",
+        "MagicHourWrongKindError",
     },
     "types": {
         "CleanupReport",
@@ -70,6 +72,7 @@ PUBLIC: dict[str, set[str]] = {
         "KnownTool",
         "Project",
         "ProjectError",
+        "ProjectRef",
         "ProjectStatus",
         "SavedFile",
         "Templated",

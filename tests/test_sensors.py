@@ -184,7 +184,7 @@ def test_all_modes_raise_the_same_timeout_when_the_server_is_down(mode: str, pro
     [
         ("canceled", "Project p1 was canceled in the Magic Hour web app"),
         ("rendering", r"Project p1 \(rendering\) was not finished by the deadline"),
-        (Reply(404, {"message": "none such"}), "GET /v1/image-projects/p1 answered 404: none such"),
+        (Reply(404, {"message": "none such"}), "GET /v1/image-projects/p1 returned 404: none such"),
     ],
 )
 def test_soft_fail_skips_with_the_reason(
@@ -241,7 +241,7 @@ def test_deferral_timeout_raises_the_same_error(projects: Projects) -> None:
         ({"poll_interval": 0}, "poll_interval"),
         ({"poll_interval": -1}, "poll_interval"),
         ({"poll_interval": float("nan")}, "poll_interval"),
-        ({"poll_interval": "5"}, "poll_interval"),
+        ({"poll_interval": "soon"}, "poll_interval"),
         ({"timeout": -1}, "timeout"),
         ({"poke_interval": -1}, "poke_interval"),
     ],

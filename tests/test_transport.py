@@ -3,14 +3,18 @@ from __future__ import annotations
 import asyncio
 import gzip
 import logging
+import signal
+import socket
 import ssl
+import threading
 import time
+import traceback
 from types import SimpleNamespace
 
 import pytest
+from airflow.providers.common.compat.sdk import AirflowTaskTimeout
 from hypothesis import given
 from hypothesis import strategies as st
-from requests.adapters import HTTPAdapter
 
 from airflow_provider_magichour import exceptions as errors
 from airflow_provider_magichour._client import api, retry, transport
@@ -18,10 +22,11 @@ from airflow_provider_magichour._client.settings import Settings
 from airflow_provider_magichour._client.transport import Sender, run_async, send_all
 from tests.support.certificates import self_signed
 from tests.support.scripted_server import Reply, scripted_server
-from tests.support.senders import KEY, send_async, settings_for
+from tests.support.senders import KEY, send_async, send_sync, settings_for
 
 GET = api.get_project("image", "abc")
 CREATE = api.create_project("text-to-video", {"end_seconds": 5})
+OVERLOADED = Reply(503, {"code": "unavailable", "message": "busy"})
 
 
 @pytest.fixture(autouse=True)
@@ -107,7 +112,7 @@ class TestBothSenders:
 
     def test_error_page_that_quotes_the_request_does_not_leak_the_key(self, server, send):
         server.answer = lambda seen: Reply(400, f"<pre>refused: {dict(seen.headers)}</pre>".encode())
-        with pytest.raises(errors.MagicHourInvalidRequestError, match=r"refused.*Bearer") as caught:
+        with pytest.raises(errors.MagicHourGatewayError, match=r"refused.*Bearer") as caught:
             send(settings_for(server), GET)
         assert KEY not in f"{caught.value} {caught.value!r}"
 
@@ -138,7 +143,7 @@ class TestRetryAfter:
 class TestMoney:
     """A call that may cost credits is sent again only when it was certainly not accepted."""
 
-    @pytest.mark.parametrize("refusal", [Reply(429), Reply(502, b"<html>"), Reply(503)])
+    @pytest.mark.parametrize("refusal", [Reply(429), OVERLOADED])
     def test_certain_refusal_is_retried(self, server, refusal):
         server.script(refusal, Reply(body={"id": "abc", "credits_charged": 5}))
         assert Sender(settings_for(server)).send(CREATE)["id"] == "abc"
@@ -150,7 +155,10 @@ class TestMoney:
             Reply(drop=True),
             Reply(delay=2),
             Reply(500),
+            Reply(502, b"<html>"),
+            Reply(503),
             Reply(504),
+            Reply(408),
             Reply(200, b"<html>"),
             Reply(200, b'{"id": "abc"}', {"Content-Length": "99"}),
             Reply(200, b"not gzip", {"Content-Encoding": "gzip"}),
@@ -164,7 +172,7 @@ class TestMoney:
         assert len(server.seen) == 1
 
     def test_unknown_outcome_after_a_refusal_ends_the_retries(self, server):
-        server.script(Reply(503), Reply(drop=True), Reply(body={"id": "abc"}))
+        server.script(OVERLOADED, Reply(drop=True), Reply(body={"id": "abc"}))
         with pytest.raises(errors.MagicHourUncertainSubmitError):
             Sender(settings_for(server)).send(CREATE)
         assert len(server.seen) == 2
@@ -192,14 +200,6 @@ class TestMoney:
         with pytest.raises(errors.MagicHourConnectionError):
             Sender(settings).send(CREATE)
 
-    def test_socks_proxy_keeps_its_own_connections_and_is_uncertain(self, monkeypatch):
-        own = {"http": object()}
-        manager = SimpleNamespace(pool_classes_by_scheme=own)
-        monkeypatch.setattr(HTTPAdapter, "proxy_manager_for", lambda self, proxy, **_: manager)
-        adapter = transport._OneCallAdapter()
-        assert adapter.proxy_manager_for("socks5h://127.0.0.1:1").pool_classes_by_scheme is own
-        assert adapter.sent
-
     def test_proxy_that_refuses_the_tunnel_is_certain(self, server, monkeypatch):
         monkeypatch.setenv("https_proxy", server.url)
         monkeypatch.setenv("no_proxy", "")
@@ -218,6 +218,151 @@ class TestMoney:
     def test_asynchronous_sender_refuses_create_calls(self, server):
         with pytest.raises(ValueError, match="cost credits"):
             send_async(settings_for(server), CREATE)
+        assert server.seen == []
+
+
+class TestProxies:
+    """Both senders go through the same proxies, or the connection is refused before anything is paid."""
+
+    def use(self, monkeypatch, proxy):
+        for name in ("http_proxy", "https_proxy", "all_proxy"):
+            monkeypatch.delenv(name, raising=False)
+            monkeypatch.delenv(name.upper(), raising=False)
+        monkeypatch.setenv("no_proxy", "")
+        monkeypatch.setenv("NO_PROXY", "")
+        monkeypatch.setenv("ALL_PROXY", proxy)
+
+    def test_proxy_without_a_scheme_is_an_http_proxy(self, server, send, monkeypatch):
+        self.use(monkeypatch, server.url.removeprefix("http://"))
+        server.script(Reply(body={"id": "abc"}))
+        settings = settings_for(server, base_url="http://magichour.invalid")
+        assert send(settings, GET) == {"id": "abc"}
+        assert Sender(settings).send(CREATE) == {"id": "abc"}
+        assert [seen.path for seen in server.seen] == [
+            "http://magichour.invalid/v1/image-projects/abc",
+            "http://magichour.invalid/v1/text-to-video",
+        ]
+
+    @pytest.mark.parametrize(
+        "proxy",
+        ["socks5h://127.0.0.1:1", "SOCKS5://user:pass-word@127.0.0.1:1", "ftp://127.0.0.1:1", "http://:1"],
+    )
+    @pytest.mark.parametrize("base_url", ["http://magichour.invalid", "https://magichour.invalid"])
+    def test_unusable_proxy_is_refused_first(self, server, send, monkeypatch, proxy, base_url):
+        self.use(monkeypatch, proxy)
+        settings = settings_for(server, base_url=base_url)
+        with pytest.raises(errors.MagicHourArgumentError, match=r"HTTPS_PROXY.*NO_PROXY") as caught:
+            send(settings, GET)
+        with pytest.raises(errors.MagicHourArgumentError, match="SOCKS is not supported"):
+            Sender(settings).send(CREATE)
+        assert "pass-word" not in str(caught.value)
+
+    def test_proxy_of_other_hosts_does_not_matter(self, server, send, monkeypatch):
+        self.use(monkeypatch, "socks5h://127.0.0.1:1")
+        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+        monkeypatch.setenv("no_proxy", "127.0.0.1")
+        server.script(Reply(body={"id": "abc"}))
+        assert send(settings_for(server), GET) == {"id": "abc"}
+
+    @pytest.mark.parametrize("name", ["REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"])
+    def test_missing_ca_bundle_is_refused_before_anything_is_sent(self, server, send, monkeypatch, name):
+        monkeypatch.delenv("REQUESTS_CA_BUNDLE", raising=False)
+        monkeypatch.setenv(name, "/nowhere/bundle.pem")
+        settings = settings_for(server, base_url=server.url.replace("http:", "https:"))
+        with pytest.raises(errors.MagicHourArgumentError, match=rf"{name}.*/nowhere/bundle.pem"):
+            send(settings, GET)
+        with pytest.raises(errors.MagicHourArgumentError, match="Nothing was sent"):
+            Sender(settings).send(CREATE)
+        assert server.seen == []
+
+    def test_ca_bundle_that_is_none_is_named(self, server, monkeypatch, tmp_path):
+        (tmp_path / "bundle.pem").write_text("no certificate")
+        monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "bundle.pem"))
+        settings = settings_for(server, base_url=server.url.replace("http:", "https:"), max_attempts=1)
+        with pytest.raises(errors.MagicHourArgumentError, match=r"bundle\.pem cannot be read"):
+            send_async(settings, GET)
+        with pytest.raises(errors.MagicHourConnectionError, match=r"(?i)certificate"):
+            send_sync(settings, CREATE)
+
+
+class TestInterimResponses:
+    """A 1xx is followed by the final response (RFC 9110, 15.2)."""
+
+    @pytest.fixture
+    def interim(self):
+        """Serve, on one connection after the other, interim responses before the final one."""
+        server = socket.create_server(("127.0.0.1", 0))
+        seen: list[bytes] = []
+
+        def serve():
+            while True:
+                try:
+                    connection, _ = server.accept()
+                except OSError:
+                    return
+                with connection:
+                    sent = connection.recv(65536)
+                    while sent.startswith(b"POST") and not sent.endswith(b"}"):
+                        sent += connection.recv(65536)
+                    seen.append(sent.split(b"\r\n")[0])
+                    for status in ("100 Continue", "102 Processing", "103 Hints\r\nLink: </x>", "103 Hints"):
+                        connection.sendall(f"HTTP/1.1 {status}\r\n\r\n".encode())
+                    body = b'{"id": "abc", "credits_charged": 5}'
+                    head = f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+                    connection.sendall(head.encode() + body)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield SimpleNamespace(url=f"http://127.0.0.1:{server.getsockname()[1]}", seen=seen)
+        server.shutdown(socket.SHUT_RDWR)
+        server.close()
+        thread.join()
+
+    def test_interim_responses_are_not_final(self, interim, send):
+        settings = Settings(api_key=KEY, base_url=interim.url, timeout=5, max_attempts=1)
+        assert send(settings, GET)["id"] == "abc"
+        assert Sender(settings).send(CREATE)["id"] == "abc"
+        assert interim.seen == [b"GET /v1/image-projects/abc HTTP/1.1", b"POST /v1/text-to-video HTTP/1.1"]
+
+
+class TestExecutionTimeout:
+    """Airflow interrupts the main thread; what it waits for ends at once."""
+
+    @pytest.fixture
+    def execution_timeout(self):
+        def interrupt(*_):
+            raise AirflowTaskTimeout("Timeout")
+
+        before = signal.signal(signal.SIGALRM, interrupt)
+        yield lambda seconds: signal.setitimer(signal.ITIMER_REAL, seconds)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+    @pytest.mark.parametrize("reply", [Reply(delay=8), Reply(429, {"message": "wait"}, {"Retry-After": "8"})])
+    @pytest.mark.parametrize("many", [False, True])
+    def test_calls_end_with_the_task(self, server, execution_timeout, reply, many):
+        server.script(reply)
+        settings = settings_for(server, timeout=30)
+        execution_timeout(0.5)
+        started = time.monotonic()
+        with pytest.raises(AirflowTaskTimeout):
+            send_all(settings, [GET] * 3) if many else send_sync(settings, GET)
+        assert time.monotonic() - started < 4
+
+    def test_create_call_that_left_is_uncertain_so_that_no_retry_pays_again(self, server, execution_timeout):
+        server.script(Reply(body={"id": "abc"}, delay=8))
+        execution_timeout(0.5)
+        started = time.monotonic()
+        with pytest.raises(errors.MagicHourUncertainSubmitError, match="execution_timeout"):
+            send_sync(settings_for(server, timeout=30), CREATE)
+        assert time.monotonic() - started < 4
+
+    def test_create_call_that_waits_for_its_turn_was_not_sent(self, server, execution_timeout):
+        settings = settings_for(server, requests_per_second=0.1)
+        settings.throttle.wait_turn()
+        execution_timeout(0.3)
+        with pytest.raises(AirflowTaskTimeout):
+            send_sync(settings, CREATE)
         assert server.seen == []
 
 
@@ -249,7 +394,7 @@ class TestTls:
         with pytest.raises(errors.MagicHourConnectionError, match="certificate"):
             Sender(settings_for(secure, max_attempts=1)).send(CREATE)
         monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(secure.certificate))
-        secure.script(Reply(503), Reply(drop=True))
+        secure.script(OVERLOADED, Reply(drop=True))
         with pytest.raises(errors.MagicHourUncertainSubmitError):
             Sender(settings_for(secure)).send(CREATE)
         assert len(secure.seen) == 2
@@ -268,7 +413,7 @@ class TestSession:
 class TestSendAll:
     def test_responses_keep_their_order_with_errors_in_place(self, server):
         server.answer = lambda seen: (
-            Reply(404) if seen.path.endswith("b") else Reply(body={"path": seen.path})
+            Reply(404, {"message": "no"}) if seen.path.endswith("b") else Reply(body={"path": seen.path})
         )
         calls = [api.get_project("image", project_id) for project_id in "abc"]
         first, second, third = send_all(settings_for(server), calls)
@@ -298,3 +443,12 @@ def test_run_async_returns_the_result():
         return 42
 
     assert run_async(answer) == 42
+
+
+def test_traceback_of_a_coroutine_does_not_begin_with_a_missing_event_loop():
+    async def fail():
+        raise ValueError("the cause")
+
+    with pytest.raises(ValueError, match="the cause") as caught:
+        run_async(fail)
+    assert "no running event loop" not in "".join(traceback.format_exception(caught.value))

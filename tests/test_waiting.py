@@ -41,7 +41,6 @@ def test_timeout_names_the_project(projects: Projects) -> None:
     [
         (("sculpture", "p1", 5), "kind"),
         (("image", "", 5), "project_id"),
-        (("image", [], 5), "project_id"),
         (("image", "p1", 0), "timeout"),
         (("image", "p1", -1), "timeout"),
         (("image", "p1", 5, 0), "poll_interval"),

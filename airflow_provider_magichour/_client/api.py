@@ -1,8 +1,8 @@
 """
-Magic Hour as data: its routes, statuses and answers.
+Magic Hour as data: its routes, statuses and responses.
 
-A call is a :class:`Request`; its answer, a :class:`Response`, becomes a result or an error. Everything
-here is a constant or a pure function, so the synchronous and the asynchronous sender cannot drift apart.
+A call is a :class:`Request`; its :class:`Response` becomes a result or an error. Everything here is a
+constant or a pure function, so the synchronous and the asynchronous sender cannot drift apart.
 
 Source of the facts: Magic Hour's OpenAPI specification of August 2026 and its documentation.
 """
@@ -40,6 +40,16 @@ MAX_STATUS = 100
 TRANSIENT_ERROR_CODES = frozenset({"processing_timeout", "unknown_error"})
 
 
+#: How Magic Hour's validation words a value of the wrong type.
+_WRONG_TYPE = re.compile(
+    r"(must be|expected) (an? )?(string|number|integer|boolean|array|object)", re.IGNORECASE
+)
+WRONG_TYPE_ADVICE = (
+    "a value has the wrong type, which often comes from a template: it renders numbers and lists as text "
+    "unless the DAG has render_template_as_native_obj=True, and then a text that looks like a number "
+    "becomes one (write it as \"'{{ ... }}'\")"
+)
+
 _CUSTOM_PATH = re.compile(r"(/[A-Za-z0-9_~:@%.-]+)+/?", re.ASCII)
 
 
@@ -57,8 +67,8 @@ class Request:
     :param params: the query.
     :param repeatable: whether sending it twice does no more than sending it once. False for calls that
         may cost credits: they are sent again only when they were certainly not accepted.
-    :param needs_id: whether an answer without an id leaves it open what was made.
-    :param about: the id of what is asked for; an answer about another is none.
+    :param needs_id: whether a response without an id leaves it open what was made.
+    :param about: the id of what is asked for; a response about another is none.
     """
 
     method: str
@@ -149,7 +159,7 @@ def _has_dot_segment(path: str) -> bool:
 @dataclass(frozen=True)
 class Response:
     """
-    An answer of the API.
+    A response of the API, or of something on the way to it.
 
     :param status: the HTTP status.
     :param headers: the headers, their names in lower case.
@@ -174,57 +184,60 @@ _ERROR_CLASSES: Mapping[int, type[MagicHourApiError]] = {
 
 def may_send_again(request: Request, response: Response) -> bool:
     """
-    Tell whether a call may be sent again after this answer.
+    Return whether a call may be sent again after this response.
 
-    What costs credits, only where it was certainly not accepted: 429, and 502 or 503 without an id.
+    What costs credits, only where it was certainly not accepted: 429, or a 502 or 503 of Magic Hour's own,
+    both without an id. A gateway returns 502 and 503 also after the API took the call.
     """
+    status = response.status
     if request.repeatable:
-        return response.status == 429 or response.status >= 500
-    return response.status in {429, 502, 503} and _read_id(response) is None
+        return status in {408, 429} or status >= 500
+    refused = status == 429 or (status in {502, 503} and _error_fields(response)[1] is not None)
+    return refused and not _names_id(response)
 
 
 def result(request: Request, response: Response) -> Any:
     """
-    Return what the API answered, parsed; None for an answer without a body.
+    Return what the API returned, parsed; None for a response without a body.
 
-    :raises MagicHourApiError: the subclass of the answer's status, quoting the API's own message.
-    :raises MagicHourUncertainSubmitError: if a call that may cost credits was answered with something that
-        proves neither that it was accepted nor that it was refused.
+    :raises MagicHourApiError: the subclass of the response's status, quoting the API's own message.
+    :raises MagicHourUncertainSubmitError: if a call that may cost credits got a response that proves neither
+        that it was accepted nor that it was refused.
     """
-    status = response.status
-    accepted = 200 <= status < 300
-    refused = (400 <= status < 500 and status != 429) or may_send_again(request, response)
-    if not request.repeatable and not (accepted or refused):
-        raise uncertain_submit(request, f"it was answered {status}: {quoted_message(response)}")
-    if not accepted:
+    if not 200 <= response.status < 300:
+        if not request.repeatable and not _is_refusal(request, response):
+            raise _unproven(request, response, f"it returned {response.status}: {quoted_message(response)}")
         raise _error(request, response)
     made = _read_id(response) if request.needs_id else None
     if request.needs_id and made is None:
-        raise uncertain_submit(
-            request, f"it was answered {status}, but without an id: {quoted_message(response)}"
-        )
+        what = f"it returned {response.status}, but without an id: {quoted_message(response)}"
+        raise _unproven(request, response, what)
     try:
-        answer = parse_json(response.body) if response.body.strip() else None
+        value = parse_json(response.body) if response.body.strip() else None
     except ValueError:
-        if made is not None:  # paid for: whatever else the answer holds, its id is what counts
+        if made is not None:  # paid for: whatever else the response holds, its id is what counts
             return {"id": made}
         what = f"not JSON, but {quoted_message(response)!r} (is the connection's host the API?)"
         if not request.repeatable:
-            raise uncertain_submit(request, f"it was answered {status}, {what}") from None
-        raise MagicHourApiError(status, what, str(request)) from None
-    if request.about is not None and not _is_about(answer, request.about):
-        raise MagicHourApiError(
-            status,
-            f"not as what is asked for ({request.about}), but {quoted_message(response)!r}",
-            str(request),
-        )
-    return answer
+            raise _unproven(request, response, f"it returned {response.status}, {what}") from None
+        raise MagicHourApiError(response.status, what, str(request)) from None
+    if request.about is not None and not _is_about(value, request.about):
+        what = f"not as what is asked for ({request.about}), but {quoted_message(response)!r}"
+        raise MagicHourApiError(response.status, what, str(request))
+    return value
 
 
-def _is_about(answer: Any, asked_for: str) -> bool:
-    if not isinstance(answer, Mapping) or answer.get("id", asked_for) != asked_for:
+def _is_refusal(request: Request, response: Response) -> bool:
+    """Return whether a call that costs credits was certainly not accepted: a 4xx, whoever returned it."""
+    if response.status in {408, 499}:  # the one who gave up waiting does not know what came of it
         return False
-    status = answer.get("status", "")  # a word; newer ones may come
+    return may_send_again(request, response) or (400 <= response.status < 500 and response.status != 429)
+
+
+def _is_about(value: Any, asked_for: str) -> bool:
+    if not isinstance(value, Mapping) or value.get("id", asked_for) != asked_for:
+        return False
+    status = value.get("status", "")  # a word; newer ones may come
     return isinstance(status, str) and len(status) <= MAX_STATUS and status.isprintable()
 
 
@@ -237,50 +250,74 @@ def uncertain_submit(request: Request, what_happened: str) -> errors.MagicHourUn
     )
 
 
+def _unproven(request: Request, response: Response, what: str) -> errors.MagicHourUncertainSubmitError:
+    error = uncertain_submit(request, what)
+    error.from_gateway = not is_own(response)
+    return error
+
+
 def _error(request: Request, response: Response) -> MagicHourApiError:
     status = response.status
-    message = quoted_message(response)
+    message, code = quoted_message(response), _error_fields(response)[1]
+    found = _ERROR_CLASSES.get(status, errors.MagicHourServerError if status >= 500 else MagicHourApiError)
     if 300 <= status < 400:
         message = (
             f"a redirect to {response.headers.get('location', 'nowhere')[:200]!r}, where the API gives none"
         )
-    found = _ERROR_CLASSES.get(status, errors.MagicHourServerError if status >= 500 else MagicHourApiError)
-    error = found(status, message, str(request))
-    error.is_own = _is_own(response)
+    elif 400 <= status < 500 and status != 429 and not is_own(response):
+        found = errors.MagicHourGatewayError
+    error = found(status, message, str(request), code)
+    if isinstance(error, errors.MagicHourInvalidRequestError) and _WRONG_TYPE.search(message):
+        error.advice = WRONG_TYPE_ADVICE
     return error
 
 
-def _is_own(response: Response) -> bool:
+def is_own(response: Response) -> bool:
+    """Return whether an error is in Magic Hour's own form: a JSON object with a ``message``."""
+    return _error_fields(response)[0] is not None
+
+
+def _error_fields(response: Response) -> tuple[str | None, str | None]:
+    """Return an error's message and code; the code, which older responses lack, only beside a message."""
+    body = _json_object(response)
+    message, code = body.get("message"), body.get("code")
+    if not isinstance(message, str):
+        return None, None
+    return message, one_line(code)[:MAX_STATUS] if isinstance(code, str) and code.strip() else None
+
+
+def _json_object(response: Response) -> Mapping[str, Any]:
     try:
-        return not response.body.strip() or isinstance(json.loads(response.body), Mapping)
+        body = json.loads(response.body)
     except (ValueError, RecursionError):
-        return False
+        return {}
+    return body if isinstance(body, Mapping) else {}
+
+
+def _names_id(response: Response) -> bool:
+    return _json_object(response).get("id") is not None
 
 
 def _read_id(response: Response) -> str | None:
     try:
-        return check_id(json.loads(response.body)["id"], "id")
-    except (ValueError, TypeError, KeyError, RecursionError):
+        return check_id(_json_object(response).get("id"), "id")
+    except MagicHourArgumentError:
         return None
 
 
 def quoted_message(response: Response) -> str:
     """Return the API's own message in one bounded line, whatever the body is: JSON, HTML, empty or huge."""
-    text = response.body[: 64 * 1024].decode("utf-8", "replace")
-    try:
-        parsed = json.loads(text)
-    except (ValueError, RecursionError):
-        parsed = None
-    if isinstance(parsed, Mapping) and isinstance(parsed.get("message"), str):
-        text = parsed["message"]
-    elif re.match(r"\s*<", text):
+    text = _error_fields(response)[0]
+    if text is None:
+        text = response.body[: 64 * 1024].decode("utf-8", "replace")
+    if re.match(r"\s*<", text):
         text = re.sub(r"(?is)<(script|style)\b.*?(</\1\s*>|$)|<[^>]*>?", " ", text)
     return one_line(text) or "(no message)"
 
 
 def retry_after_seconds(response: Response, now: datetime) -> float | None:
     """
-    Return how many seconds the answer asks to wait, None where it does not say.
+    Return how many seconds the response asks to wait, None where it does not say.
 
     :param now: the present, with its time zone; ``Retry-After`` may be an HTTP date.
     """
@@ -303,7 +340,7 @@ def retry_after_seconds(response: Response, now: datetime) -> float | None:
 
 
 def is_finished(project: Mapping[str, Any]) -> bool:
-    """Tell whether a project will not change any more: a terminal status, or deleted."""
+    """Return whether a project will not change any more: a terminal status, or deleted."""
     return project.get("status") in TERMINAL_STATUSES or project.get("enabled") is False
 
 
@@ -326,7 +363,7 @@ def project_error(project: Mapping[str, Any]) -> errors.MagicHourError | None:
 
 
 def render_error(error: errors.MagicHourProjectFailedError) -> errors.MagicHourError:
-    """Return the failure as one that a retry may mend, if the input was not to blame for it."""
+    """Return the failure as one that a retry may cure, if the input was not to blame for it."""
     if error.code is None or error.code in TRANSIENT_ERROR_CODES:
         return errors.MagicHourRenderError(error.project_id, error.code, error.message)
     return error
@@ -334,7 +371,7 @@ def render_error(error: errors.MagicHourProjectFailedError) -> errors.MagicHourE
 
 def raise_project_errors(projects: Iterable[Mapping[str, Any]]) -> None:
     """
-    Raise the error of the first finished project that is not complete; its notes tell of the others.
+    Raise the error of the first finished project that is not complete; its notes name the others.
 
     :param projects: finished projects.
     """

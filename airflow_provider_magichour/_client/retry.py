@@ -26,7 +26,7 @@ def retry_wait(attempt: int, retry_after: float | None, draw: float) -> float:
     Return the seconds to wait before the next try: exponential backoff with full jitter.
 
     :param attempt: how many tries were made.
-    :param retry_after: what the answer asked for, waited for at least.
+    :param retry_after: what the response asked for, waited for at least.
     :param draw: a random number from 0 to 1.
     """
     ceiling = min(BACKOFF_CAP, BACKOFF_FIRST * 2.0 ** min(attempt - 1, 30))
@@ -39,7 +39,7 @@ def policy(request: api.Request, max_attempts: int, throttle: Throttle) -> dict[
 
     :param request: what is sent; what may cost credits is sent again only where it was not accepted.
     :param max_attempts: tries that the call may take.
-    :param throttle: told of a pause that a 429 asks for.
+    :param throttle: paused when a 429 asks for it.
     """
 
     def retry_after(state: tenacity.RetryCallState) -> float | None:
@@ -56,7 +56,7 @@ def policy(request: api.Request, max_attempts: int, throttle: Throttle) -> dict[
     def say(state: tenacity.RetryCallState) -> None:
         if state.outcome is None:
             return
-        what = state.outcome.exception() or f"{request} answered {state.outcome.result().status}"
+        what = state.outcome.exception() or f"{request} returned {state.outcome.result().status}"
         log.warning(
             "%s; trying again in %.1f s (try %d of %d)",
             what,

@@ -93,9 +93,9 @@ class Mask:
         return self.hide(text.encode(errors="surrogateescape")).decode(errors="surrogateescape")
 
     def cause(self, error: BaseException) -> BaseException | None:
-        """Return the error as the cause of another; None if its traceback would tell the secret."""
-        told = "".join(traceback.format_exception(error))
-        return error if self.hide_in(told) == told else None
+        """Return the error as the cause of another; None if its traceback holds the secret."""
+        shown = "".join(traceback.format_exception(error))
+        return error if self.hide_in(shown) == shown else None
 
 
 def without_query(text: str) -> str:

@@ -5,7 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from airflow_provider_magichour._client import defaults
+from airflow_provider_magichour import (
+    DEFAULT_BASE_URL,
+    DEFAULT_MAX_ATTEMPTS,
+    DEFAULT_MAX_CONNECTIONS,
+    DEFAULT_REQUESTS_PER_SECOND,
+    DEFAULT_TIMEOUT,
+)
 from airflow_provider_magichour._client.sanitize import Mask
 from airflow_provider_magichour._client.throttle import Throttle, shared_throttle
 
@@ -26,11 +32,11 @@ class Settings:
     """
 
     api_key: str = field(repr=False)
-    base_url: str = defaults.BASE_URL
-    timeout: float = defaults.TIMEOUT
-    max_attempts: int = defaults.MAX_ATTEMPTS
-    requests_per_second: float = defaults.REQUESTS_PER_SECOND
-    max_connections: int = defaults.MAX_CONNECTIONS
+    base_url: str = DEFAULT_BASE_URL
+    timeout: float = DEFAULT_TIMEOUT
+    max_attempts: int = DEFAULT_MAX_ATTEMPTS
+    requests_per_second: float = DEFAULT_REQUESTS_PER_SECOND
+    max_connections: int = DEFAULT_MAX_CONNECTIONS
     allow_private_hosts: bool = True
     submit_records: str | None = None
 

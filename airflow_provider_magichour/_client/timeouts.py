@@ -1,12 +1,13 @@
 """
-Connections on which an answer cannot drip for ever.
+Connections on which a response cannot drip for ever.
 
 A socket's own timeout begins anew with each byte. Here it counts for all of what is read together: the
-whole answer of the API, or the headers and each piece of a file.
+whole response of the API, or the headers and each piece of a file.
 """
 
 from __future__ import annotations
 
+import http
 import http.client
 import io
 import socket
@@ -35,7 +36,7 @@ class _TimedReader(io.RawIOBase):
         self._ends = None if self._timeout is None else time.monotonic() + self._timeout
 
     def readable(self) -> bool:
-        """Tell what a BufferedReader asks."""
+        """Return True, as a BufferedReader requires."""
         return True
 
     def readinto(self, buffer: Any) -> int | None:
@@ -47,7 +48,7 @@ class _TimedReader(io.RawIOBase):
         if self._ends is not None:
             left = self._ends - time.monotonic()
             if left <= 0:
-                raise TimeoutError(f"what was to be read took longer than {self._timeout:g} s")
+                raise TimeoutError(f"read timed out after {self._timeout:g} s")
             self._sock.settimeout(left)
         return self._raw.readinto(buffer)
 
@@ -58,16 +59,22 @@ class _TimedReader(io.RawIOBase):
 
 
 class BufferedResponse(http.client.HTTPResponse):
-    """An answer that has the socket's timeout for all of itself, headers and body."""
+    """A response that has the socket's timeout for all of itself, headers and body."""
 
     def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
         super().__init__(sock, *args, **kwargs)
         self._reader = _TimedReader(self.fp.detach(), sock)
         self.fp = io.BufferedReader(self._reader)
 
+    def _read_status(self) -> tuple[str, int, str]:
+        """Let ``begin`` skip every interim response (RFC 9110, 15.2); on its own it skips only 100."""
+        version, status, reason = super()._read_status()  # type: ignore[misc]  # not in the stubs
+        interim = 100 <= status < 200 and status != http.HTTPStatus.SWITCHING_PROTOCOLS
+        return version, http.HTTPStatus.CONTINUE if interim else status, reason
+
 
 class StreamedResponse(BufferedResponse):
-    """An answer that has the socket's timeout for its headers, and again for each ``read1`` of its body."""
+    """A response that has the socket's timeout for its headers, and again for each ``read1`` of its body."""
 
     def read1(self, n: int = -1) -> bytes:
         """
@@ -79,16 +86,16 @@ class StreamedResponse(BufferedResponse):
         return super().read1(n)
 
 
-def pools(answer: type[BufferedResponse], connection: type[HTTPConnection] = HTTPConnection) -> Pools:
+def pools(response: type[BufferedResponse], connection: type[HTTPConnection] = HTTPConnection) -> Pools:
     """
     Return urllib3's pools by scheme.
 
-    :param answer: how answers are read.
+    :param response: how responses are read.
     :param connection: what the connections do besides.
     """
 
     class Connection(connection):  # type: ignore[misc,valid-type]
-        response_class = answer
+        response_class = response
 
     class SecureConnection(Connection, HTTPSConnection):  # type: ignore[misc]
         pass

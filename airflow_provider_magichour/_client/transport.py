@@ -2,19 +2,17 @@
 Sends what :mod:`api` describes: one synchronous sender, one asynchronous, one retry policy for both.
 
 Calls that may cost credits go through the synchronous sender only, each over a connection of its own that
-knows whether a byte of it was sent: what never left may be sent again; of anything else nobody can tell.
+knows whether a byte of it was sent: what never left may be sent again; of anything else nobody knows.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import json
-import ssl
-import time
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeVar, cast
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -23,12 +21,12 @@ import requests.auth
 import tenacity
 import urllib3
 import yarl
-from requests.utils import DEFAULT_CA_BUNDLE_PATH, select_proxy
+from airflow.providers.common.compat.sdk import AirflowTaskTimeout
 from urllib3.connection import HTTPConnection
 from urllib3.exceptions import HTTPError
 
 from airflow_provider_magichour import __version__
-from airflow_provider_magichour._client import api, retry
+from airflow_provider_magichour._client import api, environment, retry
 from airflow_provider_magichour._client.sanitize import Mask, one_line
 from airflow_provider_magichour._client.settings import Settings
 from airflow_provider_magichour._client.timeouts import BufferedResponse, PoolsAdapter, mount, pools
@@ -38,9 +36,9 @@ T = TypeVar("T")
 
 #: Seconds to wait for a connection to open; longer only helps where the network is broken.
 CONNECT_TIMEOUT = 10.0
-#: The largest answer of the API that is read, in bytes after decompression; real ones are a few KiB.
+#: The largest response of the API that is read, in bytes after decompression; real ones are a few KiB.
 MAX_BODY = 8 * 1024 * 1024
-#: The headers of an answer that are looked at.
+#: The headers of a response that are read.
 HEADERS = ("Location", "Retry-After")
 USER_AGENT = f"airflow-provider-magichour/{__version__}"
 
@@ -82,7 +80,7 @@ class _OneCallAdapter(PoolsAdapter):
     """
     Carries one call over a fresh connection, and remembers whether a byte of it was handed to the network.
 
-    A pooled connection would not do: the server may have closed it, and nobody could tell then whether
+    A pooled connection would not do: the server may have closed it, and nobody would know then whether
     the call had been read.
     """
 
@@ -105,12 +103,6 @@ class _OneCallAdapter(PoolsAdapter):
 
         super().__init__(pools(BufferedResponse, MarkingConnection), max_retries=0)
 
-    def proxy_manager_for(self, proxy: str, **proxy_kwargs: Any) -> Any:
-        """Mark what goes through a proxy, too."""
-        if proxy.lower().startswith("socks"):
-            self.sent = True  # nothing is known of its connections
-        return super().proxy_manager_for(proxy, **proxy_kwargs)
-
 
 class Sender:
     """
@@ -120,6 +112,7 @@ class Sender:
     """
 
     def __init__(self, settings: Settings) -> None:
+        environment.check_environment(settings.base_url)
         self.settings = settings
         self.throttle = settings.throttle
         self.session = requests.Session()
@@ -129,10 +122,10 @@ class Sender:
 
     def send(self, request: api.Request) -> Any:
         """
-        Send a request, again where that is safe, and return what the API answered.
+        Send a request, again where that is safe, and return what the API returned.
 
-        :raises MagicHourApiError: the answer was an error, at the last try.
-        :raises MagicHourConnectionError: no whole answer came, at the last try.
+        :raises MagicHourApiError: the response was an error, at the last try.
+        :raises MagicHourConnectionError: no whole response came, at the last try.
         :raises MagicHourUncertainSubmitError: nobody knows whether a call that may cost credits was accepted.
         """
         attempt = self._attempt if request.repeatable else self._attempt_once_only
@@ -153,6 +146,10 @@ class Sender:
             mount(session, adapter)
             try:
                 return self._exchange(session, request)
+            except AirflowTaskTimeout as error:  # on the main thread, where a hook's user calls
+                if not adapter.sent:
+                    raise
+                raise api.uncertain_submit(request, "execution_timeout ended the task") from error
             except Exception as error:  # noqa: BLE001  # whatever it was, what counts is whether a byte had left
                 mask = self.settings.mask
                 if adapter.sent:
@@ -163,7 +160,6 @@ class Sender:
         self.throttle.wait_turn()
         data, headers = _body_and_headers(request)
         timeout = self.settings.timeout
-        deadline = time.monotonic() + timeout
         # requests hands it on to urllib3
         limits: Any = urllib3.Timeout(connect=min(CONNECT_TIMEOUT, timeout), total=timeout)
         with session.request(
@@ -180,9 +176,7 @@ class Sender:
             while chunk := response.raw.read1(64 * 1024, decode_content=True):
                 body += chunk
                 if len(body) > MAX_BODY:
-                    raise requests.RequestException(f"the answer is longer than {MAX_BODY} bytes")
-                if time.monotonic() > deadline:  # through a SOCKS proxy, where nothing else ends a drip
-                    raise requests.Timeout(f"the answer took longer than {timeout:g} s")
+                    raise requests.RequestException(f"the response is longer than {MAX_BODY} bytes")
             return _response(self.settings.mask, response.status_code, response.headers, bytes(body))
 
 
@@ -203,15 +197,13 @@ class AsyncSender:
         self.throttle = settings.throttle
         # The same proxy and the same certificates as the synchronous sender's: what works in a task works
         # deferred. aiohttp's own trust_env would read neither, and prefer a .netrc entry.
-        with requests.Session() as session:
-            environment = session.merge_environment_settings(settings.base_url, {}, None, None, None)
-        self._proxy = select_proxy(settings.base_url, environment["proxies"])
+        self._proxy = environment.proxy_for(settings.base_url)
         self._base_url = yarl.URL(settings.base_url, encoded=True)
         self._base_path = self._base_url.raw_path.rstrip("/")
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(
                 limit=settings.max_connections,
-                ssl=_ssl_context(environment["verify"]) if settings.base_url.startswith("https:") else True,
+                ssl=environment.ssl_context() if settings.base_url.startswith("https:") else True,
             ),
             headers={**_HEADERS, "Authorization": f"Bearer {settings.api_key}"},
             timeout=aiohttp.ClientTimeout(
@@ -232,10 +224,10 @@ class AsyncSender:
 
     async def send(self, request: api.Request) -> Any:
         """
-        Send a request, again where that may help, and return what the API answered.
+        Send a request, again where that may help, and return what the API returned.
 
-        :raises MagicHourApiError: the answer was an error, at the last try.
-        :raises MagicHourConnectionError: no whole answer came, at the last try.
+        :raises MagicHourApiError: the response was an error, at the last try.
+        :raises MagicHourConnectionError: no whole response came, at the last try.
         """
         retrying = tenacity.AsyncRetrying(**retry.policy(request, self.settings.max_attempts, self.throttle))
         return api.result(request, await retrying(self.attempt, request))
@@ -244,7 +236,7 @@ class AsyncSender:
         """
         Send a request once.
 
-        :raises MagicHourConnectionError: no whole answer came.
+        :raises MagicHourConnectionError: no whole response came.
         """
         if not request.repeatable:
             raise ValueError(f"{request} may cost credits, which only the synchronous sender can send safely")
@@ -268,14 +260,6 @@ class AsyncSender:
             raise _connection_error(request, error, self.settings.mask) from self.settings.mask.cause(error)
 
 
-def _ssl_context(verify: bool | str | None) -> ssl.SSLContext:
-    """Trust what ``requests`` trusts: the bundle that the environment names, or its own."""
-    bundle = Path(verify if isinstance(verify, str) else DEFAULT_CA_BUNDLE_PATH)
-    return ssl.create_default_context(
-        cafile=None if bundle.is_dir() else bundle, capath=bundle if bundle.is_dir() else None
-    )
-
-
 async def _read_bounded(response: aiohttp.ClientResponse) -> bytes:
     if (response.content_length or MAX_BODY) < MAX_BODY and "Content-Encoding" not in response.headers:
         return await response.read()
@@ -283,13 +267,13 @@ async def _read_bounded(response: aiohttp.ClientResponse) -> bytes:
     async for chunk in response.content.iter_chunked(64 * 1024):
         body += chunk
         if len(body) > MAX_BODY:
-            raise aiohttp.ClientError(f"the answer is longer than {MAX_BODY} bytes")
+            raise aiohttp.ClientError(f"the response is longer than {MAX_BODY} bytes")
     return bytes(body)
 
 
 def send_all(settings: Settings, calls: Sequence[api.Request]) -> list[Any]:
     """
-    Send calls side by side; return, in their order, what the API answered to each, or the error.
+    Send calls side by side; return, in their order, what the API returned to each, or the error.
 
     :param settings: how to reach Magic Hour.
     :param calls: calls that may be repeated.
@@ -316,24 +300,38 @@ def send_all(settings: Settings, calls: Sequence[api.Request]) -> list[Any]:
 
 
 def run_async(function: Callable[[], Coroutine[Any, Any, T]]) -> T:
-    """Run a coroutine function to its end, also where the thread runs an event loop already."""
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return asyncio.run(function())
-    with ThreadPoolExecutor(1) as executor:
-        return executor.submit(lambda: asyncio.run(function())).result()
+    """
+    Run a coroutine function to its end, on a thread of its own.
+
+    The caller may run an event loop itself; and where Airflow interrupts the caller (``execution_timeout``),
+    an event loop on the same thread could swallow that. Here it cancels the coroutine.
+    """
+    running: list[tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]]] = []
+
+    async def main() -> T:
+        running.append((asyncio.get_running_loop(), cast("asyncio.Task[Any]", asyncio.current_task())))
+        return await function()
+
+    context = contextvars.copy_context()
+    with ThreadPoolExecutor(1, thread_name_prefix="magichour-async") as executor:
+        future = executor.submit(context.run, lambda: asyncio.run(main()))
+        try:
+            return future.result()
+        finally:
+            if not future.done() and running:
+                loop, task = running[0]
+                loop.call_soon_threadsafe(task.cancel)
 
 
 def _response(mask: Mask, status: int, headers: Mapping[str, str], body: bytes) -> api.Response:
-    """Return an answer without the API key."""
+    """Return a response without the API key."""
     known = {name.lower(): mask.hide_in(headers[name]) for name in HEADERS if name in headers}
     return api.Response(status, known, mask.hide(body))
 
 
 def _connection_error(request: api.Request, error: Exception, mask: Mask) -> MagicHourConnectionError:
     return MagicHourConnectionError(
-        f"{request} did not get a whole answer: {_describe(error, mask)} - "
+        f"{request}: connection failed or incomplete response: {_describe(error, mask)} - "
         "check the network, the proxy and the connection's host"
     )
 

@@ -5,14 +5,23 @@ from __future__ import annotations
 import dataclasses
 import logging
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast
 
-from airflow.providers.common.compat.sdk import BaseHook
+from airflow.providers.common.compat.sdk import AirflowFailException, BaseHook
 
 from airflow_provider_magichour._client import api
-from airflow_provider_magichour.exceptions import MagicHourAuthenticationError, MagicHourError
+from airflow_provider_magichour._client.kinds import not_found_reason, other_kinds
+from airflow_provider_magichour.exceptions import (
+    MagicHourApiError,
+    MagicHourAuthenticationError,
+    MagicHourConnectionError,
+    MagicHourError,
+    MagicHourNotFoundError,
+    MagicHourRateLimitError,
+    MagicHourServerError,
+)
 from airflow_provider_magichour.hooks.connection import get_settings
 
 if TYPE_CHECKING:
@@ -20,6 +29,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_magichour._client.settings import Settings
     from airflow_provider_magichour._client.transport import Sender
+    from airflow_provider_magichour._validation import ProjectIds
 
 
 log = logging.getLogger(__name__)
@@ -41,6 +51,8 @@ class MagicHourBaseHook(BaseHook):
         super().__init__()
         self.magichour_conn_id = magichour_conn_id
         self._rereading = threading.Lock()
+        self._checking = threading.Lock()
+        self._account: Mapping[str, Any] | None = None
 
     @cached_property
     def settings(self) -> Settings:
@@ -63,7 +75,7 @@ class MagicHourBaseHook(BaseHook):
         return self._sender.session
 
     def test_connection(self) -> tuple[bool, str]:
-        """Ask for the account, once, and say what came of it."""
+        """Ask for the account, once, and return whether that worked, and a message."""
         from airflow_provider_magichour._client.transport import Sender
 
         try:
@@ -73,7 +85,7 @@ class MagicHourBaseHook(BaseHook):
         except MagicHourError as error:
             return False, str(error)
         if not isinstance(account, Mapping) or "credits" not in account:
-            return False, f"{self.settings.base_url} answered, but not as Magic Hour does: check the host"
+            return False, f"{self.settings.base_url} responded, but not as Magic Hour does: check the host"
         plan = account.get("tier") or "unknown"
         return True, f"Connected to Magic Hour: {account['credits']} credits left, plan {plan}"
 
@@ -98,7 +110,13 @@ class MagicHourBaseHook(BaseHook):
         return self._send(api.custom(method, path, json, params))
 
     def _send(self, request: api.Request) -> Any:
-        """Send a call; where its key was replaced meanwhile, again with the new one."""
+        """
+        Send a call; where its key was replaced meanwhile, again with the new one.
+
+        Before the first call that may cost credits, the account is checked.
+        """
+        if not request.repeatable:
+            self.check_account()
         sender = self._sender
         try:
             return sender.send(request)
@@ -124,25 +142,106 @@ class MagicHourBaseHook(BaseHook):
             log.info("The API key was replaced meanwhile: going on with the connection's new one.")
             self.settings = settings
             self._sender = Sender(settings)
+            self._account = None  # the new key may be another account's
             return True
 
     def send_all(self, calls: Iterable[api.Request]) -> list[Any]:
         """
         Send calls that may be repeated side by side, at the connection's rate.
 
-        :return: in their order, what the API answered to each, or the :class:`MagicHourError`.
+        :return: in their order, what the API returned to each, or the :class:`MagicHourError`.
         """
         from airflow_provider_magichour._client.transport import send_all
 
         calls, sender = list(calls), self._sender
-        answers = send_all(sender.settings, calls)
-        refused = [n for n, answer in enumerate(answers) if isinstance(answer, MagicHourAuthenticationError)]
+        results = send_all(sender.settings, calls)
+        refused = [n for n, result in enumerate(results) if isinstance(result, MagicHourAuthenticationError)]
         if refused and self._has_new_key(sender):
             again = send_all(self.settings, [calls[n] for n in refused])
-            for n, answer in zip(refused, again, strict=True):
-                answers[n] = answer
-        return answers
+            for n, result in zip(refused, again, strict=True):
+                results[n] = result
+        return results
+
+    # ------------------------------------------------------------------------------------------- account
 
     def get_account(self) -> dict[str, Any]:
         """Return the account: ``credits``, ``email``, ``id``, ``subscription`` and ``tier``."""
         return cast("dict[str, Any]", self._send(api.get_account()))
+
+    def check_account(self) -> Mapping[str, Any]:
+        """
+        Return the account, once Magic Hour itself was seen to respond; asked for once by each hook and key.
+
+        A create call is sent only after this: a gateway that stands in for Magic Hour is found out while
+        nothing is paid for. Any response in Magic Hour's own form will do.
+
+        :return: the account as it was then, empty where this API has no such call.
+        :raises MagicHourAuthenticationError: if Magic Hour does not know the key.
+        :raises MagicHourError: if something else than Magic Hour responds, or nothing; a later try may pass.
+        """
+        with self._checking:
+            if self._account is None:
+                self._account = self._read_account()
+            return self._account
+
+    def _read_account(self) -> Mapping[str, Any]:
+        try:
+            account = self._send(api.get_account())
+        except (MagicHourAuthenticationError, MagicHourRateLimitError, MagicHourServerError):
+            raise
+        except MagicHourApiError as error:
+            if isinstance(error, AirflowFailException):  # Magic Hour's own refusal, such as a 404
+                return {}
+            raise MagicHourConnectionError(
+                f"Nothing was submitted, because something else than Magic Hour responds: {error}"
+            ) from error
+        if not isinstance(account, Mapping) or not {"id", "credits"} & account.keys():
+            raise MagicHourConnectionError(
+                f"Nothing was submitted, because {self.settings.base_url} responds otherwise than Magic Hour "
+                "does: check the connection's host, and the proxy on the way"
+            )
+        return account
+
+    @property
+    def account_id(self) -> str | None:
+        """Return the id of the key's account, None where it cannot be read, which is logged."""
+        try:
+            account_id = self.check_account().get("id")
+        except MagicHourError as error:
+            log.warning("The account of connection %s could not be read: %s", self.magichour_conn_id, error)
+            return None
+        return account_id if isinstance(account_id, str) and account_id else None
+
+    def _send_for_each(self, call: Callable[[str, str], api.Request], projects: ProjectIds) -> list[Any]:
+        """Send a call for each project; return, in order, what came of each, or the error."""
+        calls = [call(projects.kind, one) for one in projects.ids]
+        results: list[Any]
+        if projects.is_list:
+            results = self.send_all(calls)
+        else:
+            try:
+                results = [self._send(calls[0])]
+            except MagicHourError as error:
+                results = [error]
+        missing = [
+            one
+            for one, result in zip(projects.ids, results, strict=True)
+            if isinstance(result, MagicHourNotFoundError)
+        ]
+        reasons = self.explain_not_found(projects.kind, missing) if missing else {}
+        return [reasons.get(one, result) for one, result in zip(projects.ids, results, strict=True)]
+
+    def explain_not_found(self, kind: str, project_ids: Sequence[str]) -> dict[str, MagicHourError]:
+        """
+        Ask for projects that were not found (404) under the other kinds.
+
+        :return: by id, :class:`MagicHourWrongKindError` for a project of another kind, and the error where
+            that could not be found out. Those without an entry exist under no kind.
+        """
+        calls = [other_kinds(kind, project_id) for project_id in project_ids]
+        results = iter(self.send_all([call for each in calls for call in each]))
+        reasons = {
+            project_id: not_found_reason(kind, project_id, [next(results) for _ in each])
+            for project_id, each in zip(project_ids, calls, strict=True)
+        }
+        return {project_id: reason for project_id, reason in reasons.items() if reason is not None}

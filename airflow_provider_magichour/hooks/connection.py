@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook
 
-from airflow_provider_magichour._client import defaults
+from airflow_provider_magichour import DEFAULT_BASE_URL
 from airflow_provider_magichour.exceptions import MagicHourArgumentError, MagicHourConnectionNotFoundError
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ def _api_key(connection: Connection, conn_id: str) -> str:
 def _base_url(connection: Connection, conn_id: str) -> str:
     host = (connection.host or "").strip()
     if not host:
-        return defaults.BASE_URL
+        return DEFAULT_BASE_URL
     if "://" not in host:
         host = f"{connection.schema or _default_scheme(host)}://{host}"
     try:
@@ -122,7 +122,7 @@ def _base_url(connection: Connection, conn_id: str) -> str:
         or parts.fragment
     ):
         raise MagicHourArgumentError(
-            f"The host of connection {conn_id!r} is not a base URL such as {defaults.BASE_URL}: "
+            f"The host of connection {conn_id!r} is not a base URL such as {DEFAULT_BASE_URL}: "
             f"set it, or leave it empty, {_where(conn_id)}"
         )
     name = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname

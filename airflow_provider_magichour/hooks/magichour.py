@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, cast, overload
 
 from airflow.providers.common.compat.sdk import AirflowFailException
@@ -18,15 +19,17 @@ from airflow_provider_magichour._validation import (
     check_id,
     check_ids,
     check_seconds,
-    check_some_ids,
     is_many,
+    optional,
+    read_projects,
 )
 from airflow_provider_magichour.exceptions import (
     MagicHourArgumentError,
-    MagicHourBatchError,
     MagicHourBatchFailedError,
     MagicHourError,
     MagicHourNotFoundError,
+    MagicHourWrongKindError,
+    batch_error,
 )
 from airflow_provider_magichour.hooks.base import MagicHourBaseHook
 from airflow_provider_magichour.hooks.connection import get_settings, get_settings_async
@@ -34,7 +37,7 @@ from airflow_provider_magichour.tools import check_kind
 
 if TYPE_CHECKING:
     from airflow_provider_magichour._transfer.upload import Source
-    from airflow_provider_magichour.types import Project
+    from airflow_provider_magichour.types import KindName, Project, ProjectRef
 
 
 class MagicHourHook(MagicHourBaseHook):
@@ -42,8 +45,9 @@ class MagicHourHook(MagicHourBaseHook):
     Talk to Magic Hour over an Airflow connection.
 
     The connection's password is the API key; its host, scheme and port are the base URL, empty for
-    ``https://api.magichour.ai``. Its extra may hold ``timeout`` (seconds for one try, 60), ``max_attempts``
-    (5), ``requests_per_second`` (500), ``webhook_secret`` and ``allow_private_hosts`` (true).
+    ``https://api.magichour.ai``. Its extra may hold ``timeout`` (seconds for one try), ``max_attempts``,
+    ``requests_per_second``, ``max_connections``, ``webhook_secret``, ``allow_private_hosts`` and
+    ``submit_records``.
 
     :param magichour_conn_id: the connection.
     """
@@ -89,52 +93,68 @@ class MagicHourHook(MagicHourBaseHook):
             try:
                 created.append(self._send(call))
             except MagicHourError as error:
-                if created:
-                    error.add_note(f"started before this: {', '.join(one['id'] for one in created)}")
-                raise
+                if not created:
+                    raise
+                started = f"started before this: {', '.join(one['id'] for one in created)}"
+                if isinstance(error, AirflowFailException):
+                    error.add_note(started)
+                    raise
+                # A retry would begin anew, and pay for those again.
+                raise MagicHourBatchFailedError(
+                    f"{error}. It is final because of what was {started}"
+                ) from error
         return created
 
     @overload
-    def get_project(self, kind: str, project_id: str) -> Project: ...
+    def get_project(self, kind: KindName | None, project_id: ProjectRef) -> Project: ...
     @overload
-    def get_project(self, kind: str, project_id: list[str]) -> list[Project]: ...
-    def get_project(self, kind: str, project_id: str | list[str]) -> Any:
+    def get_project(self, kind: KindName | None, project_id: list[Any]) -> list[Project]: ...
+    def get_project(self, kind: KindName | None, project_id: Any) -> Any:
         """
         Return a project's details, with fresh download URLs where it is complete.
 
-        :param kind: ``image``, ``video`` or ``audio``.
-        :param project_id: the project, or a list of them, which are asked for side by side.
-        :raises MagicHourNotFoundError: if there is no such project of this kind.
+        :param kind: ``image``, ``video`` or ``audio``; None where ``project_id`` tells it.
+        :param project_id: the project: its id, or what a task returned about it; or a list of them, which are
+            asked for side by side.
+        :raises MagicHourNotFoundError: if there is no such project of this kind; it says so where it is of
+            another kind.
         """
-        if not is_many(project_id):
-            return self._send(api.get_project(kind, cast("str", project_id)))
-        ids = check_ids(project_id)
-        return _all_or_error(ids, self.send_all([api.get_project(kind, one) for one in ids]))
+        projects = read_projects(project_id, kind)
+        results = self._send_for_each(api.get_project, projects)
+        return _all_or_error(projects.ids, results, projects.is_list)
 
     @overload
     def wait_for_project(
-        self, kind: str, project_id: str, timeout: float, poll_interval: float | None = None
+        self,
+        kind: KindName | None,
+        project_id: ProjectRef,
+        timeout: float | timedelta,
+        poll_interval: float | timedelta | None = None,
     ) -> Project: ...
     @overload
     def wait_for_project(
-        self, kind: str, project_id: list[str], timeout: float, poll_interval: float | None = None
+        self,
+        kind: KindName | None,
+        project_id: list[Any],
+        timeout: float | timedelta,
+        poll_interval: float | timedelta | None = None,
     ) -> list[Project]: ...
     def wait_for_project(
         self,
-        kind: str,
-        project_id: str | list[str],
-        timeout: float,
-        poll_interval: float | None = None,
+        kind: KindName | None,
+        project_id: Any,
+        timeout: float | timedelta,
+        poll_interval: float | timedelta | None = None,
     ) -> Any:
         """
         Wait on this thread until a project is complete, and return it.
 
-        Failed looks (no connection, 5xx, 429) are ridden out until the timeout.
+        Failed status checks (no connection, 5xx, 429) do not end the wait before the timeout.
 
-        :param kind: ``image``, ``video`` or ``audio``.
+        :param kind: ``image``, ``video`` or ``audio``; None where ``project_id`` tells it.
         :param project_id: the project, or a list of them: the error of one is raised when all are finished.
-        :param timeout: seconds to wait at most.
-        :param poll_interval: seconds between looks; adaptive if None.
+        :param timeout: seconds to wait at most, or a ``timedelta``.
+        :param poll_interval: seconds between status checks, or a ``timedelta``; adaptive if None.
         :raises MagicHourProjectFailedError: if the project failed.
         :raises MagicHourProjectCanceledError: if a person canceled it.
         :raises MagicHourNotFoundError: if there is no such project of this kind, or it was deleted.
@@ -142,53 +162,70 @@ class MagicHourHook(MagicHourBaseHook):
         """
         from airflow_provider_magichour._polling.wait import wait_for_finished
 
-        ids = check_some_ids(project_id)
+        projects = read_projects(project_id, kind)
+        deadline = time.time() + check_seconds(timeout, "timeout")
+        interval = optional(check_seconds, poll_interval, "poll_interval")
         get_settings(self.magichour_conn_id)  # a mistyped connection fails here, not after a while
-        _, projects = wait_for_finished(
-            check_kind(kind),
-            ids,
+        if not projects.ids:
+            return []
+        _, finished = wait_for_finished(
+            projects.kind,
+            projects.ids,
             self.magichour_conn_id,
             functools.partial(get_settings_async, self.magichour_conn_id),
-            time.time() + check_seconds(timeout, "timeout"),
-            poll_interval=None if poll_interval is None else check_seconds(poll_interval, "poll_interval"),
+            deadline,
+            poll_interval=interval,
             logger=self.log,
         )
-        raise_project_errors([projects[one] for one in ids])
-        return [projects[one] for one in ids] if is_many(project_id) else projects[ids[0]]
+        in_order = [finished[one] for one in projects.ids]
+        raise_project_errors(in_order)
+        return in_order if projects.is_list else in_order[0]
 
     @overload
-    def delete_project(self, kind: str, project_id: str, missing_ok: bool = True) -> bool: ...
+    def delete_project(
+        self, kind: KindName | None, project_id: ProjectRef, missing_ok: bool = True
+    ) -> bool: ...
     @overload
-    def delete_project(self, kind: str, project_id: list[str], missing_ok: bool = True) -> list[bool]: ...
-    def delete_project(self, kind: str, project_id: str | list[str], missing_ok: bool = True) -> Any:
+    def delete_project(
+        self, kind: KindName | None, project_id: list[Any], missing_ok: bool = True
+    ) -> list[bool]: ...
+    def delete_project(self, kind: KindName | None, project_id: Any, missing_ok: bool = True) -> Any:
         """
         Delete a project and its files at Magic Hour, for good.
 
-        :param kind: ``image``, ``video`` or ``audio``.
+        :param kind: ``image``, ``video`` or ``audio``; None where ``project_id`` tells it.
         :param project_id: the project, or a list of them: all are tried before an error is raised.
         :param missing_ok: whether a project that is gone already is no error.
         :return: True, or False where it was gone already.
+        :raises MagicHourWrongKindError: if the project is of another kind, also with ``missing_ok``.
         """
-        ids = check_ids(project_id)
-        answers = self.send_all([api.delete_project(kind, one) for one in ids])
-        deleted = _all_or_error(
-            ids,
-            [_deleted(answer, missing_ok) for answer in answers],
-        )
-        return deleted if is_many(project_id) else deleted[0]
+        projects = read_projects(project_id, kind)
+        results = self._send_for_each(api.delete_project, projects)
+        deleted = [_deleted(result, missing_ok) for result in results]
+        return _all_or_error(projects.ids, deleted, projects.is_list)
 
     @overload
     def download_project(
-        self, kind: str, project_id: str, destination: str, overwrite: bool = False, **options: Any
+        self,
+        kind: KindName | None,
+        project_id: ProjectRef,
+        destination: str,
+        overwrite: bool = False,
+        **options: Any,
     ) -> list[dict[str, Any]]: ...
     @overload
     def download_project(
-        self, kind: str, project_id: list[str], destination: str, overwrite: bool = False, **options: Any
+        self,
+        kind: KindName | None,
+        project_id: list[Any],
+        destination: str,
+        overwrite: bool = False,
+        **options: Any,
     ) -> list[list[dict[str, Any]]]: ...
     def download_project(
         self,
-        kind: str,
-        project_id: str | list[str],
+        kind: KindName | None,
+        project_id: Any,
         destination: str,
         overwrite: bool = False,
         **options: Any,
@@ -198,7 +235,7 @@ class MagicHourHook(MagicHourBaseHook):
 
         Of a list of projects, all are tried before an error is raised.
 
-        :param kind: ``image``, ``video`` or ``audio``.
+        :param kind: ``image``, ``video`` or ``audio``; None where ``project_id`` tells it.
         :param project_id: the project, or a list of them.
         :param destination: a folder on local disk, or what ObjectStoragePath takes.
         :param overwrite: whether to fetch what is there and whole already.
@@ -207,9 +244,9 @@ class MagicHourHook(MagicHourBaseHook):
             one such list for each, in order.
         :raises MagicHourDownloadError: if a file could not be fetched or stored whole.
         """
-        ids = check_ids(project_id)
-        files = _all_or_error(ids, self.download_all(kind, ids, destination, overwrite, **options))
-        return files if is_many(project_id) else files[0]
+        projects = read_projects(project_id, kind)
+        files = self.download_all(projects.kind, projects.ids, destination, overwrite, **options)
+        return _all_or_error(projects.ids, files, projects.is_list)
 
     def download_all(
         self,
@@ -268,26 +305,26 @@ class MagicHourHook(MagicHourBaseHook):
 
     def check_result(
         self,
-        kind: str,
-        project_id: str,
+        kind: KindName | None,
+        project_id: ProjectRef,
         wait_for_completion: bool,
         download_outputs: bool,
         download_directory: str | None = None,
         *,
-        timeout: float = 24 * 3600,
+        timeout: float | timedelta = 24 * 3600,
     ) -> dict[str, Any]:
         """
         Return a project as it is, or once it is complete, and store its files.
 
-        :param kind: ``image``, ``video`` or ``audio``.
+        :param kind: ``image``, ``video`` or ``audio``; None where ``project_id`` tells it.
         :param project_id: the project.
         :param wait_for_completion: whether to wait until the project is finished.
         :param download_outputs: whether to store the files of a complete project.
         :param download_directory: where to, as in :meth:`download_project`; None for the working directory.
-        :param timeout: seconds to wait at most.
+        :param timeout: seconds to wait at most, or a ``timedelta``.
         :return: the project, with the stored files' ``downloaded_paths``, None where none were stored.
         :raises MagicHourProjectFailedError: if it failed while it was waited for.
-        :raises MagicHourTimeoutError: if the time was up.
+        :raises MagicHourTimeoutError: if it was not finished in time.
         """
         if wait_for_completion:
             project = self.wait_for_project(kind, project_id, timeout)
@@ -315,11 +352,10 @@ class MagicHourHook(MagicHourBaseHook):
         """
         from airflow_provider_magichour._transfer.upload import upload_all
 
-        many = isinstance(path, list | tuple)
-        sources = list(path) if many else [path]
-        answers = upload_all(self.settings, [(source, "") for source in sources])
-        uploaded = _all_or_error([str(source) for source in sources], answers)
-        return uploaded if many else uploaded[0]
+        is_list = isinstance(path, list | tuple)
+        sources = list(path) if is_list else [path]
+        results = upload_all(self.settings, [(source, "") for source in sources])
+        return _all_or_error([str(source) for source in sources], results, is_list)
 
     def detect_faces(self, body: dict[str, Any]) -> dict[str, Any]:
         """
@@ -339,23 +375,20 @@ class MagicHourHook(MagicHourBaseHook):
         return cast("dict[str, Any]", self._send(api.get_face_detection(id)))
 
 
-def _deleted(answer: Any, missing_ok: bool) -> Any:
-    """Turn the answer to a delete into whether it deleted something, errors aside."""
-    if isinstance(answer, MagicHourNotFoundError) and answer.is_own and missing_ok:
-        return False
-    return answer if isinstance(answer, MagicHourError) else True
+def _deleted(result: Any, missing_ok: bool) -> Any:
+    """Turn what came of a delete into whether it deleted something; leave errors."""
+    if missing_ok and isinstance(result, MagicHourNotFoundError):
+        return result if isinstance(result, MagicHourWrongKindError) else False
+    return result if isinstance(result, MagicHourError) else True
 
 
-def _all_or_error(ids: Sequence[str], answers: list[Any]) -> list[Any]:
-    """Return the answers, or raise the error among them; several are told as one."""
-    failed = [
-        (one, answer) for one, answer in zip(ids, answers, strict=True) if isinstance(answer, MagicHourError)
-    ]
-    if not failed:
-        return answers
-    if len(failed) == 1:
-        raise failed[0][1]
-    details = "; ".join(f"{one}: {error}" for one, error in failed)
-    final = all(isinstance(error, AirflowFailException) for _, error in failed)
-    together = MagicHourBatchFailedError if final else MagicHourBatchError
-    raise together(f"{len(failed)} of {len(ids)} failed: {details}") from failed[0][1]
+def _all_or_error(names: Sequence[str], results: list[Any], is_list: bool) -> Any:
+    """Return the results, one by itself unless it was a list, or raise the errors among them as one."""
+    failed = {
+        name: result
+        for name, result in zip(names, results, strict=True)
+        if isinstance(result, MagicHourError)
+    }
+    if failed:
+        raise batch_error(failed, len(names))
+    return results if is_list else results[0]

@@ -6,15 +6,19 @@ import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_magichour._validation import check_ids
+from airflow_provider_magichour._validation import (
+    check_bool,
+    check_projects_at_parse,
+    is_settled,
+    read_projects,
+)
 from airflow_provider_magichour.hooks import MagicHourHook
-from airflow_provider_magichour.operators.base import MagicHourOperator, is_template
-from airflow_provider_magichour.tools import check_kind
+from airflow_provider_magichour.operators.base import MagicHourOperator
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
-    from airflow_provider_magichour.types import KindName, Templated
+    from airflow_provider_magichour.types import KindName, ProjectRef, Templated
 
 log = logging.getLogger(__name__)
 
@@ -29,36 +33,46 @@ class MagicHourDeleteProjectOperator(MagicHourOperator):
 
     Returns ``{"deleted": [ids], "missing": [ids]}``; missing are those that were gone already.
 
-    :param project_id: the project, or a list of them. (templated)
-    :param kind: ``image``, ``video`` or ``audio``. (templated)
-    :param missing_ok: whether a project that is gone already is no error.
+    :param project_id: the project: its id, or what a task returned about it; or a list of them. (templated)
+    :param kind: ``image``, ``video`` or ``audio``; may be left out where ``project_id`` tells it. (templated)
+    :param missing_ok: whether a project that is gone already is no error. (templated)
     :param magichour_conn_id: the connection. (templated)
     :raises MagicHourError: naming each project that could not be deleted, when all were tried. A template
         cannot be deleted (422).
+    :raises MagicHourWrongKindError: if a project is of another kind, also with ``missing_ok``.
     """
 
-    template_fields: Sequence[str] = ("project_id", "kind", *MagicHourOperator.template_fields)
+    template_fields: Sequence[str] = (
+        "project_id",
+        "kind",
+        "missing_ok",
+        *MagicHourOperator.template_fields,
+    )
 
     def __init__(
         self,
         *,
-        project_id: Templated[str | list[str]],
-        kind: Templated[KindName],
-        missing_ok: bool = True,
+        project_id: Templated[ProjectRef | Sequence[ProjectRef]],
+        kind: Templated[KindName | None] = None,
+        missing_ok: Templated[bool | str] = True,
         magichour_conn_id: str = MagicHourHook.default_conn_name,
         **kwargs: Any,
     ) -> None:
         super().__init__(magichour_conn_id=magichour_conn_id, **kwargs)
         self.project_id: Any = project_id
         self.kind: Any = kind
-        self.missing_ok = missing_ok
-        if not is_template(kind):
-            check_kind(kind)
+        self.missing_ok: Any = missing_ok
+        check_projects_at_parse(project_id, kind)
+        if is_settled(missing_ok):
+            check_bool(missing_ok, "missing_ok")
 
     def execute(self, context: Context) -> dict[str, list[str]]:
         """Delete the projects."""
-        ids = list(dict.fromkeys(check_ids(self.project_id)))
-        was_there = self.hook.delete_project(self.kind, ids, self.missing_ok)
+        projects = read_projects(self.project_id, self.kind)
+        ids = list(dict.fromkeys(projects.ids))
+        if not ids:
+            log.info("project_id is an empty list: there is nothing to delete.")
+        was_there = self.hook.delete_project(projects.kind, ids, check_bool(self.missing_ok, "missing_ok"))
         outcome: dict[str, list[str]] = {"deleted": [], "missing": []}
         for project_id, deleted in zip(ids, was_there, strict=True):
             outcome["deleted" if deleted else "missing"].append(project_id)
@@ -66,5 +80,5 @@ class MagicHourDeleteProjectOperator(MagicHourOperator):
             if which:
                 more = f" and {len(which) - MAX_NAMED} more" if len(which) > MAX_NAMED else ""
                 named = ", ".join(which[:MAX_NAMED])
-                log.info("%s: %d %s project(s): %s%s", what, len(which), self.kind, named, more)
+                log.info("%s: %d %s project(s): %s%s", what, len(which), projects.kind, named, more)
         return outcome

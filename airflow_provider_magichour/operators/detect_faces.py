@@ -11,12 +11,11 @@ from airflow_provider_magichour._client import api
 from airflow_provider_magichour._polling.status import FINAL_ERRORS
 from airflow_provider_magichour._validation import check_body, check_seconds, is_settled
 from airflow_provider_magichour.exceptions import (
+    MagicHourApiError,
     MagicHourArgumentError,
     MagicHourConnectionError,
     MagicHourError,
-    MagicHourRateLimitError,
     MagicHourRenderError,
-    MagicHourServerError,
     MagicHourTimeoutError,
 )
 from airflow_provider_magichour.hooks import MagicHourHook
@@ -106,11 +105,9 @@ class MagicHourDetectFacesOperator(MagicHourOperator):
             try:
                 detection = self.hook.get_face_detection(detection_id)
                 trouble = None
-            except (MagicHourConnectionError, MagicHourServerError, MagicHourRateLimitError) as error:
-                detection, trouble = {}, error
-            except FINAL_ERRORS as error:
-                if error.is_own:
-                    raise
+            except FINAL_ERRORS:
+                raise
+            except (MagicHourApiError, MagicHourConnectionError) as error:
                 detection, trouble = {}, error
             status = detection.get("status")
             if status == "complete":

@@ -125,7 +125,7 @@ class TestRefused:
         assert "https://magichour.ai/pricing" in str(error)
 
     def test_no_credits_error_works_without_the_account(self, sim: Simulator, store: TaskStateStore) -> None:
-        sim.faults({"match": {"path": "/v1/account"}, "status": 500})
+        sim.faults({"match": {"path": "/v1/account"}, "skip": 1, "status": 500})
         error = self.refuse(sim, store, status=402)
         assert isinstance(error, exceptions.MagicHourPaymentRequiredError)
 

@@ -69,6 +69,6 @@ def test_proxy_404_page_does_not_count_as_deleted(magichour_simulator, hook):
     project_id = complete_project(magichour_simulator, hook)
     page = {"match": {"route": "delete_project"}, "times": 1, "status": 404, "body": "<html>blocked</html>"}
     magichour_simulator.faults(page)
-    with pytest.raises(errors.MagicHourNotFoundError, match="blocked"):
+    with pytest.raises(errors.MagicHourGatewayError, match="blocked"):
         delete(project_id)
     assert delete(project_id) == {"deleted": [project_id], "missing": []}

@@ -20,6 +20,9 @@ from tests.support.tasks import TaskStateStore, task_context
 pytestmark = pytest.mark.usefixtures("no_pauses")
 
 
+ACCOUNT = Reply(200, {"id": "account-1", "credits": 100})
+
+
 class TestRetry:
     def test_retry_returns_the_same_project(self, sim: Simulator, store: TaskStateStore) -> None:
         first = operator().execute(task_context(store=store))
@@ -77,13 +80,13 @@ class TestRetry:
     ) -> None:
         with scripted_server() as server:
             connect(server.url, "mhk_live_test")
-            server.script(Reply(200, {"id": "p1", "credits_charged": 5}), said)
+            server.script(ACCOUNT, Reply(200, {"id": "p1", "credits_charged": 5}), said)
             operator().execute(task_context(store=store))
             store.delete("magichour_success")
             with pytest.raises(exceptions.MagicHourError) as caught:
                 operator().execute(task_context(store=store, try_number=2))
             assert not isinstance(caught.value, AirflowFailException)
-            assert [seen.method for seen in server.seen] == ["POST", "GET"]
+            assert [seen.method for seen in server.seen] == ["GET", "POST", "GET"]
 
     @pytest.mark.parametrize("charged", ["1" + "0" * 400, "NaN", '"' + "9" * 70_000 + '"', "true", "[]"])
     def test_id_is_kept_whatever_the_credits_field_holds(
@@ -91,7 +94,7 @@ class TestRetry:
     ) -> None:
         with scripted_server() as server:
             connect(server.url, "mhk_live_test")
-            server.script(Reply(200, f'{{"id": "p1", "credits_charged": {charged}}}'.encode()))
+            server.script(ACCOUNT, Reply(200, f'{{"id": "p1", "credits_charged": {charged}}}'.encode()))
             made = operator().execute(task_context(store=store))
         assert made == {"id": "p1", "kind": "image", "tool": TOOL, "credits_charged": None}
         assert store.get("magichour_submit_0")["id"] == "p1"
