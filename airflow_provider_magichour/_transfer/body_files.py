@@ -3,25 +3,32 @@
 from __future__ import annotations
 
 import mimetypes
+import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import PurePath
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from airflow_provider_magichour.exceptions import (
-    MagicHourArgumentError,
-)
+from airflow_provider_magichour.exceptions import MagicHourArgumentError
 from airflow_provider_magichour.tools import UPLOAD_EXTENSIONS
 
-if TYPE_CHECKING:
-    pass
+#: The one file field outside ``assets``: each of text-to-video's ``references`` names a file.
+_REFERENCES, _REFERENCE_FILE = "references", "file_path"
 
 
 def is_remote(value: object) -> bool:
-    """Tell whether Magic Hour can read this by itself: an http(s) URL, or an earlier upload."""
+    """
+    Return whether Magic Hour can read this by itself.
+
+    That is an http(s) URL (a page of the library, too), an earlier upload (``api-assets/...``), or a saved
+    item (``saved-items/...``).
+    """
     if not isinstance(value, str):
         return False
-    return value.startswith("api-assets/") or re.match(r"https?://[^/]", value, re.IGNORECASE) is not None
+    return (
+        value.startswith(("api-assets/", "saved-items/"))
+        or re.match(r"https?://[^/]", value, re.IGNORECASE) is not None
+    )
 
 
 def asset_type(name: str, hint: str = "") -> tuple[str, str]:
@@ -51,53 +58,75 @@ def asset_type(name: str, hint: str = "") -> tuple[str, str]:
 
 def find_assets(body: Mapping[str, Any]) -> list[tuple[str, str]]:
     """
-    Return the local files and object-storage URLs under a body's ``assets``, each with its field.
+    Return the local files and object-storage URLs that a body names, each with its field.
+
+    They are looked for below ``assets`` and in the ``references`` of text-to-video. A path object counts as
+    its text.
 
     :raises MagicHourArgumentError: if one is a GIF where Magic Hour takes none.
     """
     found: list[tuple[str, str]] = []
-    for value, name in _walk(body.get("assets"), "assets"):
-        if not _is_file(value, name):
-            continue
-        if value.lower().endswith(".gif") and name != "video_file_path":
-            raise MagicHourArgumentError(
-                f"{name} is {value!r}, but Magic Hour takes a GIF only as video_file_path of face-swap"
-            )
-        found.append((value, name))
+
+    def note(value: str | os.PathLike[str], field: str) -> Any:
+        text = str(value)
+        if _is_file(text, field):
+            if text.lower().endswith(".gif") and field != "video_file_path":
+                raise MagicHourArgumentError(
+                    f"{field} is {text!r}, but Magic Hour takes a GIF only as video_file_path of face-swap"
+                )
+            found.append((text, field))
+        return value
+
+    _map_files(body, note)
     return found
 
 
 def replace_assets(body: Mapping[str, Any], uploaded: Mapping[str, str]) -> dict[str, Any]:
-    """Return the body with the names of uploads in the places of the files."""
-    return {**body, "assets": _replace(body["assets"], uploaded)} if "assets" in body else dict(body)
+    """
+    Return the body with the names of uploads in the places of the files.
+
+    :param uploaded: the name of each file's upload, such as ``api-assets/...``.
+    """
+    return _map_files(body, lambda value, _: uploaded.get(str(value), str(value)))
 
 
-def _walk(value: Any, name: str) -> Iterable[tuple[str, str]]:
+_Change = Callable[["str | os.PathLike[str]", str], Any]
+
+
+def _map_files(body: Mapping[str, Any], change: _Change) -> dict[str, Any]:
+    """Return the body with a function applied to each text and path object that may name a file."""
+    changed = dict(body)
+    if "assets" in changed:
+        changed["assets"] = _map(changed["assets"], "assets", change)
+    references = changed.get(_REFERENCES)
+    if isinstance(references, list | tuple):
+        changed[_REFERENCES] = [_map_reference(one, change) for one in references]
+    return changed
+
+
+def _map_reference(reference: Any, change: _Change) -> Any:
+    if not isinstance(reference, Mapping) or _REFERENCE_FILE not in reference:
+        return reference
+    return {**reference, _REFERENCE_FILE: _map(reference[_REFERENCE_FILE], _REFERENCE_FILE, change)}
+
+
+def _map(value: Any, field: str, change: _Change) -> Any:
     if isinstance(value, Mapping):
-        for key, each in value.items():
-            yield from _walk(each, str(key))
-    elif isinstance(value, list | tuple):
-        for each in value:
-            yield from _walk(each, name)
-    elif isinstance(value, str):
-        yield value, name
+        return {key: _map(each, str(key), change) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_map(each, field, change) for each in value]
+    return change(value, field) if isinstance(value, str | os.PathLike) else value
 
 
-def _is_file(value: str, name: str) -> bool:
-    """Tell a file from a word (``all-faces``) and from what Magic Hour can read by itself."""
-    if is_remote(value) or name == "original_face" or not value.strip():
+def _is_file(value: str, field: str) -> bool:
+    """Return whether a text is a file: not a word (``all-faces``), nor what Magic Hour can read by itself."""
+    if is_remote(value) or field == "original_face" or not value.strip():
         return False
     if "://" in value or value.startswith(("/", "./", "../", "~/")):
         return True
     extension = PurePath(value).suffix.lower().lstrip(".")
-    return name.endswith(("_file_path", "_file_paths")) or any(
-        extension in known for known in UPLOAD_EXTENSIONS.values()
+    return (
+        field == _REFERENCE_FILE
+        or field.endswith(("_file_path", "_file_paths"))
+        or any(extension in known for known in UPLOAD_EXTENSIONS.values())
     )
-
-
-def _replace(value: Any, uploaded: Mapping[str, str]) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _replace(each, uploaded) for key, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [_replace(each, uploaded) for each in value]
-    return uploaded.get(value, value) if isinstance(value, str) else value

@@ -1,4 +1,4 @@
-"""Downloads whole projects: every file of each, side by side, then the receipt."""
+"""Download whole projects: every file of each, side by side, then the receipt."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
@@ -16,10 +16,17 @@ from airflow_provider_magichour._client import api
 from airflow_provider_magichour._client.settings import Settings
 from airflow_provider_magichour._transfer import receipts
 from airflow_provider_magichour._transfer.fetch import Fetch, Fetched
-from airflow_provider_magichour._transfer.file_names import distinct, safe_name
+from airflow_provider_magichour._transfer.file_names import (
+    distinct,
+    is_name_of,
+    rendered_name,
+    safe_name,
+)
+from airflow_provider_magichour._transfer.object_sink import UPLOADS, ObjectOptions, ObjectSink
 from airflow_provider_magichour._transfer.receipts import NewerReceiptError, Receipt, ReceiptError
+from airflow_provider_magichour._transfer.responses import Validator
 from airflow_provider_magichour._transfer.session import DownloadSession
-from airflow_provider_magichour._transfer.sinks import open_sink, sweep
+from airflow_provider_magichour._transfer.sinks import LocalSink, Sink, sweep
 from airflow_provider_magichour._transfer.storage import Storage, storage_error
 from airflow_provider_magichour.exceptions import MagicHourDownloadError, MagicHourError
 from airflow_provider_magichour.tools import Kind
@@ -27,7 +34,9 @@ from airflow_provider_magichour.tools import Kind
 log = logging.getLogger(__name__)
 
 #: Files that are fetched at once.
-PARALLEL = 4
+PARALLEL = 16
+#: Seconds that the end of a task waits for its threads to let go of what they write.
+STOP_TIMEOUT = 5.0
 #: Files of one project; Magic Hour makes a handful.
 MAX_OUTPUTS = 1000
 
@@ -56,6 +65,10 @@ class Downloads:
     :param downloaded_by: the Airflow task, for the receipt.
     :param max_bytes: the largest file that is taken, None for any.
     :param parallel: files that are fetched at once.
+    :param file_name: the template of the files' names, see :func:`file_names.check_file_name`; None for the
+        names that Magic Hour gives.
+    :param open_args: what the store's fsspec ``open`` takes besides, such as ``ServerSideEncryption``.
+    :param facts: what is known of each project besides its details, such as its ``tool``.
     """
 
     storage: Storage
@@ -67,26 +80,38 @@ class Downloads:
     downloaded_by: Mapping[str, Any] | None = None
     max_bytes: int | None = None
     parallel: int = PARALLEL
+    file_name: str | None = None
+    open_args: Mapping[str, Any] = field(default_factory=dict)
+    facts: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     _stop: threading.Event = field(default_factory=threading.Event, init=False)
 
     def run(self, project_ids: Sequence[str]) -> list[list[File] | MagicHourError]:
         """Return, in order, the files of each project, or the error that kept them from being stored."""
         unique = list(dict.fromkeys(project_ids))
-        with (
-            DownloadSession(
-                self.settings.timeout, self.settings.allow_private_hosts, self.parallel
-            ) as self._session,
-            ThreadPoolExecutor(self.parallel, "magichour-file") as self._files,
-            ThreadPoolExecutor(self.parallel, "magichour-project") as projects,
-        ):
+        self._uploads = threading.Semaphore(UPLOADS)
+        self._files = ThreadPoolExecutor(self.parallel, "magichour-file")
+        projects = ThreadPoolExecutor(self.parallel, "magichour-project")
+        with DownloadSession(
+            self.settings.timeout, self.settings.allow_private_hosts, self.parallel
+        ) as self._session:
+            running = [projects.submit(self._project_or_error, one) for one in unique]
             try:
-                results = dict(zip(unique, projects.map(self._project_or_error, unique), strict=True))
-            except BaseException:  # the task is being ended: let the threads notice
-                self._stop.set()
+                results = {one: future.result() for one, future in zip(unique, running, strict=True)}
+            except BaseException:
+                self._end(running)
+                raise
+            finally:
                 for pool in (projects, self._files):
                     pool.shutdown(wait=False, cancel_futures=True)
-                raise
         return [results[project_id] for project_id in project_ids]
+
+    def _end(self, running: Sequence[Future[Any]]) -> None:
+        """Stop the threads at their next read or write, because the task ends."""
+        self._stop.set()
+        self._session.stop()
+        for one in running:
+            one.cancel()
+        wait(running, STOP_TIMEOUT)
 
     def _project_or_error(self, project_id: str) -> list[File] | MagicHourError:
         if self._stop.is_set():
@@ -111,7 +136,7 @@ class Downloads:
                 receipts.ensure_hint(self.storage, receipt)
             return [self._result(file) for file in receipt.files]
         project = self.get_project(project_id)
-        outputs = outputs_of(project, project_id)
+        outputs = self._outputs(project, project_id)
         fetched = self._fetch_all(project_id, outputs, receipt)
         receipts.write(
             self.storage,
@@ -131,7 +156,7 @@ class Downloads:
     def _sweep(self, project_id: str) -> None:
         """Remove what killed writers left, now that the files are whole."""
         if self.storage.is_local:
-            sweep(self.storage.local(project_id))
+            sweep(self.storage.local(project_id), self.storage.names(project_id))
 
     def _is_whole(self, receipt: Receipt) -> bool:
         sizes = self.storage.sizes(receipt.project_id)
@@ -160,16 +185,19 @@ class Downloads:
     def _fetch_all(self, project_id: str, outputs: Sequence[Output], receipt: Receipt | None) -> list[File]:
         """Fetch the files that are not there and whole, side by side; all end before an error is raised."""
         known = {file["path"]: file for file in receipt.files} if receipt and not self.overwrite else {}
-        # a look for a folder that is not there makes some stores list all the folders beside it
+        # listing a folder that is not there makes some stores list all the folders beside it
         sizes = self.storage.sizes(project_id) if known else {}
         futures = []
         for output in outputs:
-            path = f"{project_id}/{output.name}"
-            file = known.get(path)
-            if file and sizes.get(output.name) == file["bytes"]:
-                futures.append(self._files.submit(dict, file))
+            stored = [
+                file
+                for path, file in known.items()
+                if is_name_of(_name(path), output.name) and sizes.get(_name(path)) == file["bytes"]
+            ]
+            if stored:
+                futures.append(self._files.submit(dict, stored[0]))
             else:
-                futures.append(self._files.submit(self._fetch, project_id, output, path))
+                futures.append(self._files.submit(self._fetch, project_id, output))
         errors = [error for error in (future.exception() for future in futures) if error is not None]
         if errors:
             for other in errors[1:]:
@@ -177,9 +205,10 @@ class Downloads:
             raise errors[0]
         return [future.result() for future in futures]
 
-    def _fetch(self, project_id: str, output: Output, path: str) -> File:
+    def _fetch(self, project_id: str, output: Output) -> File:
+        path = f"{project_id}/{output.name}"
         shown = self.storage.shown(path)
-        sink = open_sink(self.storage, path, fresh=self.overwrite)
+        sink = self._open_sink(project_id, path)
         started = time.monotonic()
         try:
             fetched = Fetch(
@@ -202,6 +231,8 @@ class Downloads:
         except BaseException:
             sink.close()
             raise
+        path += fetched.suffix
+        shown = self.storage.shown(path)
         seconds = max(time.monotonic() - started, 0.001)
         log.info(
             "Stored %s: %d bytes in %.1f s (%.1f MB/s), sha256 %s",
@@ -212,6 +243,30 @@ class Downloads:
             fetched.sha256,
         )
         return _file(path, fetched)
+
+    def _open_sink(self, project_id: str, path: str) -> Sink:
+        if not self.storage.is_local:
+            options = ObjectOptions(self.open_args, {"project_id": project_id}, self._uploads)
+            return ObjectSink(self.storage, path, options)
+        self.storage.make_folder(project_id)
+        sink = LocalSink(self.storage.local(path))
+        if self.overwrite:
+            sink.restart(Validator())
+        return sink
+
+    def _outputs(self, project: Mapping[str, Any], project_id: str) -> list[Output]:
+        """Return the files of a complete project, with the names that the template gives them."""
+        outputs = outputs_of(project, project_id)
+        if self.file_name is None:
+            return outputs
+        facts = {
+            "name": project.get("name"),
+            **self.facts.get(project_id, {}),
+            "project_id": project_id,
+            "kind": self.kind,
+        }
+        names = distinct(rendered_name(self.file_name, one.name, one.position + 1, facts) for one in outputs)
+        return [one._replace(name=name) for one, name in zip(outputs, names, strict=True)]
 
     def _fresh_url(self, project_id: str, output: Output) -> str:
         outputs = outputs_of(self.get_project(project_id), project_id)
@@ -252,7 +307,7 @@ def outputs_of(project: Mapping[str, Any], project_id: str) -> list[Output]:
     if not urls or not all(isinstance(url, str) and url for url in urls):
         raise MagicHourDownloadError(
             f"Project {project_id} is complete, but Magic Hour names no download for it: "
-            "look at it in the library, https://magichour.ai/my-library",
+            "check it in the library, https://magichour.ai/my-library",
             project_id,
         )
     if len(urls) > MAX_OUTPUTS:
@@ -262,6 +317,10 @@ def outputs_of(project: Mapping[str, Any], project_id: str) -> list[Output]:
         )
     names = distinct(safe_name(url) for url in urls)
     return [Output(position, name, url) for position, (name, url) in enumerate(zip(names, urls, strict=True))]
+
+
+def _name(path: str) -> str:
+    return path.rpartition("/")[2]
 
 
 def _path(url: str) -> str:

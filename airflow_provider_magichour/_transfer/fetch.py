@@ -1,4 +1,4 @@
-"""Fetches one file: the one reader that all downloads go through."""
+"""Fetch one file: the one reader that all downloads go through."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
 
 import requests
 import urllib3
@@ -18,6 +17,7 @@ import urllib3
 from airflow_provider_magichour._client import api, retry
 from airflow_provider_magichour._client.sanitize import without_query
 from airflow_provider_magichour._transfer import responses
+from airflow_provider_magichour._transfer.file_names import extension_of, missing_extension
 from airflow_provider_magichour._transfer.responses import (
     InterruptedDownloadError,
     RefusedDownloadError,
@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 #: The most that is read at a time, in bytes.
 CHUNK = 1024 * 1024
-#: Fresh URLs that are asked for in a row without progress.
+#: Fresh presigned URLs that are asked for in a row without progress.
 MAX_REFRESHES = 3
 #: How much more must arrive for a try to count as progress, in bytes, unless it completes the file.
 MIN_PROGRESS = 64 * 1024
@@ -52,11 +52,13 @@ class Fetched:
     :param bytes: the length.
     :param sha256: the hash, in hex.
     :param content_type: the media type.
+    :param suffix: the extension that completed the file's name, empty where it had one.
     """
 
     bytes: int
     sha256: str
     content_type: str
+    suffix: str
 
 
 @dataclass
@@ -64,9 +66,9 @@ class Fetch:
     """
     Fetch one file into a sink, until it is whole.
 
-    :param session: what asks.
-    :param url: where the file is.
-    :param fresh_url: asks Magic Hour for a new URL of the same file.
+    :param session: what sends the requests.
+    :param url: the presigned URL of the file.
+    :param fresh_url: asks Magic Hour for a fresh presigned URL of the same file.
     :param name: the file's name.
     :param shown: the file's final path, for messages.
     :param timeout: seconds without enough bytes after which a connection counts as broken.
@@ -84,7 +86,6 @@ class Fetch:
     max_attempts: int
     max_bytes: int | None
     stop: threading.Event
-    _content_type: str = ""
     _farthest: int = 0
     _failures: int = 0
     _refreshes: int = 0
@@ -101,59 +102,84 @@ class Fetch:
         self._farthest = sink.offset
         if sink.offset:
             log.info("%s: going on at %d bytes, where an earlier try stopped", self.shown, sink.offset)
-        while not self._is_whole(sink):
+        while True:
             try:
-                self._try(sink)
+                if not self._is_whole(sink):
+                    self._try(sink)
+                return self._publish(sink)
             except _BROKEN as error:
-                self._failures = 0 if self._went_on(sink) else self._failures + 1
+                self._failures = 0 if self._made_progress(sink) else self._failures + 1
                 self._wait_after(error)
             except RefusedDownloadError as error:
-                self._refreshes = 1 if self._went_on(sink) else self._refreshes + 1
+                self._refreshes = 1 if self._made_progress(sink) else self._refreshes + 1
                 self._refresh_after(error)
-            else:
-                break
-        return self._publish(sink)
 
     def _is_whole(self, sink: Sink) -> bool:
-        """Tell whether an earlier try left all bytes and only the final name is missing."""
+        """Return whether an earlier try left all bytes and only the final name is missing."""
         return 0 < sink.offset == sink.validator.length
 
     def _publish(self, sink: Sink) -> Fetched:
+        if not sink.content_type:  # all of it is from an earlier try
+            self._describe(sink, "", sink.head())
         length = sink.offset
-        return Fetched(length, sink.publish(), responses.stored_type(self._content_type, self.name))
+        return Fetched(length, sink.publish(), sink.content_type, sink.suffix)
+
+    def _describe(self, sink: Sink, announced: str, head: bytes) -> None:
+        """Record what the file is, before its first byte is written."""
+        sink.content_type = responses.stored_type(announced, self.name, head)
+        if missing_extension(self.name):
+            sink.suffix = extension_of(sink.content_type)
 
     # ---------------------------------------------------------------------------------------- one try
 
     def _try(self, sink: Sink) -> None:
-        """Ask once and read what comes; returns when the file is whole."""
+        """Send one request and read the response; return when the file is whole."""
         condition = None if self._range_refused else sink.validator.condition
         headers = {}
         if sink.offset and condition:
             headers = {"Range": f"bytes={sink.offset}-", "If-Range": condition}
         with self.session.open(self.url, headers) as response:
-            known = {name.lower(): value for name, value in response.headers.items()}
+            known = responses.lower_names(response.headers)
             self._check_status(response, known)
             announced = self._begin(response.status_code, known, sink, bool(headers))
             self._check_size(announced)
             self._copy(response, known, sink, from_start=response.status_code == 200)
+        if announced is None and not responses.marks_its_end(known):
+            announced = self._length_at_host(sink)
         if announced is not None and sink.offset != announced:
             raise InterruptedDownloadError(f"{sink.offset} of {announced} bytes arrived")
+
+    def _length_at_host(self, sink: Sink) -> int:
+        """
+        Return the length of a file whose response ended by the end of the connection, which proves nothing.
+
+        :raises InterruptedDownloadError: if the host does not say it either.
+        """
+        for method, headers in (("GET", {"Range": f"bytes={sink.offset}-"}), ("HEAD", {})):
+            with self.session.open(self.url, headers, method) as response:
+                known = responses.lower_names(response.headers)
+                length = responses.total_length(response.status_code, known)
+            if length is not None:
+                return length
+        raise InterruptedDownloadError(
+            f"the connection ended after {sink.offset} bytes, and the host does not say how long the file is"
+        )
 
     def _check_status(self, response: requests.Response, headers: Mapping[str, str]) -> None:
         status = response.status_code
         if status in {200, 206}:
             return
-        said = f"{without_query(self.url)} answered {status}"
+        said = f"{without_query(self.url)} responded with {status}"
         if status == 416:
             self._range_refused = True
         elif status in responses.REFUSED:
             raise RefusedDownloadError(f"{said}: {self._quote(response)}")
-        answer = api.Response(status, headers, b"")
-        raise InterruptedDownloadError(said, api.retry_after_seconds(answer, datetime.now(UTC)))
+        response_read = api.Response(status, headers, b"")
+        raise InterruptedDownloadError(said, api.retry_after_seconds(response_read, datetime.now(UTC)))
 
     def _quote(self, response: requests.Response) -> str:
         try:
-            body = response.raw.read1(4096, decode_content=True) or b""  # what is there, however it drips
+            body = response.raw.read1(4096, decode_content=True) or b""  # what is there, however slow
         except (urllib3.exceptions.HTTPError, OSError, ValueError):
             body = b""
         return without_query(api.quoted_message(api.Response(response.status_code, {}, body)))
@@ -164,16 +190,16 @@ class Fetch:
             if (
                 not asked_range
                 or not responses.fits(headers, sink.offset, sink.validator)
-                or _coding(headers)
+                or responses.content_encoding(headers)
             ):
                 self._range_refused = True
-                raise InterruptedDownloadError("another part of the file came than was asked for")
+                raise InterruptedDownloadError("Content-Range does not match the requested Range")
             total = headers["content-range"].rpartition("/")[2]
             return int(total) if total != "*" else sink.validator.length
         length = responses.content_length(headers)
         if length == 0:
             raise InterruptedDownloadError("the file is announced as empty")
-        return None if _coding(headers) else length
+        return None if responses.content_encoding(headers) else length
 
     def _check_size(self, size: int | None) -> None:
         if self.max_bytes is not None and size is not None and size > self.max_bytes:
@@ -189,24 +215,26 @@ class Fetch:
         total = sink.validator.length
         for chunk in self._chunks(response, headers, from_start=from_start, kind=announced_type):
             if from_start:
-                coded = bool(_coding(headers))
-                total = None if coded else responses.content_length(headers)
-                sink.restart(Validator() if coded else responses.validator(headers, total))
-                self._content_type, self._range_refused, from_start = announced_type, False, False
+                encoded = bool(responses.content_encoding(headers))
+                total = None if encoded else responses.content_length(headers)
+                sink.restart(Validator() if encoded else responses.validator(headers, total))
+                self._describe(sink, announced_type, chunk[: responses.HEAD])
+                self._range_refused, from_start = False, False
             self._check_size(sink.offset + len(chunk))
             sink.write(chunk)
-            self._progress.tell(sink.offset, total)
+            self._progress.report(sink.offset, total)
             if self.stop.is_set():
-                raise MagicHourDownloadError(f"{self.shown}: stopped, because the task ends")
-        if from_start:  # what the sink holds is of an earlier try, and no end of this answer
-            raise InterruptedDownloadError("the answer was empty")
-        self._content_type = self._content_type or announced_type
+                raise self._stopped()
+        if from_start:  # what the sink holds is of an earlier try, and no end of this response
+            raise InterruptedDownloadError("the response was empty")
+        if not sink.content_type:
+            self._describe(sink, announced_type, sink.head())
 
     def _chunks(
         self, response: requests.Response, headers: Mapping[str, str], *, from_start: bool, kind: str
     ) -> Iterator[bytes]:
-        """Give the body in pieces; the first holds enough to tell an error page from a file."""
-        pieces = _decoded(self._read(response), _coding(headers))
+        """Yield the body in pieces; the first holds enough to recognise an error page."""
+        pieces = _decoded(self._read(response), responses.content_encoding(headers))
         if from_start:
             first = b""
             for piece in pieces:
@@ -222,7 +250,7 @@ class Fetch:
         yield from pieces
 
     def _read(self, response: requests.Response) -> Iterator[bytes]:
-        """Give what arrives, as it arrives; a connection that only drips counts as broken."""
+        """Yield what arrives, as it arrives; a connection that is too slow counts as broken."""
         since, read = time.monotonic(), 0
         while chunk := response.raw.read1(CHUNK, decode_content=False):
             yield chunk
@@ -238,18 +266,20 @@ class Fetch:
 
     # ----------------------------------------------------------------------------------- between tries
 
-    def _went_on(self, sink: Sink) -> bool:
-        """Tell whether the last try brought the file noticeably farther than it ever was."""
-        went_on = sink.offset >= self._farthest + MIN_PROGRESS
+    def _made_progress(self, sink: Sink) -> bool:
+        """Return whether the last try brought the file noticeably farther than it ever was."""
+        made_progress = sink.offset >= self._farthest + MIN_PROGRESS
         self._farthest = max(self._farthest, sink.offset)
-        return went_on
+        return made_progress
 
     def _wait_after(self, error: Exception) -> None:
+        if self.stop.is_set():
+            raise self._stopped()
         what = without_query(str(error))
         if self._failures >= self.max_attempts:
             raise MagicHourDownloadError(
-                f"{self.shown} could not be fetched whole: {what} - {self._failures} tries in a row brought "
-                "nothing new; a retry of the task goes on from here"
+                f"{self.shown} could not be fetched whole: {what} - {self._failures} tries in a row made no "
+                "progress; a retry of the task goes on from here"
             ) from None
         asked = getattr(error, "retry_after", None)
         seconds = min(retry.retry_wait(max(self._failures, 1), asked, random.random()), retry.MAX_RETRY_AFTER)
@@ -259,39 +289,37 @@ class Fetch:
     def _refresh_after(self, error: RefusedDownloadError) -> None:
         if self._refreshes > MAX_REFRESHES:
             raise MagicHourDownloadError(
-                f"{self.shown} could not be fetched: {error} - {MAX_REFRESHES} fresh URLs were of no "
-                "use, too; check that the project still opens in the Magic Hour library, and that no proxy "
-                "refuses it"
+                f"{self.shown} could not be fetched: {error} - {MAX_REFRESHES} fresh presigned "
+                "URLs failed, too; check that the project still opens in the Magic Hour library, and that no "
+                "proxy refuses it"
             ) from None
-        log.warning("%s: %s; asking Magic Hour for a fresh URL", self.shown, error)
+        log.warning("%s: %s; asking Magic Hour for a fresh presigned URL", self.shown, error)
         if self._refreshes > 1:
             self._pause(retry.retry_wait(self._refreshes, None, random.random()))
         self.url = self.fresh_url()
 
     def _pause(self, seconds: float) -> None:
         if self.stop.wait(seconds):
-            raise MagicHourDownloadError(f"{self.shown}: stopped, because the task ends")
+            raise self._stopped()
+
+    def _stopped(self) -> MagicHourDownloadError:
+        return MagicHourDownloadError(f"{self.shown}: stopped, because the task ends")
 
 
-def _coding(headers: Mapping[str, str]) -> str:
-    coding = headers.get("content-encoding", "").strip().lower()
-    return "" if coding == "identity" else coding
-
-
-def _decoded(pieces: Iterator[bytes], coding: str) -> Iterator[bytes]:
+def _decoded(pieces: Iterator[bytes], encoding: str) -> Iterator[bytes]:
     """
-    Undo a coding that a server applied although none was asked for.
+    Decode a body that a server encoded although no encoding was accepted.
 
     :raises MagicHourDownloadError: if it is not gzip or deflate.
-    :raises InterruptedDownloadError: if the coded bytes are broken or incomplete.
+    :raises InterruptedDownloadError: if the encoded bytes are broken or incomplete.
     """
-    if not coding:
+    if not encoding:
         yield from pieces
         return
-    if coding not in {"gzip", "x-gzip", "deflate"}:
+    if encoding not in {"gzip", "x-gzip", "deflate"}:
         raise MagicHourDownloadError(
-            f"the file came coded as {coding[:50]!r}, although that was not asked for, and cannot be "
-            "decoded; check what a proxy in between does"
+            f"unexpected Content-Encoding {encoding[:50]!r}: it was not asked for and cannot be decoded; "
+            "check what a proxy in between does"
         )
     decoder = zlib.decompressobj(zlib.MAX_WBITS | 32)
     try:
@@ -302,32 +330,32 @@ def _decoded(pieces: Iterator[bytes], coding: str) -> Iterator[bytes]:
                     yield chunk
                 rest = decoder.unconsumed_tail
             if decoder.eof and decoder.unused_data.strip(b"\0"):
-                raise InterruptedDownloadError("more came after the end of the coded file")
+                raise InterruptedDownloadError("more came after the end of the encoded file")
     except zlib.error as error:
-        raise InterruptedDownloadError(f"the coded file is broken: {error}") from None
+        raise InterruptedDownloadError(f"the encoded file is broken: {error}") from None
     if not decoder.eof:
-        raise InterruptedDownloadError("the coded file is incomplete")
+        raise InterruptedDownloadError("the encoded file is incomplete")
 
 
 class _Progress:
-    """Says in the log how far a file is, where it takes longer."""
+    """Logs how far a file is, where it takes longer."""
 
     def __init__(self, shown: str) -> None:
         self._shown = shown
-        self._told_at = time.monotonic()
-        self._told: int | None = None
+        self._reported_at = time.monotonic()
+        self._reported: int | None = None
 
-    def tell(self, done: int, total: int | None) -> None:
-        """Say it, if the last time is long enough ago."""
+    def report(self, done: int, total: int | None) -> None:
+        """Log it, if the last time is long enough ago."""
         now = time.monotonic()
-        if self._told is None or done < self._told:
-            self._told = done
-        if now - self._told_at < PROGRESS_INTERVAL:
+        if self._reported is None or done < self._reported:
+            self._reported = done
+        if now - self._reported_at < PROGRESS_INTERVAL:
             return
-        speed = (done - self._told) / (now - self._told_at)
-        line: list[Any] = [f"{done / 1e6:.1f} MB at {speed / 1e6:.1f} MB/s"]
+        speed = (done - self._reported) / (now - self._reported_at)
+        line = f"{done / 1e6:.1f} MB at {speed / 1e6:.1f} MB/s"
         if total:
             left = f"{(total - done) / speed:.0f} s" if speed else "unknown"
-            line = [f"{100 * done / total:.0f} %, {line[0]}, time left {left}"]
-        log.info("%s: %s", self._shown, line[0])
-        self._told, self._told_at = done, now
+            line = f"{100 * done / total:.0f} %, {line}, time left {left}"
+        log.info("%s: %s", self._shown, line)
+        self._reported, self._reported_at = done, now

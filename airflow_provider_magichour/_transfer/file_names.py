@@ -1,11 +1,28 @@
-"""File names from download URLs, safe on every file system and object store."""
+"""File names from download URLs and templates, safe on every file system and object store."""
 
 from __future__ import annotations
 
+import mimetypes
 import re
+import string
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 from urllib.parse import unquote, urlsplit
+
+from airflow_provider_magichour.exceptions import MagicHourArgumentError
+
+#: What a ``file_name`` may hold in braces.
+FIELDS = ("index", "ext", "stem", "project_id", "name", "tool", "kind")
+#: Where the standard library's first guess is not the usual extension.
+_EXTENSIONS = {
+    "image/jpeg": ".jpg",
+    "audio/mpeg": ".mp3",
+    "audio/mp4": ".m4a",
+    "audio/wav": ".wav",
+    "image/webp": ".webp",
+}
+_EXTENSION = re.compile(r"\.[A-Za-z][A-Za-z0-9]{0,9}$")
 
 #: The longest name in bytes; file systems take 255, and temporary names add to it.
 MAX_BYTES = 180
@@ -38,18 +55,100 @@ def clean(name: str) -> str:
 
 
 def distinct(names: Iterable[str]) -> list[str]:
-    """Tell equal names apart by a number, also those that only a case-sensitive file system keeps apart."""
+    """
+    Make equal names distinct by a number, also those that only a case-sensitive file system keeps apart.
+
+    A name without an extension may get one later, so it counts as equal to any with its stem.
+    """
     used: set[str] = set()
     result = []
     for name in names:
         stem, suffix = _split(name)
         chosen, number = name, 1
-        while _folded(chosen) in used:
+        while used & _taken(chosen):
             number += 1
             chosen = f"{stem}-{number}{suffix}"
-        used.add(_folded(chosen))
+        used |= _taken(chosen, every=True)
         result.append(chosen)
     return result
+
+
+def _taken(name: str, *, every: bool = False) -> set[str]:
+    """Return what a name must not meet, or every way in which it is met."""
+    folded = _folded(name)
+    stem = folded if missing_extension(name) else folded.rpartition(".")[0]
+    bare, any_of_stem = f"{stem}\0bare", f"{stem}\0any"
+    if missing_extension(name):
+        return {folded, bare, any_of_stem}
+    return {folded, any_of_stem} if every else {folded, bare}
+
+
+def missing_extension(name: str) -> bool:
+    """Return whether a name has no extension, so that one is added once the file's content type is known."""
+    return not _EXTENSION.search(name)
+
+
+def extension_of(content_type: str) -> str:
+    """Return the extension of a content type with its dot; empty where none is known."""
+    if content_type in {"application/octet-stream", "binary/octet-stream"}:
+        return ""
+    return _EXTENSIONS.get(content_type) or mimetypes.guess_extension(content_type) or ""
+
+
+def is_name_of(stored: str, name: str) -> bool:
+    """Return whether a stored file has an output's name, completed by an extension where that has none."""
+    return stored == name or (missing_extension(name) and stored.rpartition(".")[0] == name)
+
+
+def check_file_name(template: Any, outputs: int | None = None) -> str | None:
+    """
+    Return the template of file names, if it is one.
+
+    :param template: such as ``"{project_id}-{index}{ext}"``; None for the names that Magic Hour gives.
+    :param outputs: how many files each project will have, where that is known.
+    :raises MagicHourArgumentError: if it is no template of a file name, or the files would have equal names.
+    """
+    if template is None:
+        return None
+    if not isinstance(template, str) or not template.strip() or re.search(r"[/\\\0]", template):
+        raise MagicHourArgumentError(
+            f"file_name must be the template of a name such as '{{project_id}}-{{index}}{{ext}}', without "
+            f"folders, not {template!r}"
+        )
+    try:
+        parts = string.Formatter().parse(template)
+        fields = [
+            (name, f"{f'!{how}' if how else ''}{spec}") for _, name, spec, how in parts if name is not None
+        ]
+    except ValueError as error:
+        raise MagicHourArgumentError(f"file_name {template!r} cannot be read: {error}") from None
+    for name, spec in fields:
+        if name not in FIELDS or not re.fullmatch(r"(0?[0-9]d?)?" if name == "index" else "", spec or ""):
+            raise MagicHourArgumentError(
+                f"file_name {template!r} has {{{name}{spec and ':'}{spec}}}, which is not known: it may have "
+                f"{', '.join(f'{{{one}}}' for one in FIELDS)}, and {{index:03}} for leading zeros"
+            )
+    if outputs and outputs > 1 and not {"index", "stem"} & {name for name, _ in fields}:
+        raise MagicHourArgumentError(
+            f"file_name {template!r} gives the {outputs} files of a project one name: add {{index}} to it"
+        )
+    return template
+
+
+def rendered_name(template: str, url_name: str, index: int, facts: Mapping[str, Any]) -> str:
+    """
+    Return the name that a template gives an output.
+
+    :param url_name: the name that Magic Hour gave it.
+    :param index: its place among the project's outputs, from 1.
+    :param facts: ``project_id``, ``name``, ``tool`` and ``kind``; what is not known is left empty.
+    """
+    stem, ext = url_name, ""
+    if not missing_extension(url_name):
+        stem, dot, suffix = url_name.rpartition(".")
+        ext = dot + suffix
+    known = {name: str(facts.get(name) or "") for name in FIELDS}
+    return clean(template.format(**{**known, "index": index, "stem": stem, "ext": ext}))
 
 
 def _folded(name: str) -> str:

@@ -1,4 +1,4 @@
-"""What a download host's answer means: pure functions over its status, headers and first bytes."""
+"""What a download host's response means: pure functions over its status, headers and first bytes."""
 
 from __future__ import annotations
 
@@ -14,9 +14,33 @@ REFUSED = frozenset({400, 401, 403, 404, 410})
 _TEXT_TYPES = re.compile(
     r"(text/html|application/xhtml\+xml|application/(problem\+)?json|(text|application)/xml)$"
 )
+_HTML_NAMES = re.compile(r"(?i)\.(html?|xhtml)$")
 _TEXT_NAMES = re.compile(r"(?i)\.(html?|xhtml|json|xml|svg|txt|srt|vtt|ass|csv|md|lottie)$")
 #: How a text in angle brackets or a JSON value begins; no image, video or sound does.
 _PAGE = re.compile(rb"(\xef\xbb\xbf)?\s*(<[!?a-zA-Z]|\{\s*[\"}]|\[\s*[\[{\"\]])")
+#: How a web page or a store's XML error begins, which is no text that a project has as its output.
+_HTML = re.compile(
+    rb"(?i)(\xef\xbb\xbf)?\s*(<\?xml[^>]*>\s*)?(<!--.*?-->\s*)*<(!doctype\s+html|html|head|body|error)\b",
+    re.DOTALL,
+)
+#: First bytes that tell what a file really is.
+HEAD = 64
+_SIGNATURES = (
+    (re.compile(rb"\x89PNG\r\n\x1a\n"), "image/png"),
+    (re.compile(rb"\xff\xd8\xff"), "image/jpeg"),
+    (re.compile(rb"GIF8[79]a"), "image/gif"),
+    (re.compile(rb"RIFF.{4}WEBP", re.DOTALL), "image/webp"),
+    (re.compile(rb"RIFF.{4}WAVE", re.DOTALL), "audio/wav"),
+    (re.compile(rb".{4}ftypavi[fs]", re.DOTALL), "image/avif"),
+    (re.compile(rb".{4}ftyp(hei[cx]|mif1)", re.DOTALL), "image/heic"),
+    (re.compile(rb".{4}ftypM4A", re.DOTALL), "audio/mp4"),
+    (re.compile(rb".{4}ftypqt", re.DOTALL), "video/quicktime"),
+    (re.compile(rb".{4}ftyp", re.DOTALL), "video/mp4"),
+    (re.compile(rb"\x1aE\xdf\xa3"), "video/webm"),
+    (re.compile(rb"ID3|\xff[\xfb\xf3\xf2]"), "audio/mpeg"),
+    (re.compile(rb"fLaC"), "audio/flac"),
+    (re.compile(rb"OggS"), "audio/ogg"),
+)
 
 
 class InterruptedDownloadError(Exception):
@@ -74,7 +98,7 @@ class Validator:
 
 
 def validator(headers: Mapping[str, str], length: int | None) -> Validator:
-    """Return the validator of an answer's file."""
+    """Return the validator of a response's file."""
     etag = headers.get("etag", "").strip()
     strong = re.fullmatch(r'"[\x21\x23-\x7e]*"', etag)
     return Validator(etag if strong else None, headers.get("last-modified", "").strip() or None, length)
@@ -91,12 +115,38 @@ def content_length(headers: Mapping[str, str]) -> int | None:
         return None
     numbers = {part.strip() for part in value.split(",")}  # a repeated header comes as a list
     if len(numbers) != 1 or not re.fullmatch(r"[0-9]{1,18}", next(iter(numbers))):
-        raise InterruptedDownloadError(f"its length is announced as {value[:50]!r}")
+        raise InterruptedDownloadError(f"Content-Length is {value[:50]!r}")
     return int(numbers.pop())
 
 
+def content_encoding(headers: Mapping[str, str]) -> str:
+    """Return how the body is encoded, empty where it is not."""
+    encoding = headers.get("content-encoding", "").strip().lower()
+    return "" if encoding == "identity" else encoding
+
+
+def marks_its_end(headers: Mapping[str, str]) -> bool:
+    """Return whether a body without a length marks its end, so that no part can be missing."""
+    return "chunked" in headers.get("transfer-encoding", "").lower() or bool(content_encoding(headers))
+
+
+def total_length(status: int, headers: Mapping[str, str]) -> int | None:
+    """Return the length of a file by the response to a HEAD or a GET of a range, None where it has none."""
+    if status in {206, 416}:
+        total = headers.get("content-range", "").rpartition("/")[2].strip()
+        if re.fullmatch(r"[0-9]{1,18}", total):
+            return int(total)
+        return None
+    return content_length(headers) if status == 200 and not content_encoding(headers) else None
+
+
+def lower_names(headers: Mapping[str, str]) -> dict[str, str]:
+    """Return headers by their names in lower case."""
+    return {name.lower(): value for name, value in headers.items()}
+
+
 def fits(headers: Mapping[str, str], offset: int, known: Validator) -> bool:
-    """Tell whether a 206 goes on exactly where the file stops: the same range of the same version."""
+    """Return whether a 206 goes on exactly where the file stops: the same range of the same version."""
     match = re.fullmatch(
         r"bytes\s+([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18}|\*)", headers.get("content-range", "").strip()
     )
@@ -109,7 +159,7 @@ def fits(headers: Mapping[str, str], offset: int, known: Validator) -> bool:
         return False
     if content_length(headers) not in (None, end - offset):
         return False
-    etag = headers.get("etag", "").strip().removeprefix("W/")  # a weak one still tells a changed file
+    etag = headers.get("etag", "").strip().removeprefix("W/")  # a weak one still shows a changed file
     if known.etag:
         return not etag or etag == known.etag
     return headers.get("last-modified", "").strip() in ("", known.last_modified)
@@ -117,16 +167,19 @@ def fits(headers: Mapping[str, str], offset: int, known: Validator) -> bool:
 
 def error_page(name: str, content_type: str, first: bytes) -> str | None:
     """
-    Return what gives an answer away as an error page instead of the file, None for a file.
+    Return why a response is an error page instead of the file, None for a file.
 
     :param name: the file's name; a name such as ``captions.json`` says that text is expected.
     :param content_type: the announced content type, without parameters.
     :param first: the first bytes.
     """
-    if _TEXT_NAMES.search(name):
+    if _HTML_NAMES.search(name):
         return None
+    if _TEXT_NAMES.search(name):
+        is_page = content_type in {"text/html", "application/xhtml+xml"} or _HTML.match(first[:1024])
+        return "a web page or an error message instead of the file" if is_page else None
     if _TEXT_TYPES.match(content_type):
-        return f"an answer of type {content_type} instead of the file"
+        return f"a response of type {content_type} instead of the file"
     if content_type != "image/svg+xml" and _PAGE.match(first[:1024]):
         return "a web page or an error message instead of the file"
     return None
@@ -138,8 +191,16 @@ def media_type(headers: Mapping[str, str]) -> str:
     return value if re.fullmatch(r"[a-z0-9!#$&^_.+-]{1,80}/[a-z0-9!#$&^_.+-]{1,80}", value) else ""
 
 
-def stored_type(announced: str, name: str) -> str:
-    """Return the content type of a stored file: as announced, else by its name."""
-    if announced and announced not in {"application/octet-stream", "binary/octet-stream"}:
-        return announced
-    return mimetypes.guess_type(name)[0] or announced or "application/octet-stream"
+def stored_type(announced: str, name: str, head: bytes) -> str:
+    """
+    Return the content type of a stored file: as announced, unless that is missing or its first bytes differ.
+
+    :param announced: the announced content type, empty where there is none.
+    :param name: the file's name.
+    :param head: its first bytes.
+    """
+    found = next((kind for signature, kind in _SIGNATURES if signature.match(head)), "")
+    if not announced or announced in {"application/octet-stream", "binary/octet-stream"}:
+        return found or mimetypes.guess_type(name)[0] or "application/octet-stream"
+    wrong_image = found != announced and "image" in {found.partition("/")[0], announced.partition("/")[0]}
+    return found if found and wrong_image else announced

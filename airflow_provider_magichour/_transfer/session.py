@@ -1,5 +1,5 @@
 """
-Asks download hosts for files: without the API key, and only hosts that the connection allows.
+Requests to file hosts: without the API key, and only hosts that the connection allows.
 
 Redirects are followed here, counted and each checked. Where private hosts are refused, the address that was
 checked is the address that is connected to, so that a name cannot change its meaning in between.
@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import ipaddress
 import socket
+import weakref
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
@@ -53,7 +55,8 @@ class DownloadSession:
             {"User-Agent": USER_AGENT, "Accept": "*/*", "Accept-Encoding": "identity"}
         )
         limits = {"pool_connections": connections, "pool_maxsize": connections}
-        mount(self._session, adapter(StreamedResponse, allow_private_hosts, **limits))
+        self._sockets = Sockets()
+        mount(self._session, adapter(StreamedResponse, allow_private_hosts, self._sockets, **limits))
 
     def __enter__(self) -> DownloadSession:
         return self
@@ -61,18 +64,22 @@ class DownloadSession:
     def __exit__(self, *exc_info: object) -> None:
         self._session.close()
 
-    def open(self, url: str, headers: Mapping[str, str]) -> requests.Response:
-        """
-        Ask for a file and return the answer, its body still to be read.
+    def stop(self) -> None:
+        """End what is being read at this moment; nothing is sent any more."""
+        self._sockets.shut_down()
 
-        :raises MagicHourDownloadError: if the URL, or where it redirects to, must not be asked.
-        :raises requests.RequestException: if no answer came.
+    def open(self, url: str, headers: Mapping[str, str], method: str = "GET") -> requests.Response:
+        """
+        Request a file and return the response, its body still to be read.
+
+        :raises MagicHourDownloadError: if the URL, or where it redirects to, is not allowed.
+        :raises requests.RequestException: if no response came.
         """
         for _ in range(MAX_REDIRECTS + 1):
             self._check(url)
             self._session.cookies.clear()
-            response = self._session.get(
-                url, headers=headers, timeout=self._timeout, allow_redirects=False, stream=True
+            response = self._session.request(
+                method, url, headers=headers, timeout=self._timeout, allow_redirects=False, stream=True
             )
             target = self._session.get_redirect_target(response)
             if target is None:
@@ -81,8 +88,8 @@ class DownloadSession:
             source, url = url, urljoin(url, target)
             if source.lower().startswith("https:") and not url.lower().startswith("https:"):
                 raise MagicHourDownloadError(
-                    f"{without_query(source)} redirects to {without_query(url)!r}, where anybody on the way "
-                    "could change the file, so it was not asked for"
+                    f"{without_query(source)} redirects to {without_query(url)!r}, which is not encrypted, "
+                    "so it was not requested"
                 )
         raise MagicHourDownloadError(f"more than {MAX_REDIRECTS} redirects, the last to {without_query(url)}")
 
@@ -95,7 +102,7 @@ class DownloadSession:
             parts, host, port = urlsplit(""), None, None
         if parts.scheme not in {"http", "https"} or not host:
             raise MagicHourDownloadError(
-                f"{without_query(url)!r} is not an http or https URL, so it was not asked for"
+                f"{without_query(url)!r} is not an http or https URL, so it was not requested"
             )
         if self._allow_private_hosts:
             return
@@ -147,7 +154,7 @@ def no_auth(prepared: requests.PreparedRequest) -> requests.PreparedRequest:
 
 
 class _PublicConnection(HTTPConnection):
-    """Connects to an address that was checked, not to a name that may mean another one by now."""
+    """Connects to the address that was checked: the name may have another one by now."""
 
     def _new_conn(self) -> socket.socket:
         error: OSError | None = None
@@ -161,15 +168,47 @@ class _PublicConnection(HTTPConnection):
         raise error or OSError(f"{self.host} has no address")
 
 
-def adapter(answer: type[BufferedResponse], allow_private_hosts: bool, **options: Any) -> PoolsAdapter:
+class Sockets:
+    """The open sockets of a session, so that the end of a task also ends what they wait for."""
+
+    def __init__(self) -> None:
+        self._open: weakref.WeakSet[socket.socket] = weakref.WeakSet()
+        self.is_shut_down = False
+
+    def registering(self, connection: type[HTTPConnection]) -> type[HTTPConnection]:
+        """Return the connection class, whose sockets are registered here."""
+        sockets = self
+
+        class Registering(connection):  # type: ignore[misc,valid-type]
+            def connect(self) -> None:
+                if sockets.is_shut_down:
+                    raise OSError("stopped, because the task ends")
+                super().connect()
+                sockets._open.add(self.sock)
+
+        return Registering
+
+    def shut_down(self) -> None:
+        """End all reads and writes at once, and open no connection any more."""
+        self.is_shut_down = True
+        for one in list(self._open):
+            with suppress(OSError):
+                socket.socket.shutdown(one, socket.SHUT_RDWR)  # below TLS, whose own waits for the other side
+
+
+def adapter(
+    response: type[BufferedResponse], allow_private_hosts: bool, sockets: Sockets, **options: Any
+) -> PoolsAdapter:
     """
-    Return what connects a session to hosts that the connection allows.
+    Return the adapter that connects a session to the hosts that the connection allows.
 
     Through a proxy, it is the proxy that connects, and that knows the names.
 
-    :param answer: how answers are read.
+    :param response: how responses are read.
+    :param sockets: where the sockets are registered.
     :param options: as ``HTTPAdapter`` takes them.
     """
+    plain = pools(response, sockets.registering(HTTPConnection))
     if allow_private_hosts:
-        return PoolsAdapter(pools(answer), **options)
-    return PoolsAdapter(pools(answer, _PublicConnection), pools(answer), **options)
+        return PoolsAdapter(plain, **options)
+    return PoolsAdapter(pools(response, sockets.registering(_PublicConnection)), plain, **options)

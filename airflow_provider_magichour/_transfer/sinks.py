@@ -1,4 +1,4 @@
-"""Where a download's bytes go until they are complete and verified: a local file, or an object."""
+"""Where a download's bytes go until they are complete and verified; here, a file on the local disk."""
 
 from __future__ import annotations
 
@@ -7,20 +7,19 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import uuid
 from collections import deque
+from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
-from airflow_provider_magichour._transfer.responses import Validator
-from airflow_provider_magichour._transfer.storage import Storage, sync_folder
+from airflow_provider_magichour._transfer.responses import HEAD, Validator
+from airflow_provider_magichour._transfer.storage import sync_folder
 
 _MIB = 1024 * 1024
-#: What an object store takes at a time: the smallest that keeps 10,000 parts enough for 80 GB.
-_BLOCK = 8 * _MIB
-_MAX_PARTS = 9000
 #: How much is written between two flushes to the disk.
 _FLUSH = 64 * _MIB
 
@@ -29,17 +28,24 @@ class Sink(Protocol):
     """
     Takes a file's bytes and gives them their final name when told that they are whole.
 
-    ``offset`` is how many bytes it holds, ``validator`` which version of the file they are of.
+    ``offset`` is how many bytes it holds, ``validator`` which version of the file they are of. The file's
+    ``content_type`` and the ``suffix`` that completes its name are set before its first byte is written.
     """
 
     offset: int
     validator: Validator
+    content_type: str
+    suffix: str
 
     def restart(self, validator: Validator) -> None:
         """Drop what is held: what follows is the file from its start, in this version."""
 
     def write(self, chunk: bytes) -> None:
         """Take the next bytes."""
+
+    def head(self) -> bytes:
+        """Return the first bytes of what an earlier try left."""
+        ...
 
     def publish(self) -> str:
         """Give the file its final name and return its sha256."""
@@ -52,21 +58,6 @@ class Sink(Protocol):
         """Let go and leave nothing behind."""
 
 
-def open_sink(storage: Storage, path: str, *, fresh: bool) -> Sink:
-    """
-    Return the sink for a file.
-
-    :param fresh: whether to leave out what an earlier try has left.
-    """
-    if not storage.is_local:
-        return ObjectSink(storage, path)
-    storage.make_folder(path.rpartition("/")[0])
-    sink = LocalSink(storage.local(path))
-    if fresh:
-        sink.restart(Validator())
-    return sink
-
-
 class LocalSink:
     """
     A partial file next to the final one, with a note beside it of which version it is of.
@@ -77,6 +68,8 @@ class LocalSink:
 
     def __init__(self, final: Path) -> None:
         self._final = final
+        self.content_type = ""
+        self.suffix = ""
         self._digest = Digest()
         self._flusher = ThreadPoolExecutor(1, "magichour-flush")
         self._flushing: Future[None] | None = None
@@ -106,6 +99,10 @@ class LocalSink:
             self._digest.update(chunk)
             self.offset += len(chunk)
         self.validator = known
+
+    def head(self) -> bytes:
+        """Return the first bytes of what an earlier try left."""
+        return b"" if self._file is None else os.pread(self._file, HEAD, 0)
 
     def restart(self, validator: Validator) -> None:
         """Drop what is held: what follows is the file from its start, in this version."""
@@ -143,7 +140,7 @@ class LocalSink:
         sha256 = self._digest.hexdigest()
         self._settle()
         os.fsync(self._file)
-        self._part.replace(self._final)
+        self._part.replace(self._final.with_name(f"{self._final.name}{self.suffix}"))
         sync_folder(self._final.parent)
         self._note.unlink(missing_ok=True)
         self._release()
@@ -210,9 +207,18 @@ def _open_no_link(path: str | Path, flags: int) -> int:
     return os.open(path, flags | os.O_NOFOLLOW, 0o666)
 
 
-def sweep(folder: Path) -> None:
-    """Remove the partial files that nobody writes any more, once the folder's files are all complete."""
+def sweep(folder: Path, names: Iterable[str]) -> None:
+    """
+    Remove the partial files that nobody writes any more, once the folder's files are all complete.
+
+    :param names: the complete files; a partial file of another name, without a note beside it, is not ours.
+    """
+    stems = {each for name in names for each in (name, name.rpartition(".")[0])}
     for part in folder.glob(".*.part"):
+        match = re.fullmatch(r"\.(.+?)(\.[0-9a-f]{12})?\.part", part.name)
+        note = part.with_name(f"{part.name}.json")
+        if not match or (match[1] not in stems and not note.exists()):
+            continue
         with suppress(OSError):  # gone, or of somebody else: no reason to fail
             handle = _open_no_link(part, os.O_RDWR | os.O_NONBLOCK)
             try:
@@ -223,108 +229,30 @@ def sweep(folder: Path) -> None:
                 os.close(handle)
 
 
-class ObjectSink:
-    """
-    An object that appears only when it is whole.
-
-    On file systems that show a file while it is written, it is written under a temporary name.
-    """
-
-    def __init__(self, storage: Storage, path: str) -> None:
-        self._storage = storage
-        self._final = storage.full(path)
-        self._folder, _, name = path.rpartition("/")
-        self._target = self._final
-        if not storage.publishes_on_close:
-            self._target = storage.full(f"{self._folder}/.{name}.{uuid.uuid4().hex[:12]}.part")
-        self._file: Any = None
-        self._digest = Digest()
-        self.offset = 0
-        self.validator = Validator()
-
-    def restart(self, validator: Validator) -> None:
-        """Drop what is held: what follows is the file from its start, in this version."""
-        self._abort()
-        self._digest.restart()
-        self.offset, self.validator = 0, validator
-
-    def write(self, chunk: bytes) -> None:
-        """Take the next bytes."""
-        if self._file is None:
-            self._storage.make_folder(self._folder)
-            block = max(_BLOCK, -(-(self.validator.length or 0) // _MAX_PARTS))
-            block = -(-block // _MIB) * _MIB
-            if self.validator.length is None:
-                block *= 2
-            self._file = self._storage.fs.open(self._target, "wb", block_size=block)
-        self._digest.update(chunk)
-        self._file.write(chunk)
-        self.offset += len(chunk)
-
-    def publish(self) -> str:
-        """Give the object its final name and return its sha256."""
-        sha256 = self._digest.hexdigest()
-        try:
-            self._file.close()
-        except BaseException:
-            self._abort()
-            raise
-        self._file = None
-        if self._target != self._final:
-            try:
-                self._storage.fs.mv(self._target, self._final)
-            except BaseException:
-                with suppress(Exception):
-                    self._storage.fs.rm_file(self._target)
-                raise
-        self._digest.close()
-        return sha256
-
-    def close(self) -> None:
-        """Let go; an object cannot be gone on with by another worker."""
-        self.discard()
-
-    def discard(self) -> None:
-        """Let go and leave nothing behind."""
-        self._abort()
-        self._digest.close()
-
-    def _abort(self) -> None:
-        """Give up the upload. Plainly closing the file would publish what was written so far."""
-        file, self._file = self._file, None
-        if file is None:
-            return
-        try:
-            if hasattr(file, "discard"):
-                with suppress(Exception):  # what can't be discarded is an upload that never completes
-                    file.discard()
-        finally:
-            if self._storage.publishes_on_close:
-                with suppress(Exception):
-                    file.closed = True  # or its finalizer would publish it
-            else:
-                with suppress(Exception):
-                    file.close()
-                with suppress(Exception):
-                    self._storage.fs.rm_file(self._target)
-
-
 class Digest:
     """
     Hashes chunks in a thread of its own: hashing lets other threads run, so it costs no time.
 
-    At most ``_AHEAD`` chunks wait for it, which bounds the memory.
+    At most ``_AHEAD`` chunks wait for it, which bounds the memory. A small file is not worth a thread.
     """
 
     _AHEAD = 4
+    _SMALL = _MIB
 
     def __init__(self) -> None:
-        self._executor = ThreadPoolExecutor(1, "magichour-sha256")
+        self._executor: ThreadPoolExecutor | None = None
         self._waiting: deque[Future[None]] = deque()
         self._hash = hashlib.sha256()
+        self._done = 0
 
     def update(self, chunk: bytes) -> None:
         """Take the next chunk, which must not change afterwards."""
+        self._done += len(chunk)
+        if self._done <= self._SMALL:
+            self._hash.update(chunk)
+            return
+        if self._executor is None:
+            self._executor = ThreadPoolExecutor(1, "magichour-sha256")
         self._waiting.append(self._executor.submit(self._hash.update, chunk))
         if len(self._waiting) > self._AHEAD:
             self._waiting.popleft().result()
@@ -332,7 +260,7 @@ class Digest:
     def restart(self) -> None:
         """Forget everything so far."""
         self._settle()
-        self._hash = hashlib.sha256()
+        self._hash, self._done = hashlib.sha256(), 0
 
     def hexdigest(self) -> str:
         """Return the sha256 of all chunks so far."""
@@ -342,7 +270,8 @@ class Digest:
     def close(self) -> None:
         """End the thread."""
         self._settle()
-        self._executor.shutdown()
+        if self._executor is not None:
+            self._executor.shutdown()
 
     def _settle(self) -> None:
         while self._waiting:

@@ -1,21 +1,21 @@
 """
 Files from object storage to Magic Hour: streamed to presigned URLs, several side by side.
 
-The API gives a URL for each file; the bytes go there without the API key. A URL that has expired, or a PUT
-that broke, is made good with a fresh URL: uploads cost nothing.
+The API gives a presigned URL for each file; the bytes go there without the API key. Where a URL has expired
+or a PUT fails, the file is sent again to a fresh one: uploads cost nothing.
 """
 
 from __future__ import annotations
 
-import functools
 import io
 import logging
 import os
 import random
 import re
 import stat
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -31,8 +31,8 @@ from airflow_provider_magichour._client.sanitize import one_line
 from airflow_provider_magichour._client.timeouts import BufferedResponse, mount
 from airflow_provider_magichour._client.transport import CONNECT_TIMEOUT, USER_AGENT, Sender
 from airflow_provider_magichour._transfer.body_files import asset_type, is_remote
-from airflow_provider_magichour._transfer.session import adapter, no_auth
-from airflow_provider_magichour._transfer.storage import open_destination
+from airflow_provider_magichour._transfer.session import Sockets, adapter, no_auth
+from airflow_provider_magichour._transfer.storage import Storage, open_destination
 from airflow_provider_magichour.exceptions import (
     MagicHourArgumentError,
     MagicHourDownloadError,
@@ -52,10 +52,17 @@ Source: TypeAlias = "str | os.PathLike[str] | ObjectStoragePath | IO[bytes]"
 
 #: Files uploaded side by side.
 MAX_PARALLEL = 4
-#: Bytes read from storage at once; every read of an object-storage file has its price.
+#: Bytes read from the disk at once.
 CHUNK = 1024 * 1024
-#: What no fresh URL mends: the file itself is refused.
+#: Bytes of an object that one request reads, and how many such requests are ahead of the upload.
+PART = 8 * CHUNK
+AHEAD = 3
+#: Seconds that the end of a task waits for its uploads to stop.
+STOP_TIMEOUT = 5.0
+#: What a fresh presigned URL does not change: the file itself is refused.
 _REFUSED = frozenset({411, 413, 414, 415})
+#: The largest file of each plan, in bytes.
+MAX_BYTES = {"free": 200 << 20, "creator": 2 << 30, "pro": 5 << 30, "business": 10 << 30}
 
 
 class _Target(NamedTuple):
@@ -74,80 +81,117 @@ def upload_all(settings: Settings, sources: Sequence[tuple[Source, str]]) -> lis
         itself is left alone.
     :return: in their order, what create calls take (``api-assets/...``), or the error.
     """
+    sockets = Sockets()
 
     def upload(source_and_hint: tuple[Source, str]) -> str | MagicHourError:
         source, hint = source_and_hint
         try:
-            return upload_one(Sender(settings), source, hint)
+            return upload_one(Sender(settings), source, hint, sockets)
         except MagicHourError as error:
             return error
 
     if len(sources) == 1:
         return [upload(sources[0])]
-    with ThreadPoolExecutor(MAX_PARALLEL, thread_name_prefix="magichour-upload") as executor:
-        return list(executor.map(upload, sources))
+    executor = ThreadPoolExecutor(MAX_PARALLEL, thread_name_prefix="magichour-upload")
+    running = [executor.submit(upload, one) for one in sources]
+    try:
+        return [one.result() for one in running]
+    except BaseException:  # the task ends: stop at the next write
+        sockets.shut_down()
+        executor.shutdown(wait=False, cancel_futures=True)
+        wait([one for one in running if not one.cancelled()], STOP_TIMEOUT)
+        raise
+    finally:
+        executor.shutdown(wait=False)
 
 
-def upload_one(sender: Sender, source: Source, hint: str = "") -> str:
+def upload_one(sender: Sender, source: Source, hint: str = "", sockets: Sockets | None = None) -> str:
     """
     Upload one file.
 
-    :return: what create calls take: ``api-assets/...``.
-    :raises MagicHourArgumentError: if there is no such file, or it is empty or of an unknown type.
+    :param sockets: where the connections are registered, so that they can be ended.
+    :return: what create calls take: ``api-assets/...``, which Magic Hour deletes after 7 days.
+    :raises MagicHourArgumentError: if there is no such file, or it is empty, too large for the account's plan
+        or of an unknown type.
     :raises MagicHourUploadError: if it could not be uploaded; a later try may pass.
     """
     if isinstance(source, str) and is_remote(source):
         return source
+    sockets = sockets or Sockets()
     retrying = tenacity.Retrying(
-        retry=tenacity.retry_if_exception_type(_AgainError),
+        retry=tenacity.retry_if_exception_type(_RetryableError),
         stop=tenacity.stop_after_attempt(sender.settings.max_attempts),
         wait=lambda state: retry.retry_wait(state.attempt_number, None, random.random()),
         before_sleep=lambda state: log.warning(
-            "%s; trying again with a fresh URL", state.outcome and state.outcome.exception()
+            "%s; trying again with a fresh presigned URL", state.outcome and state.outcome.exception()
         ),
         reraise=True,
     )
-    with _open(source) as (path, size, file):
-        type_and_extension = asset_type(path, hint)
-        name = one_line(path)  # for messages
+    with _open(source) as file:
+        type_and_extension = asset_type(file.name, hint)
+        name = one_line(file.name)  # for messages
+        _check_plan(sender, name, file.size)
 
         def attempt() -> str:
-            target = _ask_for_target(sender, *type_and_extension)
-            file.seek(0)
-            _put(sender.settings, target, name, file, size)
+            if sockets.is_shut_down:
+                raise MagicHourUploadError(f"{name} was not uploaded: stopped, because the task ends")
+            target = _request_target(sender, *type_and_extension)
+            _put(sender.settings, target, file._replace(name=name), sockets)
             return target.file_path
 
         try:
             file_path = retrying(attempt)
-        except _AgainError as error:
+        except _RetryableError as error:
             raise MagicHourUploadError(str(error)) from error
-    log.info("Uploaded %s (%d bytes) as %s", name, size, file_path)
+    log.info("Uploaded %s (%d bytes) as %s", name, file.size, file_path)
     return file_path
 
 
-class _AgainError(Exception):
-    """A PUT failed in a way that a fresh URL may mend."""
+def _check_plan(sender: Sender, name: str, size: int) -> None:
+    """
+    Check a large file against the limit of the account's plan, where Magic Hour says which that is.
 
-
-def _ask_for_target(sender: Sender, kind: str, extension: str) -> _Target:
-    answer = sender.send(api.upload_urls([(kind, extension)]))
+    :raises MagicHourArgumentError: if it is too large.
+    """
+    if size <= min(MAX_BYTES.values()):
+        return
     try:
-        item = answer["items"][0]
+        tier = sender.send(api.get_account())["tier"]
+        limit = MAX_BYTES[tier]
+    except (MagicHourError, KeyError, TypeError):
+        return
+    if size > limit:
+        raise MagicHourArgumentError(
+            f"{name!r} has {size} bytes, but Magic Hour takes files of {limit >> 20} MiB at most on the plan "
+            f"{tier!r}: make it smaller, or upgrade the plan"
+        )
+
+
+class _RetryableError(Exception):
+    """A PUT failed in a way that a fresh presigned URL may cure."""
+
+
+def _request_target(sender: Sender, kind: str, extension: str) -> _Target:
+    given = sender.send(api.upload_urls([(kind, extension)]))
+    try:
+        item = given["items"][0]
         target = _Target(item["upload_url"], item["file_path"])
         parts = urlsplit(target.url)
     except (TypeError, KeyError, IndexError, ValueError, AttributeError):
         raise MagicHourUploadError(
-            "Magic Hour gave no upload URL where one was asked for: is the connection's host the API?"
+            "Magic Hour gave no presigned URL for the upload: is the connection's host the API?"
         ) from None
     named = isinstance(target.file_path, str) and re.fullmatch(r"[!-~]{1,1024}", target.file_path, re.ASCII)
     if parts.scheme not in {"http", "https"} or not parts.hostname or not named:
-        raise MagicHourUploadError("Magic Hour gave an upload URL that is not http(s), or no name for it")
-    if _is_over(item.get("expires_at")):
-        raise _AgainError("The upload URL had expired when it arrived")
+        raise MagicHourUploadError(
+            "Magic Hour gave a presigned URL that is not http(s), or no name for the upload"
+        )
+    if _is_expired(item.get("expires_at")):
+        raise _RetryableError("The presigned URL had expired when it arrived")
     return target
 
 
-def _is_over(expires_at: object) -> bool:
+def _is_expired(expires_at: object) -> bool:
     try:
         when = datetime.fromisoformat(str(expires_at))
     except ValueError:
@@ -155,13 +199,13 @@ def _is_over(expires_at: object) -> bool:
     return (when if when.tzinfo else when.replace(tzinfo=UTC)) <= datetime.now(UTC)
 
 
-def _put(settings: Settings, target: _Target, name: str, file: IO[bytes], size: int) -> None:
-    """Send the bytes, with their length announced and nothing that tells who sends them."""
-    body = _Body(file, size)
+def _put(settings: Settings, target: _Target, file: _File, sockets: Sockets) -> None:
+    """Send the bytes, with their length announced and without the API key."""
+    body = _Body(file.chunks(), file.size)
     host = urlsplit(target.url).hostname
     with requests.Session() as session:
         session.auth = no_auth
-        mount(session, adapter(BufferedResponse, settings.allow_private_hosts))
+        mount(session, adapter(BufferedResponse, settings.allow_private_hosts, sockets))
         try:
             with session.put(
                 target.url,
@@ -172,24 +216,24 @@ def _put(settings: Settings, target: _Target, name: str, file: IO[bytes], size: 
                 stream=True,
             ) as response:
                 status = response.status_code
-                said = "" if 200 <= status < 300 else _quoted(response)
+                quoted = "" if 200 <= status < 300 else _quoted(response)
         except (requests.RequestException, OSError) as error:
-            # without the exception, whose own text holds the signed URL
-            raise _AgainError(f"Uploading {name} to {host} broke off: {type(error).__name__}") from None
-        except MagicHourDownloadError as error:  # the guard's
-            raise MagicHourUploadError(f"{name} was not uploaded: {error}") from None
+            # without the exception, whose own text holds the presigned URL
+            raise _RetryableError(f"Uploading {file.name} to {host} failed: {type(error).__name__}") from None
+        except MagicHourDownloadError as error:  # a host that the connection does not allow
+            raise MagicHourUploadError(f"{file.name} was not uploaded: {error}") from None
     if body.is_short:
-        raise MagicHourUploadError(f"{name} became shorter than its {size} bytes while it was uploaded")
+        raise MagicHourUploadError(f"{file.name} became shorter than its {file.size} bytes during the upload")
     if 200 <= status < 300:
         return
-    message = f"Uploading {name}: {host} answered {status}: {said}"
+    message = f"Uploading {file.name}: {host} responded with {status}: {quoted}"
     if status in _REFUSED:
         raise MagicHourUploadError(message)
-    raise _AgainError(message)
+    raise _RetryableError(message)
 
 
 def _quoted(response: requests.Response) -> str:
-    """Return what an answer says in its first bytes, whatever is wrong with the rest."""
+    """Return what a response says in its first bytes, whatever is wrong with the rest."""
     try:
         first = response.raw.read1(4096, decode_content=True)
     except (HTTPError, OSError):
@@ -199,14 +243,14 @@ def _quoted(response: requests.Response) -> str:
 
 class _Body:
     """
-    A file as a request's body: of known length, read in large chunks, handed out in small ones.
+    A file as a request's body, of known length.
 
-    :param file: read from where it stands.
+    :param chunks: the file's bytes.
     :param size: how many bytes are announced; not one more is sent, should the file grow meanwhile.
     """
 
-    def __init__(self, file: IO[bytes], size: int) -> None:
-        self._file = file
+    def __init__(self, chunks: Iterator[bytes], size: int) -> None:
+        self._chunks = chunks
         self._size = self._left = size
         self._buffer = memoryview(b"")
         self.is_short = False
@@ -220,9 +264,9 @@ class _Body:
 
     def read(self, count: int = -1) -> bytes:
         """Return the next bytes."""
-        if not self._buffer:
-            chunk = self._file.read(min(CHUNK, self._left)) if self._left else b""
-            if self._left and not chunk:
+        if not self._buffer and self._left:
+            chunk = next(self._chunks, b"")[: self._left]
+            if not chunk:
                 self.is_short = True
                 raise OSError("the file ended early")
             self._left -= len(chunk)
@@ -235,34 +279,68 @@ class _Body:
 # ------------------------------------------------------------------------------------------------ sources
 
 
+class _File(NamedTuple):
+    """A file to upload: its name, its size in bytes, and what reads it from its start, each time anew."""
+
+    name: str
+    size: int
+    chunks: Callable[[], Iterator[bytes]]
+
+
 @contextmanager
-def _open(source: Source) -> Iterator[tuple[str, int, IO[bytes]]]:
-    """Give a source's name, size and bytes."""
-    if isinstance(source, io.IOBase) or hasattr(source, "read"):
-        yield from _open_file_object(source)
+def _open(source: Source) -> Iterator[_File]:
+    """Open a source; an open file is left where it stood."""
+    if not (isinstance(source, io.IOBase) or hasattr(source, "read")):
+        yield _find(source)
         return
-    name, size, open_file = _find(source)
-    with open_file() as file:
-        yield name, size, file
-
-
-def _open_file_object(file: Any) -> Iterator[tuple[str, int, IO[bytes]]]:
+    file: Any = source
     name = getattr(file, "name", None)
     if not isinstance(name, str):
         raise MagicHourArgumentError(
             "source is an open file without a name, so its type is not known: pass a path, or a named file"
         )
-    stands = file.tell()
+    position = file.tell()
     try:
-        size = file.seek(0, io.SEEK_END)
-        yield name, _not_empty(name, size), file
+        size = _not_empty(name, file.seek(0, io.SEEK_END))
+        yield _File(name, size, lambda: _read_from_start(file))
     finally:
-        file.seek(stands)
+        file.seek(position)
 
 
-def _find(source: Any) -> tuple[str, int, Callable[[], IO[bytes]]]:
+def _read_from_start(file: IO[bytes]) -> Iterator[bytes]:
+    file.seek(0)
+    while chunk := file.read(CHUNK):
+        yield chunk
+
+
+def _read_local(path: str) -> Iterator[bytes]:
+    with Path(path).open("rb") as file:
+        yield from _read_from_start(file)
+
+
+def _read_object(storage: Storage, size: int) -> Iterator[bytes]:
+    """Yield an object's bytes; the next parts are read while this one is sent."""
+    starts = iter(range(0, size, PART))
+    reading: deque[Future[bytes]] = deque()
+    executor = ThreadPoolExecutor(AHEAD, "magichour-source")
+
+    def read(start: int) -> bytes:
+        return bytes(storage.fs.cat_file(storage.root, start=start, end=min(start + PART, size)))
+
+    try:
+        for start in starts:
+            reading.append(executor.submit(read, start))
+            if len(reading) > AHEAD:
+                yield reading.popleft().result()
+        while reading:
+            yield reading.popleft().result()
+    finally:
+        executor.shutdown(wait=False, cancel_futures=True)
+
+
+def _find(source: Any) -> _File:
     """
-    Return a source's name, its size in bytes, and what opens it.
+    Find a file by its path or URL.
 
     :raises MagicHourArgumentError: if there is no such file, or it is empty.
     :raises MagicHourUploadError: if its store cannot be read; a later try may pass.
@@ -285,8 +363,8 @@ def _find(source: Any) -> tuple[str, int, Callable[[], IO[bytes]]]:
         raise MagicHourUploadError(str(error)) from error
     except (FileNotFoundError, NotADirectoryError):
         raise MagicHourArgumentError(
-            f"There is no file {str(source)!r} to upload. It is looked for where the task runs; "
-            "what was uploaded before is named 'api-assets/...'"
+            f"There is no file {str(source)!r} to upload on the worker where the task runs; "
+            "the path of an earlier upload begins with 'api-assets/'"
         ) from None
     except Exception as error:
         raise MagicHourUploadError(
@@ -295,15 +373,13 @@ def _find(source: Any) -> tuple[str, int, Callable[[], IO[bytes]]]:
     name = storage.shown("")
     if kind == "directory":
         raise MagicHourArgumentError(f"{name!r} is a folder; only files can be uploaded")
+    size = _not_empty(name, size)
     if storage.fs is None:
-        return name, _not_empty(name, size), lambda: Path(storage.root).open("rb")
-    return name, _not_empty(name, size), functools.partial(storage.fs.open, storage.root, "rb")
+        return _File(name, size, lambda: _read_local(storage.root))
+    return _File(name, size, lambda: _read_object(storage, size))
 
 
 def _not_empty(name: str, size: int) -> int:
     if not size:
         raise MagicHourArgumentError(f"{name!r} is empty, so it was not uploaded")
     return size
-
-
-# ------------------------------------------------------------------------------------------------- bodies

@@ -258,6 +258,8 @@ class MagicHourHook(MagicHourBaseHook):
         downloaded_by: Mapping[str, Any] | None = None,
         max_bytes: int | None = None,
         parallel: int = 4,
+        file_name: str | None = None,
+        open_args: Mapping[str, Any] | None = None,
     ) -> list[list[dict[str, Any]] | MagicHourError]:
         """
         Store the files of projects, as :meth:`download_project` does; no failure keeps the others back.
@@ -265,9 +267,15 @@ class MagicHourHook(MagicHourBaseHook):
         :param downloaded_by: the Airflow task, for the receipts: ``dag_id``, ``run_id`` and so on.
         :param max_bytes: the largest file that is taken, None for any.
         :param parallel: files that are fetched at once.
+        :param file_name: the template of the files' names, such as ``"{project_id}-{index}{ext}"``; it may
+            hold ``{index}`` (from 1), ``{ext}``, ``{stem}``, ``{project_id}``, ``{name}``, ``{tool}`` and
+            ``{kind}``. None for the names that Magic Hour gives.
+        :param open_args: what the object store's fsspec ``open`` takes besides; for S3 the arguments of its
+            PutObject, such as ``{"ServerSideEncryption": "aws:kms", "StorageClass": "STANDARD_IA"}``.
         :return: in order, the files of each project, or the :class:`MagicHourError`.
         """
         from airflow_provider_magichour._transfer.download import Downloads
+        from airflow_provider_magichour._transfer.file_names import check_file_name
         from airflow_provider_magichour._transfer.storage import open_destination
 
         results = Downloads(
@@ -280,6 +288,8 @@ class MagicHourHook(MagicHourBaseHook):
             downloaded_by=downloaded_by,
             max_bytes=check_count(max_bytes, "max_bytes") if max_bytes is not None else None,
             parallel=check_count(parallel, "parallel"),
+            file_name=check_file_name(file_name),
+            open_args=open_args or {},
         ).run(check_ids(project_ids, "project_ids"))
         for files in results:
             if not isinstance(files, MagicHourError):

@@ -21,7 +21,7 @@ class Reply:
 
     status: int = 200
     body: Any = None
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str | None] = field(default_factory=dict)  # None leaves one out
     delay: float = 0.0
     drop: bool = False
 
@@ -86,11 +86,13 @@ def scripted_server(tls: ssl.SSLContext | None = None) -> Iterator[ScriptedServe
                 return
             self.send_response(reply.status)
             for name, value in {"Content-Length": str(len(reply.content())), **reply.headers}.items():
-                self.send_header(name, value)
+                if value is not None:
+                    self.send_header(name, value)
             self.end_headers()
-            self.wfile.write(reply.content())
+            if self.command != "HEAD":
+                self.wfile.write(reply.content())
 
-        do_GET = do_POST = do_PUT = do_DELETE = handle_any  # noqa: N815 - the names are http.server's
+        do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = handle_any  # noqa: N815 - the names are http.server's
 
         def finish(self) -> None:
             try:

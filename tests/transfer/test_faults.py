@@ -138,7 +138,7 @@ def test_key_is_sent_to_no_download_host(magichour_simulator, hook, tmp_path):
 def test_fresh_urls_are_requested_three_times_without_progress(magichour_simulator, hook, tmp_path):
     project_id = complete_project(magichour_simulator, hook)
     magichour_simulator.faults({"match": DOWNLOADS, "expired": True})
-    with pytest.raises(errors.MagicHourDownloadError, match="3 fresh URLs"):
+    with pytest.raises(errors.MagicHourDownloadError, match="3 fresh presigned URLs"):
         hook.download_project("image", project_id, str(tmp_path))
     assert len(magichour_simulator.requests("download")) == 4
     assert len(magichour_simulator.requests("get_project")) == 4

@@ -38,6 +38,13 @@ def test_download_removes_parts_of_killed_writers(host: Host, tmp_path: Path, th
     assert names(tmp_path / "p1") == {"output.mp4"}
 
 
+def test_hidden_parts_of_other_tools_are_kept(host: Host, tmp_path: Path) -> None:
+    others = (".film.mp4.part", ".part", ".output.mp4.part.crdownload")
+    leave(tmp_path / "p1", *others)
+    MagicHourHook().download_project("video", "p1", str(tmp_path))
+    assert names(tmp_path / "p1") == {"output.mp4", *others}
+
+
 def test_failed_download_removes_nothing(host: Host, tmp_path: Path) -> None:
     leave(tmp_path / "p1", ".output.mp4.0123456789ab.part")
     host.fetch = lambda _: Reply(500)
@@ -92,5 +99,5 @@ def test_symlink_is_not_followed_by_the_removal(tmp_path: Path) -> None:
     precious.write_text("precious")
     (tmp_path / "p1").mkdir()
     (tmp_path / "p1" / ".x.part").symlink_to(precious)
-    sinks.sweep(tmp_path / "p1")
+    sinks.sweep(tmp_path / "p1", ["x"])
     assert precious.read_text() == "precious"

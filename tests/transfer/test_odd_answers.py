@@ -152,7 +152,7 @@ def test_server_that_always_cuts_is_given_up(host, tmp_path, media):
         body=media[:200_000],
         headers={"Content-Length": str(len(media)), "Connection": "close", "Content-Type": "video/mp4"},
     )
-    with pytest.raises(errors.MagicHourDownloadError, match="nothing new"):
+    with pytest.raises(errors.MagicHourDownloadError, match="no progress"):
         download(host, tmp_path)
     assert len(host.fetches) == 1 + 3  # the first brought something
     assert visible(tmp_path) == []
@@ -257,3 +257,55 @@ def test_progress_of_a_long_download_is_logged(host, tmp_path, media, monkeypatc
         download(host, tmp_path)
     assert "100 %, 0.3 MB at" in caplog.text
     assert "time left 0 s" in caplog.text
+
+
+class TestBodyWithoutLength:
+    """A response without Content-Length and without chunks, whose connection ended."""
+
+    @staticmethod
+    def unannounced(body: bytes) -> Reply:
+        headers = {"Content-Length": None, "Connection": "close", "Content-Type": "video/mp4"}
+        return Reply(body=body, headers=headers)
+
+    @pytest.mark.parametrize(
+        "confirm",
+        [
+            lambda media, seen: Reply(416, b"", {"Content-Range": f"bytes */{len(media)}"}),
+            lambda media, seen: Reply(200, media) if seen.method == "GET" else Reply(500),
+            lambda media, seen: Reply(200, media) if seen.method == "HEAD" else Reply(403),
+        ],
+        ids=["416", "length of the whole file", "HEAD"],
+    )
+    def test_whole_file_is_stored_once_its_length_is_confirmed(self, host, tmp_path, media, confirm):
+        host.fetch = lambda seen: self.unannounced(media) if len(host.fetches) == 1 else confirm(media, seen)
+        assert_whole(download(host, tmp_path), digest(media))
+
+    @pytest.mark.parametrize(
+        "confirm",
+        [
+            lambda media, seen: Reply(416, b"", {"Content-Range": f"bytes */{len(media)}"}),
+            lambda media, seen: Reply(206, media[-1:], {"Content-Range": f"bytes 1-2/{len(media)}"}),
+            lambda media, seen: Reply(200, media) if seen.method == "HEAD" else Reply(403),
+            lambda media, seen: Reply(403),
+            lambda media, seen: Reply(416),
+        ],
+        ids=["416", "206", "HEAD", "refused", "416 without a length"],
+    )
+    def test_truncated_file_is_not_stored(self, host, tmp_path, media, confirm):
+        def fetch_it(seen):
+            whole_file = seen.method == "GET" and "range" not in seen.headers
+            return self.unannounced(media[:200_000]) if whole_file else confirm(media, seen)
+
+        host.fetch = fetch_it
+        with pytest.raises(errors.MagicHourDownloadError, match="could not be fetched whole"):
+            download(host, tmp_path)
+        assert visible(tmp_path) == []
+
+    def test_truncated_file_is_completed_where_a_later_response_is_whole(self, host, tmp_path, media):
+        def fetch_it(seen):
+            if "range" in seen.headers:
+                return Reply(416, b"", {"Content-Range": f"bytes */{len(media)}"})
+            return self.unannounced(media[:200_000] if len(host.fetches) == 1 else media)
+
+        host.fetch = fetch_it
+        assert_whole(download(host, tmp_path), digest(media))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import logging
 from datetime import timedelta
@@ -15,7 +14,8 @@ except ImportError:
     from airflow.io import store
 
 from airflow_provider_magichour import exceptions as errors
-from airflow_provider_magichour._transfer import sinks
+from airflow_provider_magichour._transfer import object_sink
+from airflow_provider_magichour._transfer.responses import Validator
 from airflow_provider_magichour._transfer.storage import open_destination
 from airflow_provider_magichour.hooks import MagicHourHook
 from airflow_provider_magichour.operators import MagicHourCleanupOperator, MagicHourDownloadOperator
@@ -200,29 +200,15 @@ def test_missing_bucket_is_named(host, s3, media):
     assert [one["Name"] for one in s3.list_buckets()["Buckets"]] == ["media"]
 
 
-def test_block_size_grows_with_the_file(s3):
-    opened = []
-    storage = open_destination(WHERE)
-
-    class Spy:
-        publishes_on_close = True
-        full = storage.full
-        make_folder = storage.make_folder
-
-        class fs:  # noqa: N801
-            @staticmethod
-            def open(path, mode, block_size):
-                opened.append(block_size)
-                return io.BytesIO()
-
-    for length in (1, 100 * 2**30):
-        sink = sinks.ObjectSink(Spy, "p/a")
-        sink.restart(sinks.Validator(length=length))
-        sink.write(b"x")
-        sink.discard()
-    assert opened[0] == 8 * 2**20
-    assert opened[1] * 10_000 > 100 * 2**30
-    assert opened[1] % 2**20 == 0
+@pytest.mark.parametrize(
+    ("length", "size"),
+    [(1, 8 * 2**20), (60 * 2**30, 8 * 2**20), (100 * 2**30, 12 * 2**20), (None, 16 * 2**20)],
+)
+def test_part_size_grows_with_the_file(s3, length, size):
+    sink = object_sink.ObjectSink(open_destination(WHERE), "p/a")
+    sink.restart(Validator(length=length))
+    assert sink.part_size == size
+    assert length is None or size * 10_000 > length
 
 
 # -------------------------------------------------------------- a store that shows what is being written
@@ -290,8 +276,8 @@ def test_failed_rename_leaves_nothing_behind(monkeypatch):
         raise PermissionError("no renames")
 
     monkeypatch.setattr(type(storage.fs), "mv", refuse)
-    sink = sinks.ObjectSink(storage, "p1/output.png")
-    sink.restart(sinks.Validator(length=5))
+    sink = object_sink.ObjectSink(storage, "p1/output.png")
+    sink.restart(Validator(length=5))
     sink.write(b"media")
     with pytest.raises(PermissionError):
         sink.publish()

@@ -239,7 +239,7 @@ class TestPut:
     )
     def test_malformed_response_is_an_error(self, storage: Storage, face: Path, item: dict[str, Any]) -> None:
         storage.item = item
-        with pytest.raises(MagicHourUploadError, match="upload URL"):
+        with pytest.raises(MagicHourUploadError, match="presigned URL"):
             MagicHourHook().upload_file(face)
 
     def test_shrinking_file_is_an_error(self, storage: Storage, face: Path) -> None:

@@ -1,0 +1,377 @@
+"""Where a download's bytes go on the way to an object store: in parts, uploaded beside the download."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import uuid
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from airflow_provider_magichour._transfer.responses import InterruptedDownloadError, Validator
+from airflow_provider_magichour._transfer.sinks import Digest
+from airflow_provider_magichour._transfer.storage import Storage
+from airflow_provider_magichour.exceptions import MagicHourArgumentError
+
+log = logging.getLogger(__name__)
+
+_MIB = 1024 * 1024
+#: Bytes of a part; of one file, all but the last are equal, as Cloudflare R2 demands.
+PART = 8 * _MIB
+#: Parts of one object, below the 10,000 that S3 takes.
+_MAX_PARTS = 9000
+#: Parts that are uploaded at once, of all files of a task together: what bounds the memory.
+UPLOADS = 8
+
+
+@dataclass(frozen=True)
+class ObjectOptions:
+    """
+    What objects are written with.
+
+    :param open_args: what the store's fsspec ``open`` takes, such as ``ServerSideEncryption`` for S3.
+    :param metadata: the objects' own metadata, where the store keeps any.
+    :param uploads: the parts that may still be taken for upload, of all files of a task together.
+    """
+
+    open_args: Mapping[str, Any] = field(default_factory=dict)
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    uploads: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(UPLOADS))
+
+
+class ObjectSink:
+    """
+    An object that appears only when it is whole.
+
+    On file systems that show a file while it is written, it is written under a temporary name.
+    """
+
+    def __init__(self, storage: Storage, path: str, options: ObjectOptions | None = None) -> None:
+        self._storage = storage
+        self._path = path
+        self._options = options or ObjectOptions()
+        self._digest = Digest()
+        self._pieces: list[bytes] = []
+        self._held = 0
+        self._upload: _Upload | None = None
+        self._is_first = True
+        self.offset = 0
+        self.validator = Validator()
+        self.content_type = ""
+        self.suffix = ""
+
+    def head(self) -> bytes:
+        """Return nothing: no try can go on with what another left."""
+        return b""
+
+    def restart(self, validator: Validator) -> None:
+        """Drop what is held: what follows is the file from its start, in this version."""
+        self._abort()
+        self._digest.restart()
+        self.offset, self.validator = 0, validator
+
+    def write(self, chunk: bytes) -> None:
+        """
+        Take the next bytes.
+
+        :raises InterruptedDownloadError: if somebody else aborted the upload; the file starts over.
+        """
+        self._digest.update(chunk)
+        self.offset += len(chunk)
+        size = self.part_size
+        while self._held + len(chunk) > size:
+            room = size - self._held
+            self._pieces.append(chunk[:room])
+            chunk = chunk[room:]
+            self._put(b"".join(self._pieces))
+            self._pieces, self._held = [], 0
+        self._pieces.append(chunk)
+        self._held += len(chunk)
+
+    def publish(self) -> str:
+        """
+        Give the object its final name and return its sha256.
+
+        :raises InterruptedDownloadError: if somebody else aborted the upload; the file starts over.
+        """
+        sha256 = self._digest.hexdigest()
+        last, self._pieces, self._held = b"".join(self._pieces), [], 0
+        try:
+            if self._upload is None:
+                self._upload = self._open(self._metadata(sha256), is_small=True)
+            self._upload.finish(last, self._metadata(sha256))
+        except FileNotFoundError as error:
+            self._start_over(error)
+        except BaseException:
+            self._abort()
+            raise
+        self._upload = None
+        self._digest.close()
+        return sha256
+
+    def close(self) -> None:
+        """Let go; an object cannot be gone on with by another worker."""
+        self.discard()
+
+    def discard(self) -> None:
+        """Let go and leave nothing behind."""
+        self._abort()
+        self._digest.close()
+
+    # ------------------------------------------------------------------------------------------ parts
+
+    @property
+    def part_size(self) -> int:
+        """Return the bytes of each part but the last."""
+        if self.validator.length is None:
+            return 2 * PART
+        least = -(-self.validator.length // _MAX_PARTS)
+        return max(PART, -(-least // _MIB) * _MIB)
+
+    def _put(self, part: bytes) -> None:
+        try:
+            if self._upload is None:
+                self._upload = self._open(self._metadata(None), is_small=False)
+            self._upload.put(part)
+        except FileNotFoundError as error:
+            if self._upload is None or self.offset <= self.part_size:  # there is no such bucket or folder
+                raise
+            self._start_over(error)
+
+    def _start_over(self, error: FileNotFoundError) -> None:
+        """Begin the file anew where another writer of it has aborted the upload; else raise the error."""
+        if not isinstance(self._upload, _S3Upload) or "NoSuchUpload" not in repr(error.__cause__ or error):
+            self._abort()
+            raise error
+        self._abort()
+        self._digest.restart()
+        self.offset, self.validator = 0, Validator()
+        raise InterruptedDownloadError("another task writes the same object and aborted this upload")
+
+    def _metadata(self, sha256: str | None) -> dict[str, str]:
+        return {**self._options.metadata, **({} if sha256 is None else {"sha256": sha256})}
+
+    def _open(self, metadata: Mapping[str, str], *, is_small: bool) -> _Upload:
+        folder = self._path.rpartition("/")[0]
+        fs, final = self._storage.fs, self._storage.full(f"{self._path}{self.suffix}")
+        if hasattr(fs, "call_s3"):
+            arguments = _s3_arguments(fs, self._options.open_args, self.content_type, metadata)
+            if is_small:
+                return _S3Object(fs, final, arguments)
+            upload = _S3Upload(fs, final, arguments, self._options.uploads)
+            if self._is_first:
+                upload.abort_others()
+            self._is_first = False
+            return upload
+        self._storage.make_folder(folder)
+        arguments = _file_arguments(
+            self._storage.protocol, self._options.open_args, self.content_type, metadata
+        )
+        target = final
+        if not self._storage.publishes_on_close:
+            name = self._path.rpartition("/")[2]
+            target = self._storage.full(f"{folder}/.{name}.{uuid.uuid4().hex[:12]}.part")
+        return _FileUpload(self._storage, target, final, {"block_size": self.part_size, **arguments})
+
+    def _abort(self) -> None:
+        self._pieces, self._held = [], 0
+        upload, self._upload = self._upload, None
+        if upload is not None:
+            upload.abort()
+
+
+def _s3_arguments(
+    fs: Any, open_args: Mapping[str, Any], content_type: str, metadata: Mapping[str, str]
+) -> dict[str, Any]:
+    """
+    Return what S3's own calls take to make an object.
+
+    :raises MagicHourArgumentError: if one of ``open_args`` is none of S3's, which s3fs would leave out.
+    """
+    known = {"acl"}
+    if open_args:
+        known |= set(fs.s3.meta.service_model.operation_model("PutObject").input_shape.members)
+    if unknown := sorted(set(open_args) - known):
+        raise MagicHourArgumentError(
+            f"open_args has {', '.join(unknown)}, which S3 does not take: use the names of its PutObject, "
+            "such as ServerSideEncryption, SSEKMSKeyId, ACL, StorageClass, Tagging or Metadata"
+        )
+    arguments: dict[str, Any] = {"ContentType": content_type} if content_type else {}
+    arguments |= {"ACL" if name == "acl" else name: value for name, value in open_args.items()}
+    arguments["Metadata"] = {**metadata, **(open_args.get("Metadata") or {})}
+    return arguments
+
+
+def _file_arguments(
+    protocol: str, open_args: Mapping[str, Any], content_type: str, metadata: Mapping[str, str]
+) -> dict[str, Any]:
+    """Return what a file system's ``open`` takes to write an object; nothing of ours where it is unknown."""
+    arguments = dict(open_args)
+    if protocol not in {"gs", "gcs", "abfs", "abfss", "az", "adl"}:
+        return arguments
+    arguments["metadata"] = {**metadata, **(open_args.get("metadata") or {})}
+    if content_type and protocol in {"gs", "gcs"}:
+        arguments.setdefault("content_type", content_type)
+    elif content_type:
+        arguments.setdefault("content_settings", {"content_type": content_type})
+    return arguments
+
+
+class _Upload(Protocol):
+    """An object on its way to the store."""
+
+    def put(self, part: bytes) -> None:
+        """Take a part; it may still be on its way when this returns."""
+
+    def finish(self, last: bytes, metadata: Mapping[str, str]) -> None:
+        """Take the last part and make the object appear."""
+
+    def abort(self) -> None:
+        """Leave nothing behind."""
+
+
+class _S3Object:
+    """An object that is small enough for one request."""
+
+    def __init__(self, fs: Any, target: str, arguments: Mapping[str, Any]) -> None:
+        self._fs = fs
+        self._target = target
+        self._arguments = arguments
+
+    def put(self, part: bytes) -> None:
+        raise NotImplementedError
+
+    def finish(self, last: bytes, metadata: Mapping[str, str]) -> None:
+        bucket, key, _ = self._fs.split_path(self._target)
+        self._fs.call_s3("put_object", Bucket=bucket, Key=key, Body=last, **self._arguments)
+
+    def abort(self) -> None:
+        """Do nothing: there is an object or there is none."""
+
+
+class _S3Upload:
+    """A multipart upload, whose parts go side by side over the file system's event loop."""
+
+    def __init__(
+        self, fs: Any, target: str, arguments: Mapping[str, Any], uploads: threading.Semaphore
+    ) -> None:
+        self._fs = fs
+        bucket, key, _ = fs.split_path(target)
+        self._object = {"Bucket": bucket, "Key": key}
+        self._arguments = arguments  # s3fs leaves out what a call does not take
+        self._uploads = uploads
+        self._parts: list[Future[dict[str, str]]] = []
+        self._id = fs.call_s3("create_multipart_upload", **self._object, **arguments)["UploadId"]
+
+    def abort_others(self) -> None:
+        """
+        Abort the unfinished uploads of the same object, which killed tries left behind and S3 charges for.
+
+        Another task that writes the same object at this moment notices, and starts over.
+        """
+        bucket, key = self._object["Bucket"], self._object["Key"]
+        try:
+            found = self._fs.call_s3("list_multipart_uploads", Bucket=bucket, Prefix=key)
+            for one in found.get("Uploads", []):
+                if one["Key"] == key and one["UploadId"] != self._id:
+                    log.info("Aborting the upload of %s that an earlier try left unfinished", key)
+                    self._fs.call_s3("abort_multipart_upload", **self._object, UploadId=one["UploadId"])
+        except Exception as error:  # noqa: BLE001 - the right to list or to abort may be missing
+            log.debug("Unfinished uploads of %s cannot be aborted: %s", key, type(error).__name__)
+
+    def put(self, part: bytes) -> None:
+        for one in self._parts:
+            if one.done():
+                one.result()
+        self._uploads.acquire()
+        try:
+            sending = self._send(len(self._parts) + 1, part)
+            one = asyncio.run_coroutine_threadsafe(sending, self._fs.loop)
+        except BaseException:
+            self._uploads.release()
+            raise
+        one.add_done_callback(lambda _: self._uploads.release())
+        self._parts.append(one)
+
+    async def _send(self, number: int, part: bytes) -> dict[str, Any]:
+        sent = await self._fs._call_s3(
+            "upload_part",
+            **self._object,
+            UploadId=self._id,
+            PartNumber=number,
+            Body=part,
+            **self._arguments,
+        )
+        checksums = {name: value for name, value in sent.items() if name.startswith("Checksum")}
+        return {"PartNumber": number, "ETag": sent["ETag"], **checksums}
+
+    def finish(self, last: bytes, metadata: Mapping[str, str]) -> None:
+        self.put(last)
+        parts = [one.result() for one in self._parts]
+        self._fs.call_s3(
+            "complete_multipart_upload", **self._object, UploadId=self._id, MultipartUpload={"Parts": parts}
+        )
+
+    def abort(self) -> None:
+        for one in self._parts:
+            one.cancel()
+        with suppress(Exception):  # what cannot be aborted is an upload that never completes
+            self._fs.call_s3("abort_multipart_upload", **self._object, UploadId=self._id)
+
+
+class _FileUpload:
+    """A file of any file system, written by a thread of its own so that the download goes on meanwhile."""
+
+    def __init__(self, storage: Storage, target: str, final: str, arguments: Mapping[str, Any]) -> None:
+        self._storage = storage
+        self._target = target
+        self._final = final
+        self._file = storage.fs.open(target, "wb", **arguments)
+        self._writer = ThreadPoolExecutor(1, "magichour-object")
+        self._writing: Future[Any] | None = None
+
+    def put(self, part: bytes) -> None:
+        self._settle()
+        self._writing = self._writer.submit(self._file.write, part)
+
+    def _settle(self) -> None:
+        """Wait for the part that is being written; it may have failed."""
+        writing, self._writing = self._writing, None
+        if writing is not None:
+            writing.result()
+
+    def finish(self, last: bytes, metadata: Mapping[str, str]) -> None:
+        self._settle()
+        self._file.write(last)
+        if isinstance(getattr(self._file, "metadata", None), dict):  # Azure takes it with the last request
+            self._file.metadata = {**metadata, **self._file.metadata}
+        self._file.close()
+        if self._target != self._final:
+            try:
+                self._storage.fs.mv(self._target, self._final)
+            except BaseException:
+                with suppress(Exception):
+                    self._storage.fs.rm_file(self._target)
+                raise
+        self._writer.shutdown()
+
+    def abort(self) -> None:
+        """Give up. Plainly closing the file would publish what was written so far."""
+        with suppress(Exception):
+            self._settle()
+        self._writer.shutdown()
+        if hasattr(self._file, "discard"):
+            with suppress(Exception):  # what can't be discarded is an upload that never completes
+                self._file.discard()
+        if self._storage.publishes_on_close:
+            with suppress(Exception):
+                self._file.closed = True  # or its finalizer would publish it
+            return
+        with suppress(Exception):
+            self._file.close()
+        with suppress(Exception):
+            self._storage.fs.rm_file(self._target)
