@@ -1,21 +1,21 @@
-"""The simulator's own calls: arm faults, read what happened, decide how a project ends."""
+"""The simulator's own calls below ``/_simulator``: cause faults, read what happened, end a project."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Annotated, Any, Literal, TypeAlias
 
-from fastapi import APIRouter, Body, HTTPException
+from fastapi import APIRouter, Body, FastAPI, Request
+from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict
 
-from airflow_provider_magichour.simulator.backend import Backend, Project
+from airflow_provider_magichour.simulator.backend import Backend
 from airflow_provider_magichour.simulator.faults import Faults, Outcome, Rule
+from airflow_provider_magichour.simulator.media import Media
 from airflow_provider_magichour.simulator.middleware import Recorder
+from airflow_provider_magichour.simulator.models import Project
 from airflow_provider_magichour.simulator.webhooks import Webhooks, WebhookTarget
 
 Event: TypeAlias = Literal["started", "completed", "errored"]
-
-_OK = {"message": "ok"}
 
 
 class RuleList(BaseModel):
@@ -29,9 +29,9 @@ class RuleList(BaseModel):
 
 class Admin:
     """
-    What a test asks of the simulator, over HTTP or directly.
+    What a test asks of the simulator, over HTTP or by :class:`Simulator`; all in the event loop.
 
-    :param backend: what Magic Hour remembers.
+    :param backend: what happens at Magic Hour.
     :param recorder: what was called.
     :param faults: the rules in force.
     :param webhooks: sends webhooks.
@@ -43,26 +43,29 @@ class Admin:
         self._faults = faults
         self._webhooks = webhooks
 
-    def router(self) -> APIRouter:
-        """Return the routes."""
-        router = APIRouter(prefix="/_simulator", tags=["simulator"])
-        router.add_api_route("/state", self._get_state, methods=["GET"])
-        router.add_api_route("/requests", self._get_requests, methods=["GET"])
-        router.add_api_route("/ledger", self._get_ledger, methods=["GET"])
-        router.add_api_route("/accounts", self._post_account, methods=["POST"])
-        router.add_api_route("/api-keys", self._post_api_key, methods=["POST"])
-        router.add_api_route("/api-keys/{key}", self._delete_api_key, methods=["DELETE"])
-        router.add_api_route("/faults", self._get_faults, methods=["GET"])
-        router.add_api_route("/faults", self._post_faults, methods=["POST"])
-        router.add_api_route("/faults", self._delete_faults, methods=["DELETE"])
-        router.add_api_route("/reset", self._post_reset, methods=["POST"])
-        router.add_api_route("/projects/{project_id}", self._post_project, methods=["POST"])
-        router.add_api_route("/projects/{project_id}/webhook", self._post_event, methods=["POST"])
-        router.add_api_route("/webhooks", self._put_webhooks, methods=["PUT"])
-        router.add_api_route("/webhooks", self._delete_webhooks, methods=["DELETE"])
-        return router
+    def add_routes(self, app: FastAPI) -> None:
+        """Add all routes to an application."""
+        router = APIRouter(prefix="/_simulator")
+        router.get("/state")(self.state)
+        router.get("/requests")(self.requests)
+        router.get("/ledger")(self.ledger)
+        router.get("/faults")(self.list_faults)
+        router.post("/faults")(self.add_faults)
+        router.delete("/faults")(self.clear_faults)
+        router.post("/reset")(self.reset)
+        router.post("/projects/{project_id}")(self.end_project)
+        router.post("/projects/{project_id}/webhook")(self.send_event)
+        router.post("/accounts")(self.add_account)
+        router.post("/api-keys")(self.add_api_key)
+        router.delete("/api-keys/{key}")(self.revoke_api_key)
+        router.put("/webhooks")(self.send_webhooks)
+        router.delete("/webhooks")(self.stop_webhooks)
+        app.include_router(router)
+        app.add_exception_handler(KeyError, _unknown)
 
-    def state(self, *, projects: bool = True) -> dict[str, Any]:
+    # ------------------------------------------------------------------------------------- what happened
+
+    async def state(self, *, projects: bool = True) -> dict[str, Any]:
         """Return counters and what Magic Hour remembers."""
         backend, recorder = self._backend, self._recorder
         found: dict[str, Any] = {
@@ -98,12 +101,12 @@ class Admin:
             found["projects"] = {key: _describe(project) for key, project in backend.projects.items()}
         return found
 
-    def requests(self, *, route: str | None = None, limit: int = 20_000) -> list[dict[str, Any]]:
+    async def requests(self, route: str | None = None, limit: int = 20_000) -> list[dict[str, Any]]:
         """Return the latest requests, oldest first."""
         kept = [entry for entry in self._recorder.log if route in {None, entry["route"]}]
         return kept[-limit:] if limit else []
 
-    def ledger(self, account_id: str | None = None) -> list[dict[str, Any]]:
+    async def ledger(self, account_id: str | None = None) -> list[dict[str, Any]]:
         """Return all charges and refunds of one account or of all, by time."""
         lines = [
             {"account_id": account.id, **line}
@@ -113,106 +116,78 @@ class Admin:
         ]
         return sorted(lines, key=lambda line: float(line["at"]))
 
-    def arm(self, rules: Sequence[Rule], seed: int | None = None) -> None:
-        """Put rules in force."""
-        if seed is not None:
-            self._faults.reseed(seed)
-        self._faults.add(rules)
+    async def outputs(self, project_id: str) -> list[tuple[str, Media]]:
+        """Return the names of a project's outputs with the outputs, which outlive its deletion here."""
+        project = self._backend.projects[project_id]
+        return list(zip(project.names, project.outputs, strict=True))
 
-    def disarm(self) -> None:
+    # ------------------------------------------------------------------------------- what shall happen
+
+    async def list_faults(self) -> list[dict[str, Any]]:
+        """Return the rules in force."""
+        return self._faults.describe()
+
+    async def add_faults(self, rules: RuleList | list[Rule]) -> list[dict[str, Any]]:
+        """Put rules in force, after those that are, and return all."""
+        if isinstance(rules, list):
+            rules = RuleList(rules=rules)
+        if rules.seed is not None:
+            self._faults.reseed(rules.seed)
+        self._faults.add(rules.rules)
+        return self._faults.describe()
+
+    async def clear_faults(self) -> None:
         """Drop all rules."""
         self._faults.clear()
 
-    def reset(self) -> None:
+    async def reset(self) -> None:
         """Forget projects, uploads, counters and faults; credits are full again."""
         self._faults.clear()
         self._backend.reset()
         self._recorder.reset()
         self._webhooks.forget()
 
-    def end(self, project_id: str, outcome: Outcome) -> dict[str, Any]:
-        """
-        Bring a project to its end now.
+    async def close(self) -> None:
+        """End timers and connections, before the event loop ends."""
+        self._backend.reset()
+        await self._webhooks.close()
 
-        :raises KeyError: if there is no such project.
-        """
+    async def end_project(self, project_id: str, outcome: Outcome) -> dict[str, Any]:
+        """Bring a project to its end now."""
         project = self._backend.projects[project_id]
         project.statuses.clear()
         self._backend.end(project, outcome)
         return _describe(project)
 
-    def direct_webhooks(self, target: WebhookTarget | None) -> None:
-        """Send webhooks there from now on; None for nowhere."""
-        self._webhooks.target = target
-
-    def send_event(self, project_id: str, event: Event) -> None:
-        """
-        Send a project's webhook now, again.
-
-        :raises KeyError: if there is no such project.
-        """
-        self._webhooks.send(event, self._backend.projects[project_id])
-
-    async def _get_state(self, *, projects: bool = True) -> dict[str, Any]:
-        return self.state(projects=projects)
-
-    async def _get_requests(self, route: str | None = None, limit: int = 1000) -> list[dict[str, Any]]:
-        return self.requests(route=route, limit=limit)
-
-    async def _get_ledger(self, account_id: str | None = None) -> list[dict[str, Any]]:
-        return self.ledger(account_id)
-
-    async def _post_account(self, key: Annotated[str, Body(embed=True)]) -> dict[str, str]:
+    async def add_account(self, key: Annotated[str, Body(embed=True)]) -> dict[str, str]:
+        """Open another account, and return its id."""
         return {"id": self._backend.add_account(key).id}
 
-    async def _post_api_key(self, key: Annotated[str, Body(embed=True)]) -> dict[str, str]:
+    async def add_api_key(self, key: Annotated[str, Body(embed=True)]) -> None:
+        """Give the first account another key."""
         self._backend.add_api_key(key)
-        return _OK
 
-    async def _delete_api_key(self, key: str) -> dict[str, str]:
-        try:
-            self._backend.revoke_api_key(key)
-        except KeyError:
-            raise HTTPException(404, "There is no such API key") from None
-        return _OK
+    async def revoke_api_key(self, key: str) -> None:
+        """Forget a key."""
+        self._backend.revoke_api_key(key)
 
-    async def _get_faults(self) -> list[dict[str, Any]]:
-        return self._faults.describe()
+    async def send_webhooks(self, target: WebhookTarget) -> None:
+        """Send webhooks there from now on."""
+        self._webhooks.target = target
 
-    async def _post_faults(self, rules: RuleList | list[Rule]) -> list[dict[str, Any]]:
-        if isinstance(rules, list):
-            rules = RuleList(rules=rules)
-        self.arm(rules.rules, rules.seed)
-        return self._faults.describe()
+    async def stop_webhooks(self) -> None:
+        """Send no webhooks from now on."""
+        self._webhooks.target = None
 
-    async def _delete_faults(self) -> dict[str, str]:
-        self.disarm()
-        return _OK
+    async def send_event(self, project_id: str, event: Annotated[Event, Body(embed=True)]) -> None:
+        """Send a project's webhook now, again."""
+        self._webhooks.send(event, self._backend.projects[project_id])
 
-    async def _post_reset(self) -> dict[str, str]:
-        self.reset()
-        return _OK
 
-    async def _post_project(self, project_id: str, outcome: Outcome) -> dict[str, Any]:
-        try:
-            return self.end(project_id, outcome)
-        except KeyError:
-            raise HTTPException(404, f"There is no project {project_id}") from None
-
-    async def _put_webhooks(self, target: WebhookTarget) -> dict[str, str]:
-        self.direct_webhooks(target)
-        return _OK
-
-    async def _delete_webhooks(self) -> dict[str, str]:
-        self.direct_webhooks(None)
-        return _OK
-
-    async def _post_event(self, project_id: str, event: Annotated[Event, Body(embed=True)]) -> dict[str, str]:
-        try:
-            self.send_event(project_id, event)
-        except KeyError:
-            raise HTTPException(404, f"There is no project {project_id}") from None
-        return _OK
+async def _unknown(request: Request, error: Exception) -> JSONResponse:
+    if not request.url.path.startswith("/_simulator"):
+        raise error
+    return JSONResponse({"detail": f"There is no {error}"}, 404)
 
 
 def _describe(project: Project) -> dict[str, Any]:

@@ -11,10 +11,11 @@ from typing import Any, cast
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
 
-from airflow_provider_magichour.simulator.backend import Account, Backend, Detection, RefusedError, iso
+from airflow_provider_magichour.simulator.backend import Backend
 from airflow_provider_magichour.simulator.faults import Call
 from airflow_provider_magichour.simulator.media import Media
 from airflow_provider_magichour.simulator.middleware import RULE
+from airflow_provider_magichour.simulator.models import Account, Detection, RefusedError, iso
 from airflow_provider_magichour.simulator.schemas import check_body
 from airflow_provider_magichour.tools import KINDS, TOOLS, UPLOAD_EXTENSIONS
 
@@ -57,7 +58,7 @@ def name_call(method: str, path: str) -> Call:
 
 class ApiRoutes:
     """
-    Answers what Magic Hour's API answers.
+    Give the responses of Magic Hour's API.
 
     :param backend: what Magic Hour remembers.
     """
@@ -229,7 +230,7 @@ class ApiRoutes:
         if not limit.isdecimal() or not 1 <= int(limit) <= 100:
             raise RefusedError(400, "limit must be a whole number from 1 to 100")
         if not cursor.isdecimal():
-            raise RefusedError(400, "cursor must be the next_cursor of an earlier answer")
+            raise RefusedError(400, "cursor must be the next_cursor of an earlier page")
         kept = [
             self._saved_item(account, number, kind, extension)
             for number, (kind, extension) in enumerate(_SAVED_ITEMS)
@@ -240,14 +241,15 @@ class ApiRoutes:
         return JSONResponse({"items": kept[start:end], "next_cursor": following})
 
     def _saved_item(self, account: Account, number: int, kind: str, extension: str) -> dict[str, Any]:
-        folder = f"api-assets/{account.id}/saved-{number}"
+        media_kind = _MEDIA_KINDS[extension]
+        folder, name = f"saved-items/{account.id}/saved-{number}", f"{media_kind.lower()}.{extension}"
         self._backend.media[folder, 0] = Media(folder, extension, kind, 128, 128)
         expires = time.time() + self._backend.settings.url_lifetime
         asset = {
-            "file_path": f"{folder}/asset.{extension}",
+            "file_path": f"{folder}/{name}",
             "is_primary": True,
-            "media_kind": _MEDIA_KINDS[extension],
-            "url": self._backend.signer.sign("GET", folder, f"asset.{extension}", 0, expires),
+            "media_kind": media_kind,
+            "url": self._backend.signer.sign("GET", folder, name, 0, expires),
             "url_expires_at": iso(expires),
         }
         return {"id": f"saved-{number}", "name": f"My {kind}", "type": kind, "assets": [asset]}

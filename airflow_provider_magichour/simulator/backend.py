@@ -1,4 +1,4 @@
-"""What Magic Hour remembers: accounts, projects, uploads and face detections, and how they change."""
+"""What happens at Magic Hour: accounts, projects, uploads and face detections, and how they change."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import random
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from dataclasses import replace
 from typing import Any
 
 from airflow_provider_magichour._client.api import TERMINAL_STATUSES
-from airflow_provider_magichour.simulator.faults import Outcome, Rule, error_code
+from airflow_provider_magichour.simulator.faults import Outcome, Rule
 from airflow_provider_magichour.simulator.media import Media
+from airflow_provider_magichour.simulator.models import Account, Detection, Project, RefusedError, iso
 from airflow_provider_magichour.simulator.outputs import outputs_of, video_details
 from airflow_provider_magichour.simulator.schemas import known_fields, schemas
 from airflow_provider_magichour.simulator.settings import Settings
@@ -25,109 +25,6 @@ from airflow_provider_magichour.tools import TOOLS
 _logger = logging.getLogger(__name__)
 
 _KEPT_WARNINGS = 1000
-_COMPLETE = Outcome(status="complete")
-
-
-class RefusedError(Exception):
-    """
-    A call that Magic Hour refuses.
-
-    :param status: the HTTP status; the machine-readable code of the response follows from it.
-    :param message: the message of the response.
-    :param headers: further headers of the response.
-    """
-
-    def __init__(self, status: int, message: str, headers: Mapping[str, str] | None = None) -> None:
-        super().__init__(message)
-        self.status = status
-        self.headers = dict(headers or {})
-        self.body = {"code": error_code(status), "message": message}
-
-
-def iso(seconds: float) -> str:
-    """Return a time as Magic Hour writes it."""
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-@dataclass(slots=True)
-class Account:
-    """The owner of one or more API keys."""
-
-    id: str
-    credits: int
-    ledger: list[dict[str, Any]] = field(default_factory=list)
-    rendering: int = 0
-    waiting: deque[Project] = field(default_factory=deque)
-    #: When the next request would be within the rate limit.
-    next_slot: float = 0.0
-
-    def book(self, project_id: str, tool: str, entry: str, credits: int) -> None:  # noqa: A002
-        """
-        Write an entry into the ledger, and change the credits by it.
-
-        :param entry: ``charge`` or ``refund``.
-        :param credits: how many, not negative.
-        """
-        self.credits += credits if entry == "refund" else -credits
-        self.ledger.append(
-            {
-                "at": time.time(),
-                "project_id": project_id,
-                "tool": tool,
-                "entry": entry,
-                "credits": credits,
-            }
-        )
-
-    def total(self, entry: str) -> int:
-        """Return the sum of the ledger's charges or refunds."""
-        return sum(line["credits"] for line in self.ledger if line["entry"] == entry)
-
-
-@dataclass(slots=True)
-class Project:
-    """One image, video or audio project."""
-
-    id: str
-    account: Account
-    kind: str
-    tool: str
-    name: str | None
-    body: dict[str, Any]
-    created: float
-    seconds: float
-    credits_charged: int
-    outputs: list[Media]
-    names: list[str]
-    details: dict[str, Any]
-    outcome: Outcome = _COMPLETE
-    statuses: deque[str] = field(default_factory=deque)
-    undeletable: bool = False
-    read_lag: float = 0.0
-    status: str = "queued"
-    enabled: bool = True
-    error: dict[str, str] | None = None
-    settled: bool = False
-    holds_slot: bool = False
-    timer: asyncio.TimerHandle | None = None
-    gets: int = 0
-    deletes: int = 0
-    downloads: int = 0
-    downloaded_bytes: int = 0
-
-    @property
-    def is_over(self) -> bool:
-        """Return whether it will not change by itself any more."""
-        return self.status in TERMINAL_STATUSES or not self.enabled
-
-
-@dataclass(slots=True)
-class Detection:
-    """A face detection."""
-
-    id: str
-    account: Account
-    ready: float
 
 
 class Backend:
@@ -200,8 +97,9 @@ class Backend:
         """
         Accept a project, charge its estimate and start its life.
 
-        :raises RefusedError: 402 if the credits do not suffice.
+        :raises RefusedError: 402 if the credits do not suffice, 429 if a limit of renders refuses more.
         """
+        self._check_render_limit(account)
         known = known_fields(tool, body)
         details = video_details(tool, known) if TOOLS[tool].kind == "video" else {}
         price = _price(tool, known)
@@ -238,6 +136,14 @@ class Backend:
             queued = project.seconds * self.settings.queue_share
             self._later(project, queued, self._begin)
         return project
+
+    def _check_render_limit(self, account: Account) -> None:
+        limit = self.settings.max_rendering
+        if limit is None or self.settings.max_rendering_action == "queue":
+            return
+        under_way = sum(one.account is account and not one.is_over for one in self.projects.values())
+        if under_way >= limit:
+            raise RefusedError(429, f"Too many requests: your plan renders {limit} projects at once")
 
     def _seconds(self, tool: str) -> float:
         spread = self.settings.jitter and self.settings.jitter * self._random.uniform(-1, 1)
@@ -300,11 +206,6 @@ class Backend:
     def _notify(self, event: str, project: Project) -> None:
         for listener in self.listeners:
             listener(event, project)
-
-    def outputs(self, project_id: str) -> tuple[list[str], list[Media]]:
-        """Return the names of a project's outputs and the outputs, which outlive its deletion here."""
-        project = self.projects[project_id]
-        return list(project.names), list(project.outputs)
 
     def record_get(self, project: Project) -> None:
         """Count a GET of a project; one with scripted statuses takes its next step."""

@@ -93,7 +93,25 @@ class Outcome(_Strict):
 
 
 class Rule(_Strict):
-    """One fault. The package's documentation says what each field does."""
+    """
+    One fault.
+
+    The reference of the simulator documents most fields. These are for the tests of this package:
+
+    :param hang_up: how a dropped connection ends: ``reset`` (the default of ``drop``) or ``close`` (the
+        default within a body).
+    :param drop_after_bytes: where in the body of the response the connection breaks.
+    :param merge: fields to set in the JSON response.
+    :param remove: fields to leave out of it.
+    :param gzip: compress the body.
+    :param chunked: send no Content-Length.
+    :param shorten_to_bytes: end the body there, as if it was complete.
+    :param shorten_to_percent: the same as a share of the body.
+    :param drip_bytes: send so many bytes at a time...
+    :param drip_seconds: ...with this pause between them.
+    :param version: another text: the file changed, and its ETag.
+    :param range: ``ignore`` (200 with all), ``shift`` (206 with another part), ``refuse`` (416).
+    """
 
     match: Match = Match()
     times: int | None = Field(default=None, ge=1)

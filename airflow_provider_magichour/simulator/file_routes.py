@@ -14,10 +14,11 @@ from fastapi import FastAPI, Request
 from fastapi.responses import Response, StreamingResponse
 from starlette.requests import ClientDisconnect
 
-from airflow_provider_magichour.simulator.backend import Backend, Project
+from airflow_provider_magichour.simulator.backend import Backend
 from airflow_provider_magichour.simulator.faults import Call, Rule
 from airflow_provider_magichour.simulator.media import MediaCache
 from airflow_provider_magichour.simulator.middleware import RULE, TRANSPORT, Recorder
+from airflow_provider_magichour.simulator.models import Project
 
 _SHIFT = 1024
 _NO_RULE = Rule()
@@ -36,7 +37,7 @@ class FileRoutes:
     Serves outputs and takes uploads, to whoever has a signed URL, and to nobody who shows an API key.
 
     :param backend: what Magic Hour remembers.
-    :param recorder: told of leaked keys.
+    :param recorder: counts leaked keys.
     """
 
     def __init__(self, backend: Backend, recorder: Recorder) -> None:
@@ -56,12 +57,12 @@ class FileRoutes:
         raw_folder, _, raw_name = request.scope["raw_path"].decode("latin-1").strip("/").rpartition("/")
         folder = unquote(raw_folder)
         query = request.query_params
-        method = "PUT" if request.method == "PUT" else "GET"
         signed = (query.get("output", ""), query.get("expires", ""), query.get("signature", ""))
-        found = "ExpiredToken" if rule.expired else self._backend.signer.problem(method, folder, *signed)
-        if found is not None:
-            return _refuse(403, found, f"The URL of {unquote(raw_name)} is not valid (any more)")
-        if method == "PUT":
+        problem = self._backend.signer.problem(request.method, folder, *signed)
+        problem = "ExpiredToken" if rule.expired else problem
+        if problem is not None:
+            return _refuse(403, problem, f"The URL of {unquote(raw_name)} is not valid (any more)")
+        if request.method == "PUT":
             return await self._take(request, folder)
         return await self._give(request, folder, int(signed[0]), rule)
 
@@ -101,10 +102,8 @@ class FileRoutes:
         if span:
             headers["Content-Range"] = f"bytes {start}-{end - 1}/{content.size}"
         headers["Content-Length"] = str(end - start)
-        if project is not None and request.method == "GET":
+        if project is not None:
             project.downloads += 1
-        if request.method == "HEAD":
-            return Response(status_code=status, headers=headers)
         pieces = _pieces(content.read(start, end), project, request.scope[TRANSPORT])
         return StreamingResponse(pieces, status, headers)
 

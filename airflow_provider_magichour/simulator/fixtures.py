@@ -16,12 +16,12 @@ __all__ = ["magichour_simulator"]
 
 
 @pytest.fixture
-def magichour_simulator() -> Iterator[Simulator]:
+def magichour_simulator(monkeypatch: pytest.MonkeyPatch) -> Iterator[Simulator]:
     """
-    Give a running :class:`~airflow_provider_magichour.simulator.Simulator`, anew for each test.
+    Give each test a running `Simulator` of its own, to which the connection ``magichour_default`` leads.
 
-    Projects take 0.2 s. To point Airflow to it, set the environment variable
-    ``AIRFLOW_CONN_MAGICHOUR_DEFAULT`` to its ``connection_uri``.
+    Projects take 0.2 s.
     """
     with Simulator(duration=0.2) as simulator:
+        monkeypatch.setenv("AIRFLOW_CONN_MAGICHOUR_DEFAULT", simulator.connection_uri)
         yield simulator

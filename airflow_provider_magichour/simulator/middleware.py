@@ -81,7 +81,7 @@ class Recorder:
         return entry
 
     def end(self, entry: dict[str, Any]) -> None:
-        """Count how a request ended; one that got no answer has the status ``dropped``."""
+        """Count how a request ended; one without a response has the status ``dropped``."""
         self.in_flight = max(self.in_flight - 1, 0)
         self.statuses[str(entry["status"] or "dropped")] += 1
 
@@ -91,13 +91,22 @@ class Middleware:
     An ASGI application before another one.
 
     :param app: the host's routes.
-    :param name_call: tells what a request is about, from its method and path.
+    :param name_call: returns what a request is about, from its method and path.
+    :param recorder: counts and logs the requests.
+    :param faults: the rules in force.
+    :param latency: seconds that each response takes longer.
     """
 
     def __init__(
-        self, app: App, name_call: Callable[[str, str], Call], recorder: Recorder, faults: Faults
+        self,
+        app: App,
+        name_call: Callable[[str, str], Call],
+        recorder: Recorder,
+        faults: Faults,
+        latency: float,
     ) -> None:
         self._app = app
+        self._latency = latency
         self._name_call = name_call
         self._recorder = recorder
         self._faults = faults
@@ -119,6 +128,7 @@ class Middleware:
             await send(message)
 
         try:
+            await asyncio.sleep(self._latency)
             if rule is None:
                 await self._app(scope, receive, send_and_note)
             else:
@@ -161,7 +171,7 @@ async def _apply(rule: Rule, app: App, scope: Scope, receive: Receive, send: Sen
 async def _carry_out(
     app: App, scope: Scope, receive: Receive
 ) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
-    """Let the application process a request, and keep its answer."""
+    """Let the application process a request, and keep its response."""
     status, headers, parts = 500, [], []
 
     async def keep(message: Message) -> None:
@@ -190,7 +200,7 @@ async def hang_up(scope: Scope, receive: Receive, how: str) -> None:
     """
     End the connection: ``reset`` at once and with an error for the peer, ``close`` after what was sent.
 
-    Returns when the server has noticed, so that it does not try to answer.
+    Returns when the server has noticed, so that it does not try to respond.
     """
     transport = scope[TRANSPORT]
     if how == "reset":
@@ -205,7 +215,7 @@ async def hang_up(scope: Scope, receive: Receive, how: str) -> None:
 
 
 class _Shaper:
-    """Changes an answer on its way out, as a rule says."""
+    """Changes a response on its way out, as a rule says."""
 
     def __init__(self, rule: Rule, scope: Scope, receive: Receive, send: Send) -> None:
         self._rule = rule
@@ -222,7 +232,7 @@ class _Shaper:
         self._over = False
 
     def hold(self, seconds: float) -> None:
-        """Wait before the answer starts."""
+        """Wait before the response starts."""
         self._wait = seconds
 
     async def send_own(self) -> None:

@@ -8,6 +8,7 @@ from typing import Literal, TypeAlias
 from airflow_provider_magichour.tools import TOOLS
 
 Tier: TypeAlias = Literal["free", "creator", "pro", "business"]
+RenderLimitAction: TypeAlias = Literal["queue", "429"]
 DeletedProjects: TypeAlias = Literal["disabled", "not_found"]
 
 DEFAULT_API_KEY = "mhk_test_simulator"
@@ -35,16 +36,18 @@ class Settings:
     :param speed_up: by how much the simulator is faster than Magic Hour.
     :param jitter: by which share a project may take longer or shorter, from 0 to 1.
     :param queue_share: the share of the duration that a project is ``queued``.
-    :param max_rendering: how many projects of an account render at once; the others stay queued.
+    :param latency: seconds that each response takes longer.
+    :param max_rendering: how many projects of an account render at once.
+    :param max_rendering_action: what happens to more: ``queue`` keeps them queued, ``429`` refuses them.
     :param deleted_projects: what a GET of a deleted project gives: ``disabled`` for the project with
         ``enabled: false``, ``not_found`` for 404.
     :param url_lifetime: seconds until a signed URL expires.
     :param output_bytes: pad each output to this size, for tests of transfers.
-    :param rate_limit: requests per second and account; what is more is answered 429 with ``Retry-After``.
+    :param rate_limit: requests per second and account; more get 429 with ``Retry-After``.
     :param webhook_url: where to send webhooks, None for none.
     :param webhook_secret: the secret that they are signed with.
     :param webhook_retry_seconds: the wait after a webhook's first failed delivery; it doubles with each.
-    :param webhook_timeout: seconds to wait for the answer to a webhook.
+    :param webhook_timeout: seconds to wait for the response to a webhook.
     :param webhook_duplicates: how many times each webhook is sent again although it was accepted.
     :param webhook_shuffle: send webhooks late and out of order, by up to this many seconds.
     :param seed: make ids, jitter and random faults the same in each run.
@@ -62,7 +65,9 @@ class Settings:
     speed_up: float = 1.0
     jitter: float = 0.0
     queue_share: float = 0.2
+    latency: float = 0.0
     max_rendering: int | None = None
+    max_rendering_action: RenderLimitAction = "queue"
     deleted_projects: DeletedProjects = "disabled"
     url_lifetime: float = 24 * 3600
     output_bytes: int | None = None
@@ -78,8 +83,9 @@ class Settings:
     def __post_init__(self) -> None:
         if self.speed_up <= 0:
             raise ValueError(f"speed_up must be above 0, not {self.speed_up}")
-        if self.duration is not None and self.duration < 0:
-            raise ValueError(f"duration must not be negative, not {self.duration}")
+        for name, seconds in (("duration", self.duration), ("latency", self.latency)):
+            if seconds is not None and seconds < 0:
+                raise ValueError(f"{name} must not be negative, not {seconds}")
         if (self.webhook_url is None) != (self.webhook_secret is None):
             raise ValueError("webhook_url and webhook_secret belong together: set both or neither")
 

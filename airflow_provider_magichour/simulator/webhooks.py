@@ -14,7 +14,8 @@ from typing import Any
 import aiohttp
 from pydantic import BaseModel, ConfigDict, Field
 
-from airflow_provider_magichour.simulator.backend import Backend, Project
+from airflow_provider_magichour.simulator.backend import Backend
+from airflow_provider_magichour.simulator.models import Project
 
 TIMESTAMP_HEADER = "magic-hour-event-timestamp"
 SIGNATURE_HEADER = "magic-hour-event-signature"
@@ -31,7 +32,7 @@ class WebhookTarget(BaseModel):
     :param url: the endpoint.
     :param secret: signs them.
     :param retry_seconds: the wait after the first failed delivery; it doubles with each.
-    :param timeout: seconds to wait for the answer.
+    :param timeout: seconds to wait for the response.
     :param duplicates: how many times each is sent again although it was accepted.
     :param shuffle: each is late by up to this many seconds, which mixes up their order.
     """
@@ -53,7 +54,7 @@ def sign(secret: str, timestamp: str, body: bytes) -> str:
 
 class Webhooks:
     """
-    Tells an endpoint what happens to projects.
+    Sends what happens to projects to an endpoint.
 
     :param backend: whose events to send.
     :param target: where to; None until someone sets it.
@@ -134,6 +135,6 @@ class Webhooks:
         timeout = aiohttp.ClientTimeout(total=target.timeout)
         async with self._session.post(
             target.url, data=body, headers=headers, timeout=timeout, allow_redirects=False
-        ) as answer:
-            await answer.read()
-            return answer.status
+        ) as response:
+            await response.read()
+            return response.status

@@ -135,6 +135,23 @@ def test_each_status_has_magic_hours_own_form(magichour: Simulator, status: int,
     assert isinstance(answer.json()["message"], str)
 
 
+def test_a_plan_limit_is_429_on_demand() -> None:
+    with Simulator(max_rendering=2, max_rendering_action="429", duration=60) as magichour:
+        accepted = [create(magichour) for _ in range(2)]
+        refused = _post_image(magichour)
+        assert (refused.status_code, refused.json()["code"]) == (429, "too_many_requests")
+        assert len(magichour.ledger()) == 2
+        magichour.end_project(accepted[0])
+        assert _post_image(magichour).status_code == 200
+
+
+def test_latency_delays_each_response() -> None:
+    with Simulator(latency=0.2, duration=0) as magichour:
+        started = time.monotonic()
+        _account(magichour)
+        assert time.monotonic() - started >= 0.2
+
+
 def test_no_credits_are_left() -> None:
     with Simulator(credits=0) as magichour:
         answer = _post_image(magichour)

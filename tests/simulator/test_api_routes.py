@@ -392,6 +392,17 @@ def test_saved_items_refuses_bad_pages(magichour: Simulator) -> None:
     assert [item["type"] for item in voices["items"]] == ["voice"]
 
 
+def test_saved_items_have_durable_paths_below_their_account(magichour: Simulator) -> None:
+    account_id = magichour.state()["accounts"][0]["id"]
+    with session(magichour) as http:
+        items = http.get(f"{magichour.url}/v1/saved-items").json()["items"]
+    paths = [asset["file_path"] for item in items for asset in item["assets"]]
+    assert paths[1] == f"saved-items/{account_id}/{items[1]['id']}/image.png"
+    assert all(path.startswith(f"saved-items/{account_id}/") for path in paths)
+    for item in items:
+        assert requests.get(item["assets"][0]["url"], timeout=10).status_code == 200
+
+
 def test_a_free_account_has_no_subscription() -> None:
     with Simulator(tier="free") as magichour, session(magichour) as http:
         found = http.get(f"{magichour.url}/v1/account").json()

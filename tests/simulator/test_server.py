@@ -21,10 +21,8 @@ from airflow_provider_magichour.simulator.__main__ import main
 from tests.simulator.support import create, get, session
 
 
-def test_the_fixture_gives_a_magic_hour_that_airflow_reaches(
-    magichour_simulator: Simulator, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("AIRFLOW_CONN_MAGICHOUR_DEFAULT", magichour_simulator.connection_uri)
+def test_the_fixture_sets_the_default_connection(magichour_simulator: Simulator) -> None:
+    assert magichour_simulator.api_key in os.environ["AIRFLOW_CONN_MAGICHOUR_DEFAULT"]
     assert MagicHourHook().get_account()["credits"] == 100_000
 
 
@@ -130,11 +128,32 @@ def test_works_over_http_as_well(magichour_simulator: Simulator) -> None:
     assert requests.get(f"{base}/state", timeout=5).json()["projects"] == {}
 
 
+@pytest.mark.parametrize("rules", [None, "{", '{"status": 503}', '[{"stattus": 503}]'])
+def test_command_line_refuses_wrong_faults(
+    tmp_path: Path, rules: str | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "faults.json"
+    if rules is not None:
+        file.write_text(rules)
+    with pytest.raises(SystemExit):
+        main(["--faults", str(file)])
+    assert "error: " in capsys.readouterr().err
+
+
+def test_command_line_explains_each_setting(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    assert "seconds that each response takes longer" in " ".join(capsys.readouterr().out.split())
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_command_line(tmp_path: Path, number: signal.Signals) -> None:
     ready = tmp_path / "ready.json"
     command = [sys.executable, "-m", "airflow_provider_magichour.simulator", "--duration", "0"]
     command += ["--ready-file", str(ready), "--credits", "7", "--api-key", "mhk_other"]
+    faults = tmp_path / "faults.json"
+    faults.write_text('[{"match": {"route": "get_account"}, "status": 503, "times": 1}]')
+    command += ["--faults", str(faults)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None
@@ -148,8 +167,10 @@ def test_command_line(tmp_path: Path, number: signal.Signals) -> None:
             assert found["url"] in line
             assert found["pid"] == process.pid
             headers = {"Authorization": "Bearer mhk_other"}
-            account = requests.get(f"{found['url']}/v1/account", headers=headers, timeout=5)
-            assert account.json()["credits"] == 7
+            first, second = (
+                requests.get(f"{found['url']}/v1/account", headers=headers, timeout=5) for _ in range(2)
+            )
+            assert (first.status_code, second.json()["credits"]) == (503, 7)
             os.kill(process.pid, number)
             assert process.wait(20) == 0
         finally:
@@ -157,7 +178,13 @@ def test_command_line(tmp_path: Path, number: signal.Signals) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--speed-up", "0"], ["--webhook-url", "http://x"], ["--tier", "gold"]]
+    "arguments",
+    [
+        ["--speed-up", "0"],
+        ["--latency", "-1"],
+        ["--webhook-url", "http://x"],
+        ["--tier", "gold"],
+    ],
 )
 def test_command_line_says_what_is_wrong(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
