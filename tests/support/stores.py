@@ -1,5 +1,5 @@
 """
-The ``store`` fixture: the same test on S3, Azure and Google Cloud Storage, each over a socket.
+The ``object_store`` fixture: the same test on S3, Azure and Google Cloud Storage, each over a socket.
 
 S3 is moto, a thread of the test process. Azurite (npm) and the Google emulator (PyPI) run in processes of
 their own and are installed by ``make test-stores``; their tests have the mark ``stores``.
@@ -16,6 +16,7 @@ import time
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,16 @@ for path, handlers in server.HANDLERS:
         handlers["DELETE"] = abort
 main()
 """
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what cannot run: ``make test-stores`` installs the emulators."""
+    if AZURITE.exists() and find_spec("gcp_storage_emulator"):
+        return
+    left_out = [item for item in items if item.get_closest_marker("stores")]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
 
 
 class Store(ABC):
@@ -207,9 +218,6 @@ def s3_endpoint() -> Iterator[str]:
 @pytest.fixture(scope="session")
 def azurite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The connection string of a local Azure Blob Storage."""
-    pytest.importorskip("adlfs")
-    if not AZURITE.exists():
-        pytest.skip("Azurite is not installed: make test-stores does it")
     folder, port = tmp_path_factory.mktemp("azurite"), free_port()
     with Processes(folder / "logs", dict(os.environ)) as processes:
         options = ["--silent", "--disableTelemetry", "--skipApiVersionCheck", "--location", str(folder)]
@@ -227,8 +235,6 @@ def gcs_emulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The URL of a local Google Cloud Storage."""
     # Read by gcsfs when it is imported: its newer calls are gRPC, which no emulator has.
     os.environ["GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT"] = "false"
-    pytest.importorskip("gcsfs")
-    pytest.importorskip("gcp_storage_emulator")
     port = free_port()
     folder = tmp_path_factory.mktemp("gcs")
     with Processes(folder / "logs", dict(os.environ)) as processes:
@@ -291,7 +297,7 @@ def _forget_file_systems(monkeypatch: pytest.MonkeyPatch) -> None:
         pytest.param("gcs", marks=pytest.mark.stores),
     ]
 )
-def store(request: pytest.FixtureRequest) -> Store:
+def object_store(request: pytest.FixtureRequest) -> Store:
     """A bucket of its own in each of the object stores, in turn."""
     found = request.getfixturevalue(f"{request.param}_store")
     assert isinstance(found, Store)

@@ -99,17 +99,19 @@ def test_webp_named_png_keeps_its_name_and_the_result_says_its_type(
 
 
 @pytest.mark.parametrize("size", [1_000, 20_000_000])
-def test_object_has_content_type_and_metadata(host: Host, store: Store, media: bytes, size: int) -> None:
+def test_object_has_content_type_and_metadata(
+    host: Host, object_store: Store, media: bytes, size: int
+) -> None:
     data = (WEBP + media * 70)[:size]
     host.paths = ["/files/a"]
     host.fetch = lambda seen: Reply(body=data, headers={"Content-Type": "application/octet-stream"})
-    (file,) = MagicHourHook().download_project("image", "p1", store.url)
-    assert file["path"] == f"{store.url}/p1/a.webp"
+    (file,) = MagicHourHook().download_project("image", "p1", object_store.url)
+    assert file["path"] == f"{object_store.url}/p1/a.webp"
     key = "in/here/p1/a.webp"
-    assert store.content_type(key) == "image/webp"
-    metadata = store.metadata(key)
+    assert object_store.content_type(key) == "image/webp"
+    metadata = object_store.metadata(key)
     assert metadata["project_id"] == "p1"
-    if size < 8_000_000 or "abfs" in store.url:  # others take metadata only before the first part
+    if size < 8_000_000 or "abfs" in object_store.url:  # others take metadata only before the first part
         assert metadata["sha256"] == file["sha256"]
 
 
