@@ -6,6 +6,9 @@ from typing import Any
 
 __version__ = "0.1.0"
 
+#: The Airflow connection that is used where none is named.
+DEFAULT_CONN_ID = "magichour_default"
+
 # What a connection has where it says nothing: the one place for the code, the form and the docs.
 DEFAULT_BASE_URL = "https://api.magichour.ai"
 #: Seconds that one try of a call may take.

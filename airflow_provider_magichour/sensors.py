@@ -19,9 +19,7 @@ from airflow.providers.common.compat.sdk import (
     conf,
 )
 
-from airflow_provider_magichour._client import api
-from airflow_provider_magichour._client.api import raise_project_errors
-from airflow_provider_magichour._polling import schedule
+from airflow_provider_magichour import DEFAULT_CONN_ID
 from airflow_provider_magichour._validation import check_seconds, check_some_ids, is_many
 from airflow_provider_magichour.exceptions import (
     MagicHourError,
@@ -29,8 +27,6 @@ from airflow_provider_magichour.exceptions import (
     MagicHourSensorTimeoutError,
     MagicHourTimeoutError,
 )
-from airflow_provider_magichour.hooks import MagicHourHook
-from airflow_provider_magichour.hooks.connection import get_settings, get_settings_async
 from airflow_provider_magichour.links import MagicHourProjectLink
 from airflow_provider_magichour.tools import check_kind
 
@@ -38,6 +34,7 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
     from airflow_provider_magichour._polling.wait import CheckRound
+    from airflow_provider_magichour.hooks import MagicHourHook
     from airflow_provider_magichour.types import KindName, Templated
 
 __all__ = ["MagicHourProjectSensor"]
@@ -78,7 +75,7 @@ class MagicHourProjectSensor(BaseSensorOperator):
         *,
         project_id: Templated[str | list[str]],
         kind: Templated[KindName],
-        magichour_conn_id: str = MagicHourHook.default_conn_name,
+        magichour_conn_id: str = DEFAULT_CONN_ID,
         poll_interval: float | None = None,
         poke_interval: timedelta | float | None = None,
         deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
@@ -121,6 +118,8 @@ class MagicHourProjectSensor(BaseSensorOperator):
     @property
     def hook(self) -> MagicHourHook:
         """Return the hook."""
+        from airflow_provider_magichour.hooks import MagicHourHook
+
         return MagicHourHook(self.magichour_conn_id)
 
     # ---------------------------------------------------------------------------------------- modes
@@ -129,6 +128,8 @@ class MagicHourProjectSensor(BaseSensorOperator):
         """Wait in the way that was asked for."""
         if self.reschedule and not self.deferrable:
             return self._execute_rescheduled(context)
+        from airflow_provider_magichour.hooks.connection import get_settings
+
         with self._lenient():
             ids = self._ids()
             get_settings(self.magichour_conn_id)  # a mistyped connection fails here, not after a while
@@ -138,6 +139,7 @@ class MagicHourProjectSensor(BaseSensorOperator):
             return self._wait_here(ids)
 
     def _defer(self, context: Context, ids: list[str]) -> None:
+        from airflow_provider_magichour._polling import schedule
         from airflow_provider_magichour.triggers import MagicHourProjectTrigger
 
         until = schedule.deadline(schedule.started_at(context), self.timeout, self.execution_timeout)
@@ -182,7 +184,9 @@ class MagicHourProjectSensor(BaseSensorOperator):
                 raise
 
     def _wait_here(self, ids: list[str]) -> Any:
+        from airflow_provider_magichour._polling import schedule
         from airflow_provider_magichour._polling.wait import wait_for_finished
+        from airflow_provider_magichour.hooks.connection import get_settings_async
 
         outcomes, projects = wait_for_finished(
             self.kind,
@@ -208,6 +212,7 @@ class MagicHourProjectSensor(BaseSensorOperator):
         """Look once; the projects are the value when all are finished."""
         from airflow_provider_magichour._polling.poller import WaitRequest
         from airflow_provider_magichour._polling.wait import check_once
+        from airflow_provider_magichour.hooks.connection import get_settings
 
         self._found = None
         with self._lenient():  # Airflow's own loop would skip without saying why
@@ -248,6 +253,8 @@ class MagicHourProjectSensor(BaseSensorOperator):
             wanted = list(outcomes) if self.return_projects else failed
             projects = self._fetch(wanted, outcomes)
         if self.fail_on_error:
+            from airflow_provider_magichour._client.api import raise_project_errors
+
             raise_project_errors(projects[one] for one in outcomes if one in projects)
         results: list[Any] = [
             projects[one] if self.return_projects else {"id": one, "status": outcomes[one]} for one in ids
@@ -258,6 +265,8 @@ class MagicHourProjectSensor(BaseSensorOperator):
         """Ask for finished projects, which must be as the event says."""
         if not wanted:
             return {}
+        from airflow_provider_magichour._client import api
+
         answers = self.hook.send_all([api.get_project(self.kind, one) for one in wanted])
         projects: dict[str, Mapping[str, Any]] = {}
         for one, answer in zip(wanted, answers, strict=True):

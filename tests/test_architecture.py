@@ -20,7 +20,6 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 #: What a part imports lies in an earlier layer, never in its own or a later one.
 LAYERS = (
-    {"_client.defaults"},  # constants, for the metadata too
     {"__init__"},
     {"exceptions"},
     {"tools"},
@@ -58,7 +57,7 @@ MODULES = {module_name(path) for path in FILES}
 
 
 def part_of(module: str) -> str:
-    return module if module in LAYER else module.partition(".")[0]
+    return module.partition(".")[0]
 
 
 def resolve(module: str) -> str:

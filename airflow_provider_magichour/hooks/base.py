@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from airflow.providers.common.compat.sdk import AirflowFailException, BaseHook
 
+from airflow_provider_magichour import DEFAULT_CONN_ID
 from airflow_provider_magichour._client import api
 from airflow_provider_magichour._client.kinds import not_found_reason, other_kinds
 from airflow_provider_magichour.exceptions import (
@@ -43,7 +44,7 @@ class MagicHourBaseHook(BaseHook):
     """
 
     conn_name_attr = "magichour_conn_id"
-    default_conn_name = "magichour_default"
+    default_conn_name = DEFAULT_CONN_ID
     conn_type = "magichour"
     hook_name = "Magic Hour"
 

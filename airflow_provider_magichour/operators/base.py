@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import BaseOperator
 
-from airflow_provider_magichour.hooks import MagicHourHook
+from airflow_provider_magichour import DEFAULT_CONN_ID
 from airflow_provider_magichour.links import MagicHourProjectLink
 
 if TYPE_CHECKING:
-    pass
+    from airflow_provider_magichour.hooks import MagicHourHook
 
 
 def is_template(value: object) -> bool:
@@ -31,7 +31,7 @@ class MagicHourOperator(BaseOperator):
     operator_extra_links = (MagicHourProjectLink(),)
     ui_color = "#efe6ff"
 
-    def __init__(self, *, magichour_conn_id: str = MagicHourHook.default_conn_name, **kwargs: Any) -> None:
+    def __init__(self, *, magichour_conn_id: str = DEFAULT_CONN_ID, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.magichour_conn_id = magichour_conn_id
 
@@ -44,6 +44,8 @@ class MagicHourOperator(BaseOperator):
     @cached_property
     def hook(self) -> MagicHourHook:
         """Return the hook, made when the task runs."""
+        from airflow_provider_magichour.hooks import MagicHourHook
+
         return MagicHourHook(self.magichour_conn_id)
 
 

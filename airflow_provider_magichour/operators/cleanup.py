@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_magichour import DEFAULT_CONN_ID
 from airflow_provider_magichour._client import api
 from airflow_provider_magichour._transfer import receipts
 from airflow_provider_magichour._transfer.locations import check_location
@@ -20,7 +21,6 @@ from airflow_provider_magichour.exceptions import (
     MagicHourError,
     MagicHourNotFoundError,
 )
-from airflow_provider_magichour.hooks import MagicHourHook
 from airflow_provider_magichour.operators.base import MagicHourOperator
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ class MagicHourCleanupOperator(MagicHourOperator):
         limit: Templated[int | str | None] = None,
         fail_on_kept: bool = False,
         check_sha256: bool = False,
-        magichour_conn_id: str = MagicHourHook.default_conn_name,
+        magichour_conn_id: str = DEFAULT_CONN_ID,
         **kwargs: Any,
     ) -> None:
         super().__init__(magichour_conn_id=magichour_conn_id, **kwargs)

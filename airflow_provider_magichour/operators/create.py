@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.providers.common.compat.sdk import AirflowFailException
 
+from airflow_provider_magichour import DEFAULT_CONN_ID
 from airflow_provider_magichour._validation import check_bodies, is_many, is_settled
 from airflow_provider_magichour.exceptions import (
     MagicHourArgumentError,
@@ -15,7 +16,6 @@ from airflow_provider_magichour.exceptions import (
     MagicHourBatchFailedError,
     MagicHourError,
 )
-from airflow_provider_magichour.hooks import MagicHourHook
 from airflow_provider_magichour.links import MagicHourProjectLink
 from airflow_provider_magichour.operators.base import MagicHourOperator
 from airflow_provider_magichour.tools import tool_kind
@@ -68,7 +68,7 @@ class MagicHourCreateProjectOperator(MagicHourOperator):
         durable: bool = True,
         retry_uncertain_submit: bool = False,
         max_credits: float | None = None,
-        magichour_conn_id: str = MagicHourHook.default_conn_name,
+        magichour_conn_id: str = DEFAULT_CONN_ID,
         **kwargs: Any,
     ) -> None:
         super().__init__(magichour_conn_id=magichour_conn_id, **kwargs)

@@ -6,13 +6,13 @@ import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_magichour import DEFAULT_CONN_ID
 from airflow_provider_magichour._validation import (
     check_bool,
     check_projects_at_parse,
     is_settled,
     read_projects,
 )
-from airflow_provider_magichour.hooks import MagicHourHook
 from airflow_provider_magichour.operators.base import MagicHourOperator
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ class MagicHourDeleteProjectOperator(MagicHourOperator):
         project_id: Templated[ProjectRef | Sequence[ProjectRef]],
         kind: Templated[KindName | None] = None,
         missing_ok: Templated[bool | str] = True,
-        magichour_conn_id: str = MagicHourHook.default_conn_name,
+        magichour_conn_id: str = DEFAULT_CONN_ID,
         **kwargs: Any,
     ) -> None:
         super().__init__(magichour_conn_id=magichour_conn_id, **kwargs)

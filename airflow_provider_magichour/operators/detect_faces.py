@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_magichour import DEFAULT_CONN_ID
 from airflow_provider_magichour._client import api
 from airflow_provider_magichour._polling.status import FINAL_ERRORS
 from airflow_provider_magichour._validation import check_body, check_seconds, is_settled
@@ -18,7 +19,6 @@ from airflow_provider_magichour.exceptions import (
     MagicHourRenderError,
     MagicHourTimeoutError,
 )
-from airflow_provider_magichour.hooks import MagicHourHook
 from airflow_provider_magichour.operators.base import MagicHourOperator
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ class MagicHourDetectFacesOperator(MagicHourOperator):
         poll_interval: float = 2.0,
         timeout: float = 600.0,
         durable: bool = True,
-        magichour_conn_id: str = MagicHourHook.default_conn_name,
+        magichour_conn_id: str = DEFAULT_CONN_ID,
         **kwargs: Any,
     ) -> None:
         super().__init__(magichour_conn_id=magichour_conn_id, **kwargs)

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_magichour._transfer.lineage import openlineage_outputs
+from airflow_provider_magichour import DEFAULT_CONN_ID
 from airflow_provider_magichour._transfer.locations import check_location
 from airflow_provider_magichour._validation import check_count, is_settled
-from airflow_provider_magichour.hooks import MagicHourHook
 from airflow_provider_magichour.operators.base import MagicHourOperator, run_of
 from airflow_provider_magichour.tools import check_kind
 
@@ -54,7 +53,7 @@ class MagicHourDownloadOperator(MagicHourOperator):
         overwrite: bool = False,
         max_bytes: int | None = None,
         parallel: int = 4,
-        magichour_conn_id: str = MagicHourHook.default_conn_name,
+        magichour_conn_id: str = DEFAULT_CONN_ID,
         **kwargs: Any,
     ) -> None:
         super().__init__(magichour_conn_id=magichour_conn_id, **kwargs)
@@ -89,4 +88,6 @@ class MagicHourDownloadOperator(MagicHourOperator):
 
     def get_openlineage_facets_on_complete(self, task_instance: Any) -> Any:
         """Return the stored files as the task's output data sets."""
+        from airflow_provider_magichour._transfer.lineage import openlineage_outputs
+
         return openlineage_outputs(self._files)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow.providers.common.compat.sdk import conf
 
+from airflow_provider_magichour import DEFAULT_CONN_ID
 from airflow_provider_magichour._client import api
 from airflow_provider_magichour._polling import schedule
 from airflow_provider_magichour._transfer.lineage import openlineage_outputs
@@ -21,7 +22,6 @@ from airflow_provider_magichour.exceptions import (
     MagicHourProjectFailedError,
     MagicHourTimeoutError,
 )
-from airflow_provider_magichour.hooks import MagicHourHook
 from airflow_provider_magichour.hooks.connection import get_settings_async
 from airflow_provider_magichour.operators.base import run_of
 from airflow_provider_magichour.operators.create import LIMIT_PATIENCE, MagicHourCreateProjectOperator
@@ -91,7 +91,7 @@ class MagicHourGenerateOperator(MagicHourCreateProjectOperator):
         durable: bool = True,
         retry_uncertain_submit: bool = False,
         max_credits: float | None = None,
-        magichour_conn_id: str = MagicHourHook.default_conn_name,
+        magichour_conn_id: str = DEFAULT_CONN_ID,
         **kwargs: Any,
     ) -> None:
         super().__init__(

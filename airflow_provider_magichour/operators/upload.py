@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_magichour import DEFAULT_CONN_ID
 from airflow_provider_magichour._validation import is_many
 from airflow_provider_magichour.exceptions import (
     MagicHourArgumentError,
 )
-from airflow_provider_magichour.hooks import MagicHourHook
 from airflow_provider_magichour.operators.base import MagicHourOperator
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class MagicHourUploadOperator(MagicHourOperator):
         self,
         *,
         source: Templated[str | list[str]],
-        magichour_conn_id: str = MagicHourHook.default_conn_name,
+        magichour_conn_id: str = DEFAULT_CONN_ID,
         **kwargs: Any,
     ) -> None:
         super().__init__(magichour_conn_id=magichour_conn_id, **kwargs)
