@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from airflow_provider_magichour.simulator.faults import Rule
-from tests.support.airflow import as_this_airflow_writes_it, migrated_database
+from tests.support.airflow import as_this_airflow_writes_it
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 BLOCK = re.compile(r'^```\w+ title="(?P<title>[^"]+)"\n(?P<code>.*?)^```$', re.MULTILINE | re.DOTALL)
@@ -22,7 +22,8 @@ ONLY_FOR_OWN_TESTS = {
 }  # fmt: skip
 
 
-def test_the_example_passes_as_printed(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+@pytest.mark.usefixtures("_migrated_database")
+def test_the_example_passes_as_printed(tmp_path: Path) -> None:
     blocks = {found["title"]: found["code"] for found in BLOCK.finditer((DOCS / "testing.md").read_text())}
     commands = blocks.pop("Run the tests")
     assert set(blocks) == {
@@ -33,8 +34,7 @@ def test_the_example_passes_as_printed(tmp_path: Path, tmp_path_factory: pytest.
         (tmp_path / name).write_text(as_this_airflow_writes_it(code))
     # Migrated already, to save the time: the printed command then has nothing to do.
     (tmp_path / ".airflow").mkdir()
-    shared = tmp_path_factory.getbasetemp().parent
-    shutil.copy(migrated_database(shared), tmp_path / ".airflow" / "airflow.db")
+    shutil.copy(Path(os.environ["AIRFLOW_HOME"]) / "airflow.db", tmp_path / ".airflow" / "airflow.db")
     env = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")}
     env["PATH"] = f"{Path(sys.executable).parent}:{env['PATH']}"
     done = subprocess.run(
