@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
@@ -128,10 +129,10 @@ def read_projects(value: object, kind: object = None, name: str = "project_id") 
 
     :param value: an id; a mapping that names a project, such as what the operators, the sensor and
         ``triggering_projects`` return; or a list of them, mapped XComs included.
-    :param kind: the kind that the user gave, None where the value tells it.
+    :param kind: the kind that the user gave, None where the value names it.
     :param name: the argument's name, for messages.
     :raises MagicHourArgumentError: if there is something else than a project, if the value and ``kind``
-        contradict each other, or if neither tells the kind. The message names ids and types, no values.
+        contradict each other, or if neither names the kind. The message names ids and types, no values.
     """
     is_list = is_many(value)
     items = list(cast("Iterable[object]", value)) if is_list else [value]
@@ -153,7 +154,7 @@ def read_projects(value: object, kind: object = None, name: str = "project_id") 
         known = known or own_kind
     if ids and known is None:
         raise MagicHourArgumentError(
-            f"kind must be given ('image', 'video' or 'audio'), because {name} does not tell it"
+            f"kind must be given ('image', 'video' or 'audio'), because it does not follow from {name}"
         )
     return ProjectIds(ids, known or cast("Kind", ""), is_list)
 
@@ -189,27 +190,26 @@ def check_projects_at_parse(value: object, kind: object, name: str = "project_id
 
 def check_body(value: object, name: str = "body") -> dict[str, Any]:
     """
-    Return a create call's body, if it is a JSON object.
+    Return a create call's body, if it is a dict; whether it can be sent shows when it is encoded.
 
-    :raises MagicHourArgumentError: if it is not a dict, or cannot be sent as JSON.
+    :raises MagicHourArgumentError: if it is not a dict.
     """
     if not isinstance(value, dict):
         hint = f". {NATIVE_HINT}" if isinstance(value, str) else ""
         raise MagicHourArgumentError(
             f"{name} must be a dict, the JSON object of the create call, not {type(value).__name__}{hint}"
         )
-    check_json(value, name)
     return cast("dict[str, Any]", value)
 
 
-def check_json(value: object, name: str = "json") -> None:
+def encode_json(value: object, name: str = "json") -> bytes:
     """
-    Check that something can be sent as JSON.
+    Return a value as JSON, its keys sorted, so that equal values are equal bytes; a path becomes text.
 
-    :raises MagicHourArgumentError: if it cannot.
+    :raises MagicHourArgumentError: if it cannot be JSON.
     """
     try:
-        json.dumps(value, allow_nan=False, sort_keys=True)  # sorted, as a submit's fingerprint does it
+        return json.dumps(value, allow_nan=False, sort_keys=True, default=os.fspath).encode()
     except (TypeError, ValueError, RecursionError) as error:
         raise MagicHourArgumentError(f"{name} cannot be sent as JSON: {error}") from error
 
@@ -220,13 +220,16 @@ def check_bodies(body: object) -> list[dict[str, Any]]:
 
     :raises MagicHourArgumentError: if one is no JSON object, or there is none.
     """
-    if not is_many(body):
-        return [check_body(body)]
-    bodies = [
-        check_body(one, f"body[{position}]") for position, one in enumerate(cast("Iterable[object]", body))
-    ]
-    if not bodies:
+    named = (
+        [(f"body[{position}]", one) for position, one in enumerate(cast("Iterable[object]", body))]
+        if is_many(body)
+        else [("body", body)]
+    )
+    if not named:
         raise MagicHourArgumentError("body is an empty list, so there is nothing to submit")
+    bodies = [check_body(one, name) for name, one in named]
+    for name, one in named:
+        encode_json(one, name)
     return bodies
 
 

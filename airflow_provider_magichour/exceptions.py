@@ -1,7 +1,7 @@
 """
 Everything that can go wrong at Magic Hour, each with what to do about it.
 
-What a retry cannot mend is also an ``AirflowFailException``: the task fails at once instead of using
+What a retry cannot cure is also an ``AirflowFailException``: the task fails at once instead of using
 up its retries on a bad key, an empty account or a rejected input.
 """
 
@@ -229,7 +229,7 @@ class MagicHourProjectFailedError(_FailedProjectError, AirflowFailException):
 
 
 class MagicHourRenderError(_FailedProjectError):
-    """A render failed for no fault of the input, so Airflow's ``retries`` may mend it."""
+    """A render failed for no fault of the input, so Airflow's ``retries`` may cure it."""
 
     advice = "the input is not to blame and its credits are refunded; a retry of the task submits it anew"
 
@@ -297,11 +297,11 @@ class MagicHourBudgetError(MagicHourError, AirflowFailException):
 
 
 class MagicHourBatchError(MagicHourError):
-    """Several of a list's bodies or projects failed; a retry works on those alone, and may mend some."""
+    """Several of a list's bodies or projects failed; a retry works on those alone, and may cure some."""
 
 
 class MagicHourBatchFailedError(MagicHourBatchError, AirflowFailException):
-    """Several of a list's bodies or projects failed, and a retry would mend none of them."""
+    """Several of a list's bodies or projects failed, and a retry would cure none of them."""
 
 
 def batch_error(failed: Mapping[str, MagicHourError], total: int, note: str = "") -> MagicHourError:

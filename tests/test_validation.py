@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -16,6 +17,7 @@ from airflow_provider_magichour._validation import (
     check_ids,
     check_projects_at_parse,
     check_seconds,
+    encode_json,
     is_many,
     optional,
     read_projects,
@@ -62,17 +64,27 @@ def test_one_thing_is_told_from_a_list():
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("value", [None, "text", [], 3, {"a": object()}, {"a": math.nan}, {"a": {1, 2}}])
+@pytest.mark.parametrize("value", [None, "text", [], 3])
 def test_what_is_no_json_object_is_no_body(value):
     with pytest.raises(MagicHourArgumentError, match="body"):
         check_body(value)
 
 
-def test_a_body_that_contains_itself_is_refused():
-    body: dict = {}
-    body["again"] = body
-    with pytest.raises(MagicHourArgumentError, match="body"):
-        check_body(body)
+CIRCULAR: dict = {}
+CIRCULAR["again"] = CIRCULAR
+
+
+@pytest.mark.parametrize(
+    "value", [{"a": object()}, {"a": math.nan}, {"a": {1, 2}}, {"a": b"b"}, {1: 1, "a": 1}, CIRCULAR]
+)
+def test_what_cannot_be_json_is_refused_by_name(value):
+    with pytest.raises(MagicHourArgumentError, match=r"body\[1\] cannot be sent as JSON"):
+        check_bodies([{}, value])
+
+
+def test_equal_bodies_are_equal_bytes():
+    assert encode_json({"b": 1, "a": [2]}) == encode_json({"a": [2], "b": 1})
+    assert encode_json({"assets": [Path("face.png")]}) == b'{"assets": ["face.png"]}'
 
 
 @pytest.mark.parametrize("value", ["None", "null", " None\n", "NULL", "", " ", None], ids=repr)

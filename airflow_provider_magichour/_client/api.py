@@ -22,7 +22,7 @@ from airflow_provider_magichour._client.sanitize import one_line, parse_json
 from airflow_provider_magichour._validation import (
     check_body,
     check_id,
-    check_json,
+    encode_json,
 )
 from airflow_provider_magichour.exceptions import (
     MagicHourApiError,
@@ -63,7 +63,7 @@ class Request:
 
     :param method: the HTTP method.
     :param path: the path below the base URL, already quoted.
-    :param json: the body, None for none.
+    :param body: the body, encoded as JSON; None for none.
     :param params: the query.
     :param repeatable: whether sending it twice does no more than sending it once. False for calls that
         may cost credits: they are sent again only when they were certainly not accepted.
@@ -73,7 +73,7 @@ class Request:
 
     method: str
     path: str
-    json: Any = None
+    body: bytes | None = None
     params: Mapping[str, str | int | float] = field(default_factory=dict)
     repeatable: bool = True
     needs_id: bool = False
@@ -93,21 +93,23 @@ def delete_project(kind: str, project_id: str) -> Request:
     return Request("DELETE", f"/v1/{check_kind(kind)}-projects/{check_id(project_id)}")
 
 
-def create_project(tool: str, body: dict[str, Any], kind: str | None = None) -> Request:
-    """Start a project, which costs credits."""
+def create_project(tool: str, body: dict[str, Any], kind: str | None = None, name: str = "body") -> Request:
+    """Start a project, which costs credits; messages call the body by ``name``."""
     tool_kind(tool, kind)
-    return Request("POST", f"/v1/{tool}", json=check_body(body), repeatable=False, needs_id=True)
+    content = encode_json(check_body(body, name), name)
+    return Request("POST", f"/v1/{tool}", content, repeatable=False, needs_id=True)
 
 
 def upload_urls(items: Sequence[tuple[str, str]]) -> Request:
     """Ask for a presigned URL for each ``(type, extension)``. Costs nothing, so it may be repeated."""
     body = {"items": [{"type": kind, "extension": extension} for kind, extension in items]}
-    return Request("POST", "/v1/files/upload-urls", json=body)
+    return Request("POST", "/v1/files/upload-urls", body=encode_json(body))
 
 
 def detect_faces(body: dict[str, Any]) -> Request:
     """Start a face detection. It may cost credits one day, so it is not repeated."""
-    return Request("POST", "/v1/face-detection", json=check_body(body), repeatable=False, needs_id=True)
+    content = encode_json(check_body(body), "body")
+    return Request("POST", "/v1/face-detection", content, repeatable=False, needs_id=True)
 
 
 def get_face_detection(detection_id: str) -> Request:
@@ -136,7 +138,7 @@ def custom(
     verb = method.upper() if isinstance(method, str) else ""
     if verb not in {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"}:
         raise MagicHourArgumentError(f"method must be an HTTP method such as 'GET', not {method!r}")
-    check_json(json)
+    body = None if json is None else encode_json(json)
     if params is not None and not (
         isinstance(params, Mapping) and all(isinstance(name, str) for name in params)
     ):
@@ -146,7 +148,7 @@ def custom(
             f"path must be a path of the API such as '/v1/saved-items', not {path!r}; "
             "a query goes into params"
         )
-    return Request(verb, path, json=json, params=params or {}, repeatable=verb not in {"POST", "PATCH"})
+    return Request(verb, path, body, params=params or {}, repeatable=verb not in {"POST", "PATCH"})
 
 
 def _has_dot_segment(path: str) -> bool:

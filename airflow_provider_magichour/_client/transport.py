@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import json
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Self, TypeVar, cast
@@ -46,13 +45,7 @@ USER_AGENT = f"airflow-provider-magichour/{__version__}"
 _HEADERS = {"Accept": "application/json", "User-Agent": USER_AGENT}
 
 
-def _body_and_headers(request: api.Request) -> tuple[bytes | None, dict[str, str]]:
-    if request.json is None:
-        return None, _HEADERS
-    return json.dumps(request.json, allow_nan=False).encode(), {
-        **_HEADERS,
-        "Content-Type": "application/json",
-    }
+_HEADERS_WITH_BODY = {**_HEADERS, "Content-Type": "application/json"}
 
 
 # ------------------------------------------------------------------------------------ synchronous sender
@@ -158,16 +151,15 @@ class Sender:
 
     def _exchange(self, session: requests.Session, request: api.Request) -> api.Response:
         self.throttle.wait_turn()
-        data, headers = _body_and_headers(request)
         timeout = self.settings.timeout
         # requests hands it on to urllib3
         limits: Any = urllib3.Timeout(connect=min(CONNECT_TIMEOUT, timeout), total=timeout)
         with session.request(
             request.method,
             self.settings.base_url + request.path,
-            data=data,
+            data=request.body,
             params=dict(request.params),
-            headers=headers,
+            headers=_HEADERS if request.body is None else _HEADERS_WITH_BODY,
             timeout=limits,
             allow_redirects=False,
             stream=True,
@@ -241,7 +233,6 @@ class AsyncSender:
         if not request.repeatable:
             raise ValueError(f"{request} may cost credits, which only the synchronous sender can send safely")
         await self.throttle.wait_turn_async()
-        data, headers = _body_and_headers(request)
         url = self._base_url.with_path(self._base_path + request.path, encoded=True)
         if request.params:
             url = url.with_query(dict(request.params))
@@ -249,8 +240,8 @@ class AsyncSender:
             async with self._session.request(
                 request.method,
                 url,
-                data=data,
-                headers=headers if data else None,  # the session has them, too
+                data=request.body,
+                headers=None if request.body is None else _HEADERS_WITH_BODY,
                 allow_redirects=False,
                 proxy=self._proxy,
             ) as response:

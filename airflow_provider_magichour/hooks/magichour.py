@@ -14,7 +14,6 @@ from airflow_provider_magichour._client import api
 from airflow_provider_magichour._client.api import raise_project_errors
 from airflow_provider_magichour._transfer.lineage import record_outputs
 from airflow_provider_magichour._validation import (
-    check_body,
     check_count,
     check_id,
     check_ids,
@@ -85,8 +84,7 @@ class MagicHourHook(MagicHourBaseHook):
         if not is_many(body):
             return self._send(api.create_project(tool, body, kind))
         calls = [
-            api.create_project(tool, check_body(one, f"body[{position}]"), kind)
-            for position, one in enumerate(body)
+            api.create_project(tool, one, kind, f"body[{position}]") for position, one in enumerate(body)
         ]
         created: list[dict[str, Any]] = []
         for call in calls:
@@ -113,7 +111,7 @@ class MagicHourHook(MagicHourBaseHook):
         """
         Return a project's details, with fresh download URLs where it is complete.
 
-        :param kind: ``image``, ``video`` or ``audio``; None where ``project_id`` tells it.
+        :param kind: ``image``, ``video`` or ``audio``; None where ``project_id`` names it.
         :param project_id: the project: its id, or what a task returned about it; or a list of them, which are
             asked for side by side.
         :raises MagicHourNotFoundError: if there is no such project of this kind; it says so where it is of
@@ -151,7 +149,7 @@ class MagicHourHook(MagicHourBaseHook):
 
         Failed status checks (no connection, 5xx, 429) do not end the wait before the timeout.
 
-        :param kind: ``image``, ``video`` or ``audio``; None where ``project_id`` tells it.
+        :param kind: ``image``, ``video`` or ``audio``; None where ``project_id`` names it.
         :param project_id: the project, or a list of them: the error of one is raised when all are finished.
         :param timeout: seconds to wait at most, or a ``timedelta``.
         :param poll_interval: seconds between status checks, or a ``timedelta``; adaptive if None.
@@ -193,7 +191,7 @@ class MagicHourHook(MagicHourBaseHook):
         """
         Delete a project and its files at Magic Hour, for good.
 
-        :param kind: ``image``, ``video`` or ``audio``; None where ``project_id`` tells it.
+        :param kind: ``image``, ``video`` or ``audio``; None where ``project_id`` names it.
         :param project_id: the project, or a list of them: all are tried before an error is raised.
         :param missing_ok: whether a project that is gone already is no error.
         :return: True, or False where it was gone already.
@@ -235,7 +233,7 @@ class MagicHourHook(MagicHourBaseHook):
 
         Of a list of projects, all are tried before an error is raised.
 
-        :param kind: ``image``, ``video`` or ``audio``; None where ``project_id`` tells it.
+        :param kind: ``image``, ``video`` or ``audio``; None where ``project_id`` names it.
         :param project_id: the project, or a list of them.
         :param destination: a folder on local disk, or what ObjectStoragePath takes.
         :param overwrite: whether to fetch what is there and whole already.
@@ -326,7 +324,7 @@ class MagicHourHook(MagicHourBaseHook):
         """
         Return a project as it is, or once it is complete, and store its files.
 
-        :param kind: ``image``, ``video`` or ``audio``; None where ``project_id`` tells it.
+        :param kind: ``image``, ``video`` or ``audio``; None where ``project_id`` names it.
         :param project_id: the project.
         :param wait_for_completion: whether to wait until the project is finished.
         :param download_outputs: whether to store the files of a complete project.

@@ -34,7 +34,7 @@ class MagicHourDeleteProjectOperator(MagicHourOperator):
     Returns ``{"deleted": [ids], "missing": [ids]}``; missing are those that were gone already.
 
     :param project_id: the project: its id, or what a task returned about it; or a list of them. (templated)
-    :param kind: ``image``, ``video`` or ``audio``; may be left out where ``project_id`` tells it. (templated)
+    :param kind: ``image``, ``video`` or ``audio``; may be left out where ``project_id`` names it. (templated)
     :param missing_ok: whether a project that is gone already is no error. (templated)
     :param magichour_conn_id: the connection. (templated)
     :raises MagicHourError: naming each project that could not be deleted, when all were tried. A template
