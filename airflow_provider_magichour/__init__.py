@@ -61,7 +61,46 @@ def get_provider_info() -> dict[str, Any]:
                 "plugin-class": f"{package}.webhooks.MagicHourWebhooksPlugin",
             }
         ],
+        "asset-uris": [{"schemes": ["magichour"], "handler": f"{package}.webhooks.events.sanitize_uri"}],
+        "config": {
+            "magichour": {
+                "description": "Magic Hour's webhooks in the API server: see the provider's page on them.",
+                "options": _CONFIG_OPTIONS,
+            }
+        },
     }
+
+
+def _config_option(
+    description: str, *, type_: str = "string", default: str = "", **more: Any
+) -> dict[str, Any]:
+    return {
+        "description": description,
+        "version_added": "0.2.0",
+        "type": type_,
+        "default": default,
+        "example": None,
+        **more,
+    }
+
+
+_CONFIG_OPTIONS: dict[str, Any] = {
+    "webhooks": _config_option(
+        "Whether the API server accepts Magic Hour's webhooks at ``/magichour/webhooks/{connection id}``.",
+        type_="boolean",
+        default="False",
+    ),
+    "webhooks_connections": _config_option(
+        "The connections that webhooks are accepted for, separated by commas. Each needs a webhook secret.",
+        default="magichour_default",
+    ),
+    "webhooks_airflow_url": _config_option(
+        "Where this Airflow's REST API is. Default: the API server's own port on 127.0.0.1.",
+    ),
+    "webhooks_username": _config_option("The user that creates the asset events."),
+    "webhooks_password": _config_option("That user's password.", sensitive=True),
+    "webhooks_token": _config_option("An access token, instead of user and password.", sensitive=True),
+}
 
 
 _FIELD_BEHAVIOUR: dict[str, Any] = {

@@ -3,22 +3,25 @@ Save whatever is completed at Magic Hour, however it was made: by a DAG, another
 
 | step | what it does |
 |---|---|
-| `completed` | lists the projects whose webhooks started this run |
-| `download` | saves and verifies the files of each, with a receipt, so that a clean-up may delete it later |
+| `completed` | lists the projects whose webhooks came since the last successful run |
+| `download` | saves and verifies their files, with a receipt, so that a clean-up may delete them later |
 
-**What you need:** Airflow 3.3 or newer, a connection `magichour_default` with your API key as its password
-and a webhook secret, and a webhook at Magic Hour that sends its `completed` events to
-`https://<your Airflow>/magichour/webhooks/magichour_default`. See `docs/webhooks.md`. The variable
-`magichour_destination` says where the files go.
+A webhook starts a run at once. The DAG also runs every hour, so that a webhook that started no run, which
+happens where Airflow was restarted at that moment, waits for an hour at most.
+
+**What you need:** Airflow 3.2 or newer (on 3.3 no project is listed twice), a connection `magichour_default`
+with your API key as its password, and the receiver of `docs/webhooks.md`, to which Magic Hour sends its
+`completed` events. The variable `magichour_destination` says where the files go.
 
 **What it costs:** nothing.
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
 from typing import Any
 
-from airflow.sdk import dag, task
+from airflow.sdk import AssetOrTimeSchedule, CronTriggerTimetable, dag, task
 
 from airflow_provider_magichour.operators import MagicHourDownloadOperator
 from airflow_provider_magichour.webhooks import magichour_asset, triggering_projects
@@ -27,10 +30,17 @@ from airflow_provider_magichour.webhooks import magichour_asset, triggering_proj
 # set the Airflow variable instead.
 DESTINATION = "{{ var.value.get('magichour_destination', 'file:///tmp/magichour') }}"
 
+# Of any connection; magichour_asset("video", conn_id="team_a") is of one.
+IMAGE, VIDEO, AUDIO = magichour_asset("image"), magichour_asset("video"), magichour_asset("audio")
+
 
 @dag(
-    # It runs when a project of any kind is completed.
-    schedule=magichour_asset("image") | magichour_asset("video") | magichour_asset("audio"),
+    # It runs when a project of any kind is completed, and every hour.
+    schedule=AssetOrTimeSchedule(
+        timetable=CronTriggerTimetable("17 * * * *", timezone="UTC"), assets=IMAGE | VIDEO | AUDIO
+    ),
+    max_active_runs=1,  # a run lists what the one before it left
+    default_args={"retries": 2},
     description="Save whatever Magic Hour completes, started by its webhooks",
     doc_md=__doc__,
     tags=["magichour", "example"],
@@ -38,23 +48,18 @@ DESTINATION = "{{ var.value.get('magichour_destination', 'file:///tmp/magichour'
 def magichour_on_completed() -> None:
     """Download each project that was completed."""
 
-    @task
-    def completed(triggering_asset_events: Any = None) -> list[dict[str, str]]:
-        # Several webhooks can start one run. Their download URLs may have expired by now, so `download`
-        # asks for fresh ones by the id.
+    @task(inlets=[IMAGE, VIDEO, AUDIO])  # whose events are read since the last successful run
+    def completed(**context: Any) -> list[dict[str, Any]]:
+        ids: dict[tuple[str, str], list[str]] = defaultdict(list)
+        for project in triggering_projects(context, "completed"):
+            ids[project["kind"], project["magichour_conn_id"]].append(project["id"])
         return [
-            {
-                "kind": project["kind"],
-                "project_id": project["id"],
-                "magichour_conn_id": project["magichour_conn_id"],  # the account that it belongs to
-            }
-            for project in triggering_projects(triggering_asset_events, "completed")
+            {"kind": kind, "magichour_conn_id": conn_id, "project_id": listed}
+            for (kind, conn_id), listed in ids.items()
         ]
 
-    # One task for each project: they run side by side, and fail and retry apart.
-    MagicHourDownloadOperator.partial(task_id="download", destination=DESTINATION, retries=3).expand_kwargs(
-        completed()
-    )
+    # One task for each kind and account, however many projects there are.
+    MagicHourDownloadOperator.partial(task_id="download", destination=DESTINATION).expand_kwargs(completed())
 
 
 magichour_on_completed()

@@ -79,7 +79,13 @@ PUBLIC: dict[str, set[str]] = {
         "ToolName",
     },
     "tools": {"KINDS", "Kind", "KindName", "KnownTool", "TOOLS", "Tool", "ToolName", "UPLOAD_EXTENSIONS"},
-    "webhooks": {"MagicHourWebhooksPlugin", "TriggeringProject", "magichour_asset", "triggering_projects"},
+    "webhooks": {
+        "MagicHourWebhooksPlugin",
+        "TriggeringProject",
+        "magichour_asset",
+        "queued_projects",
+        "triggering_projects",
+    },
     "simulator": {"Settings", "Simulator"},
     "simulator.fixtures": {"magichour_simulator"},
 }

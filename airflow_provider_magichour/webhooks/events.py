@@ -1,76 +1,139 @@
-"""What a webhook says: pure functions from a verified body to an event, and its asset's URI."""
+"""What a webhook is: its signature, its event and its assets. Pure functions that need no Airflow."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
+import hashlib
+import hmac
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, NamedTuple
+from urllib.parse import SplitResult, quote
 
 from airflow_provider_magichour._client.sanitize import parse_json
-from airflow_provider_magichour._validation import check_id
-from airflow_provider_magichour.exceptions import MagicHourArgumentError
-from airflow_provider_magichour.tools import KINDS
 
-#: What can happen to a project. A canceled one sends no event.
-HAPPENINGS = ("started", "completed", "errored")
+TIMESTAMP_HEADER = "magic-hour-event-timestamp"
+SIGNATURE_HEADER = "magic-hour-event-signature"
+#: How far the timestamp of a webhook may lie from the receiver's clock, in seconds, either way.
+MAX_AGE = 300.0
+
+_TYPE = re.compile(r"(image|video|audio)\.([a-z_]{1,50})", re.ASCII)
+_ID = re.compile(r"[\w-][\w.-]{0,127}", re.ASCII)
+_QUERY = re.compile(r"(https?://[^\s?#\"'<>\\]*)[?#][^\s\"'<>\\]*", re.IGNORECASE)
 
 
-class MalformedEventError(Exception):
-    """A verified body that is no event. The text is for our own log only."""
+class RefusedError(Exception):
+    """A request that is not accepted: the status of the response, and a reason for our own log only."""
+
+    def __init__(self, status: int, reason: str) -> None:
+        super().__init__(reason)
+        self.status = status
 
 
-@dataclass(frozen=True)
-class Event:
-    """
-    One delivery.
+class Signature(NamedTuple):
+    """The two headers: the timestamp's digits as they were sent, and the decoded HMAC."""
 
-    :param type: such as ``video.completed``.
-    :param kind: ``image``, ``video`` or ``audio``; None for a type that this version does not know.
-    :param what: one of :data:`HAPPENINGS`.
-    :param project_id: the project.
-    :param project: its details, as the API gives them.
-    """
+    timestamp: bytes
+    digest: bytes
+
+
+class Event(NamedTuple):
+    """A verified webhook; ``kind`` and what follows are empty for a type that is not about a project."""
 
     type: str
-    kind: str | None = None
-    what: str = ""
-    project_id: str = ""
-    project: dict[str, Any] = field(default_factory=dict)
+    kind: str = ""
+    event: str = ""
+    project: Mapping[str, Any] = MappingProxyType({})
 
-    @property
-    def key(self) -> str:
-        """Return what tells a delivery from others; Magic Hour gives it no id."""
-        return f"{self.type}:{self.project_id}"
-
-
-def asset_uri(kind: str, what: str) -> str:
-    """Return the URI, which is the name as well, of the asset for an event."""
-    return f"magichour://{kind}/{what}"
+    def describe(self, conn_id: str, presigned_urls: bool = False) -> dict[str, Any]:
+        """Return the asset event's extra, by default without presigned URLs: they open files to anyone."""
+        project = self.project
+        if not presigned_urls:
+            project = {k: v for k, v in project.items() if k not in {"download", "downloads"}}
+            project = json.loads(_QUERY.sub(r"\1", json.dumps(project)))
+        names = {"type": self.type, "kind": self.kind, "id": self.project["id"]}
+        return {**names, "magichour_conn_id": conn_id, "project": project}
 
 
-#: Every asset that can have events.
-ASSET_URIS = tuple(asset_uri(kind, what) for kind in KINDS for what in HAPPENINGS)
+def read_signature(headers: Iterable[tuple[str, str]], now: float, max_age: float = MAX_AGE) -> Signature:
+    """
+    Read the two headers, strictly.
+
+    :raises RefusedError: if one is missing, repeated, or malformed, or if it was signed long before ``now``.
+    """
+    values: dict[str, list[str]] = {TIMESTAMP_HEADER: [], SIGNATURE_HEADER: []}
+    for name, value in headers:
+        values.get(name.lower(), []).append(value)
+    for name, found in values.items():
+        if len(found) != 1:
+            raise RefusedError(401, f"the header {name} is there {len(found)} times instead of once")
+    (timestamp,), (signature,) = values.values()
+    if not re.fullmatch(r"[0-9]{1,12}", timestamp):
+        raise RefusedError(401, "the timestamp is not a number of seconds")
+    if not re.fullmatch(r"[0-9a-fA-F]{64}", signature):
+        raise RefusedError(401, "the signature is not 64 hexadecimal digits")
+    if abs(age := now - int(timestamp)) > max_age:
+        raise RefusedError(401, f"it was signed {age:.0f} s ago; the limit is {max_age:.0f} s")
+    return Signature(timestamp.encode(), bytes.fromhex(signature))
+
+
+def check_signature(secrets: Sequence[bytes], signature: Signature, body: bytes) -> None:
+    """
+    Compare the signature in constant time with what each of the secrets gives; one match is enough.
+
+    :raises RefusedError: if none of the secrets made it. Without a secret the work is the same.
+    """
+    genuine = False
+    for secret in secrets or (b"no secret",):
+        mac = hmac.new(secret, signature.timestamp + b"." + body, hashlib.sha256)
+        genuine |= hmac.compare_digest(mac.digest(), signature.digest)
+    if not secrets:
+        raise RefusedError(401, "there is no webhook secret for this connection")
+    if not genuine:
+        raise RefusedError(401, "the signature does not match the connection's webhook secret")
 
 
 def parse_event(body: bytes) -> Event:
     """
     Read a verified body.
 
-    :raises MalformedEventError: if it is not an event.
+    :raises RefusedError: if it is not an event.
     """
     try:
         data = parse_json(body.decode())
     except ValueError as error:
-        raise MalformedEventError(f"the body is not usable JSON: {type(error).__name__}") from error
+        raise RefusedError(400, f"the body is not usable JSON: {type(error).__name__}") from None
     if not isinstance(data, dict) or not isinstance(data.get("type"), str):
-        raise MalformedEventError("the body is not an object with a type")
-    kind, _, what = data["type"].partition(".")
-    if kind not in KINDS or what not in HAPPENINGS:
+        raise RefusedError(400, "the body is not an object with a type")
+    if not (known := _TYPE.fullmatch(data["type"])):
         return Event(data["type"])
     project = data.get("payload")
-    if not isinstance(project, dict):
-        raise MalformedEventError(f"a {data['type']} without a payload")
-    try:
-        project_id = check_id(project.get("id"))
-    except MagicHourArgumentError as error:
-        raise MalformedEventError(f"a {data['type']} without a project id") from error
-    return Event(data["type"], kind, what, project_id, project)
+    if not isinstance(project, dict) or not _ID.fullmatch(
+        one if isinstance(one := project.get("id"), str) else ""
+    ):
+        raise RefusedError(400, f"a {data['type']} without a project id")
+    return Event(data["type"], known[1], known[2], project)
+
+
+def split_secrets(value: Any) -> tuple[bytes, ...]:
+    """Read a webhook secret: a string, several separated by commas, or a list; while replaced, both count."""
+    parts = value.split(",") if isinstance(value, str) else value if isinstance(value, list) else []
+    return tuple(part.strip().encode() for part in parts if isinstance(part, str) and part.strip())
+
+
+def asset_uri(kind: str, event: str, conn_id: str | None = None) -> str:
+    """Return the URI, which is the name as well, of the asset for an event of one or any connection."""
+    return f"magichour://{kind}/{event}" + (f"/{quote(conn_id, safe='')}" if conn_id else "")
+
+
+def sanitize_uri(uri: SplitResult) -> SplitResult:
+    """
+    Check an asset's URI for Airflow, which finds this function by the provider's metadata.
+
+    :raises ValueError: if it is not ``magichour://KIND/EVENT`` or ``magichour://KIND/EVENT/CONN_ID``.
+    """
+    event, _, conn_id = uri.path.removeprefix("/").partition("/")
+    if not _TYPE.fullmatch(f"{uri.netloc}.{event}") or "/" in conn_id:
+        raise ValueError(f"{uri.geturl()!r} is no asset of Magic Hour's webhooks; use magichour_asset()")
+    return uri

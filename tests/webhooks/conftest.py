@@ -1,20 +1,34 @@
-"""The webhook endpoint over real HTTP, with a real (SQLite) Airflow database."""
+"""The receiver over real HTTP, with a stand-in of Airflow's REST API behind it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from pathlib import Path
+import json
+from collections.abc import Iterator
 
 import pytest
 
-from tests.webhooks.support import SECRET, Endpoint, empty_database, serving
+from airflow_provider_magichour.webhooks.receiver import create_app
+from tests.webhooks.support import SECRET, Endpoint, FakeAirflow, serving
+
+SECRETS = {"hooked": SECRET, "rotating": f"old, {SECRET}", "other": "whsec_other"}
 
 
 @pytest.fixture
-def endpoint(airflow_db: Path, connect: Callable[..., str]) -> Iterator[Endpoint]:
-    connect("http://127.0.0.1:1", "mhk_test_key", "hooked", webhook_secret=SECRET)
-    connect("http://127.0.0.1:1", "mhk_test_key", "rotating", webhook_secret="old, whsec_test")
-    connect("http://127.0.0.1:1", "mhk_test_key", "silent")
-    empty_database()
-    with serving() as served:
-        yield served
+def airflow_api() -> Iterator[tuple[FakeAirflow, str]]:
+    airflow = FakeAirflow()
+    with serving(airflow.app()) as port:
+        yield airflow, f"http://127.0.0.1:{port}"
+
+
+@pytest.fixture
+def endpoint(airflow_api: tuple[FakeAirflow, str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Endpoint]:
+    airflow, url = airflow_api
+    for name, value in {
+        "AIRFLOW_URL": url,
+        "USERNAME": "webhooks",
+        "PASSWORD": "secret",
+        "SECRETS": json.dumps(SECRETS),
+    }.items():
+        monkeypatch.setenv(f"MAGICHOUR_WEBHOOKS_{name}", value)
+    with serving(create_app()) as port:
+        yield Endpoint(port, airflow)

@@ -1,4 +1,4 @@
-"""What the tests of the webhooks share: signed events, a served endpoint, and a look into the database."""
+"""What the tests of the webhooks share: signed events, a served receiver, and an Airflow behind it."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import quote
 
-import pytest
 import requests
 from hypothesis import strategies as st
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import Mount, Route
 
 from airflow_provider_magichour.webhooks.events import asset_uri
-from tests.support.airflow import AIRFLOW_VERSION
 
 SECRET = "whsec_test"
-needs_airflow_3_3 = pytest.mark.skipif(AIRFLOW_VERSION < (3, 3), reason="the endpoint needs Airflow 3.3")
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
@@ -31,7 +31,7 @@ json_values = st.recursive(
 
 
 def event_body(
-    kind: str = "video", what: str = "completed", project_id: str = "cm1", **payload: Any
+    kind: str = "video", event: str = "completed", project_id: str = "cm1", **payload: Any
 ) -> bytes:
     project = {
         "id": project_id,
@@ -45,7 +45,7 @@ def event_body(
         "error": None,
         **payload,
     }
-    return json.dumps({"type": f"{kind}.{what}", "payload": project}).encode()
+    return json.dumps({"type": f"{kind}.{event}", "payload": project}).encode()
 
 
 def signed(body: bytes, secret: str = SECRET, timestamp: str | None = None) -> dict[str, str]:
@@ -54,156 +54,127 @@ def signed(body: bytes, secret: str = SECRET, timestamp: str | None = None) -> d
     return {"magic-hour-event-timestamp": timestamp, "magic-hour-event-signature": digest}
 
 
-class Endpoint:
-    """The endpoint as Airflow mounts it, served by uvicorn over a socket."""
+class FakeAirflow:
+    """The part of Airflow's REST API that the receiver calls; a test with a real Airflow covers the rest."""
 
-    def __init__(self, port: int) -> None:
-        self.port = port
-        self.url = f"http://127.0.0.1:{port}/magichour/webhooks"
-        self.session = requests.Session()
+    def __init__(self) -> None:
+        self.assets: dict[str, int] = {}
+        self.events: list[dict[str, Any]] = []
+        self.calls: list[str] = []
+        self.tokens = ["token-1"]
+        #: Returned instead of doing what was asked, by method and path, until it is taken away.
+        self.responses: dict[str, Response] = {}
+        self.delay = 0.0
 
-    def post(self, body: bytes, headers: dict[str, str], conn_id: str = "hooked") -> requests.Response:
-        return self.session.post(f"{self.url}/{quote(conn_id)}", data=body, headers=headers, timeout=30)
+    def use(self, *uris: str) -> None:
+        """Let a DAG use these assets."""
+        for uri in uris:
+            self.assets[uri] = 1 + max(self.assets.values(), default=0)
 
-    def deliver(self, body: bytes, conn_id: str = "hooked") -> requests.Response:
-        return self.post(body, signed(body), conn_id)
+    def app(self) -> Starlette:
+        return Starlette(
+            routes=[
+                Route("/auth/token", self._sign_in, methods=["POST"]),
+                Route("/api/v2/assets", self._list_assets),
+                Route("/api/v2/assets/events", self._create_event, methods=["POST"]),
+            ]
+        )
+
+    def _intercept(self, request: Request) -> Response | None:
+        call = f"{request.method} {request.url.path.removeprefix(request.scope.get('root_path', ''))}"
+        self.calls.append(call)
+        if call in self.responses:
+            return self.responses[call]
+        if request.url.path.endswith("/auth/token"):
+            return None
+        if request.headers.get("authorization") != f"Bearer {self.tokens[-1]}":
+            return JSONResponse({"detail": "Invalid JWT token"}, 401)
+        return None
+
+    async def _sign_in(self, request: Request) -> Response:
+        if response := self._intercept(request):
+            return response
+        if await request.json() != {"username": "webhooks", "password": "secret"}:
+            return JSONResponse({"detail": "Invalid credentials"}, 401)
+        return JSONResponse({"access_token": self.tokens[-1]}, 201)
+
+    async def _list_assets(self, request: Request) -> Response:
+        if response := self._intercept(request):
+            return response
+        found = [
+            {"uri": uri, "id": number}
+            for uri, number in self.assets.items()
+            if request.query_params["uri_pattern"] in uri
+        ]
+        start = int(request.query_params["offset"])
+        page = found[start : start + min(int(request.query_params["limit"]), 100)]
+        return JSONResponse({"assets": page, "total_entries": len(found)})
+
+    async def _create_event(self, request: Request) -> Response:
+        import asyncio
+
+        await asyncio.sleep(self.delay)
+        if response := self._intercept(request):
+            return response
+        body = await request.json()
+        uris = [uri for uri, number in self.assets.items() if number == body["asset_id"]]
+        if not uris:
+            return JSONResponse({"detail": f"Asset with ID: `{body['asset_id']}` was not found"}, 404)
+        self.events.append({"uri": uris[0], **body["extra"]})
+        return JSONResponse({"id": len(self.events)})
 
 
 @contextlib.contextmanager
-def serving(**options: Any) -> Iterator[Endpoint]:
+def serving(app: Any, port: int = 0) -> Iterator[int]:
+    """Serve an ASGI application over a socket, and give its port."""
     import uvicorn
-    from fastapi import FastAPI
 
-    from airflow_provider_magichour.webhooks.app import Receiver, create_app
-
-    root = FastAPI()
-    root.mount("/magichour/webhooks", create_app(Receiver(**options)))
-    listening = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(root, log_level="warning"))
+    listening = socket.create_server(("127.0.0.1", port))
+    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", log_config=None))
     thread = threading.Thread(target=server.run, args=([listening],))
     thread.start()
     try:
         while not server.started:
             time.sleep(0.01)
-        yield Endpoint(listening.getsockname()[1])
+        yield int(listening.getsockname()[1])
     finally:
         server.should_exit = True
         thread.join()
 
 
-def empty_database() -> None:
-    from airflow.models.asset import AssetDagRunQueue, AssetEvent, AssetModel, DagScheduleAssetReference
-    from airflow.models.asset_state_store import AssetStateStoreModel
-    from airflow.models.dag import DagModel
-    from airflow.models.dagrun import DagRun
-    from airflow.utils.session import create_session
-    from sqlalchemy import delete
+class Endpoint:
+    """The receiver, served over a socket, and the Airflow behind it."""
 
-    tables = (
-        AssetDagRunQueue,
-        AssetStateStoreModel,
-        AssetEvent,
-        DagScheduleAssetReference,
-        AssetModel,
-        DagRun,
-        DagModel,
-    )
-    with create_session(scoped=False) as session:
-        for table in tables:
-            session.execute(delete(table))
+    def __init__(self, port: int, airflow: FakeAirflow) -> None:
+        self.port = port
+        self.airflow = airflow
+        self.root = f"http://127.0.0.1:{port}"
+        self.url = f"{self.root}/magichour/webhooks"
+        self.session = requests.Session()
 
-
-def schedule_dags(*dag_ids: str, kind: str = "video", what: str = "completed", paused: bool = False) -> int:
-    """Make DAGs that are scheduled on an asset, as the DAG processor would; return the asset's id."""
-    from airflow.models.asset import AssetActive, AssetModel, DagScheduleAssetReference
-    from airflow.models.dag import DagModel
-    from airflow.models.dagbundle import DagBundleModel
-    from airflow.utils.session import create_session
-
-    uri = asset_uri(kind, what)
-    with create_session(scoped=False) as session:
-        session.merge(DagBundleModel(name="tests"))
-        asset = AssetModel(name=uri, uri=uri)
-        session.add_all([asset, AssetActive.for_asset(asset)])
-        session.flush()
-        for dag_id in dag_ids:
-            session.add(DagModel(dag_id=dag_id, is_paused=paused, is_stale=False, bundle_name="tests"))
-            session.flush()
-            session.add(DagScheduleAssetReference(asset_id=asset.id, dag_id=dag_id))
-        return int(asset.id)
-
-
-def asset_events() -> list[Any]:
-    from airflow.models.asset import AssetEvent
-    from airflow.utils.session import create_session
-    from sqlalchemy import select
-
-    with create_session(scoped=False) as session:
-        return list(session.scalars(select(AssetEvent).order_by(AssetEvent.id)))
-
-
-def queue() -> dict[str, datetime]:
-    """Return the DAGs that wait for their run, and the time up to which it will take events."""
-    from airflow.models.asset import AssetDagRunQueue
-    from airflow.utils.session import create_session
-    from sqlalchemy import select
-
-    with create_session(scoped=False) as session:
-        return {row.target_dag_id: row.created_at for row in session.scalars(select(AssetDagRunQueue))}
-
-
-def delete_queue() -> None:
-    from airflow.models.asset import AssetDagRunQueue
-    from airflow.utils.session import create_session
-    from sqlalchemy import delete
-
-    with create_session(scoped=False) as session:
-        session.execute(delete(AssetDagRunQueue))
-
-
-def make_run(dag_id: str, run_after: datetime) -> None:
-    """Make the run that a scheduler makes of the events up to a time."""
-    from airflow.models.dagrun import DagRun
-    from airflow.utils.session import create_session
-    from airflow.utils.types import DagRunType
-
-    with create_session(scoped=False) as session:
-        session.add(
-            DagRun(
-                dag_id=dag_id,
-                run_id=f"asset_triggered__{run_after.isoformat()}",
-                run_type=DagRunType.ASSET_TRIGGERED,
-                run_after=run_after,
-            )
+    def post(self, body: bytes, headers: dict[str, str], conn_id: str = "hooked") -> requests.Response:
+        return self.session.post(
+            f"{self.url}/{quote(conn_id, safe='')}", data=body, headers=headers, timeout=30
         )
 
+    def deliver(self, body: bytes, conn_id: str = "hooked") -> requests.Response:
+        return self.post(body, signed(body), conn_id)
 
-def remembered() -> dict[str, datetime]:
-    from airflow.models.asset_state_store import AssetStateStoreModel
-    from airflow.utils.session import create_session
-    from sqlalchemy import select
-
-    with create_session(scoped=False) as session:
-        return {row.key: row.updated_at for row in session.scalars(select(AssetStateStoreModel))}
+    def counts(self) -> dict[str, Any]:
+        return dict(self.session.get(f"{self.root}/health", timeout=30).json())
 
 
-def set_remembered(age: timedelta) -> None:
-    from airflow.models.asset_state_store import AssetStateStoreModel
-    from airflow.utils.session import create_session
-    from sqlalchemy import update
-
-    with create_session(scoped=False) as session:
-        session.execute(update(AssetStateStoreModel).values(updated_at=datetime.now(UTC) - age))
+def used(kind: str = "video", event: str = "completed", conn_id: str | None = None) -> str:
+    return asset_uri(kind, event, conn_id)
 
 
-def remember_something_else(asset_id: int) -> None:
-    from airflow.models.asset_state_store import AssetStateStoreModel
-    from airflow.utils.session import create_session
+def below(prefix: str, app: Any) -> Starlette:
+    """Return an application with another one mounted below a path."""
+    return Starlette(routes=[Mount(prefix, app)])
 
-    with create_session(scoped=False) as session:
-        session.add(
-            AssetStateStoreModel(asset_id=asset_id, key="mine", value="1", updated_at=datetime.now(UTC))
-        )
+
+def web_page(status: int) -> Response:
+    return PlainTextResponse("<html>a proxy's page</html>", status, media_type="text/html")
 
 
 def read_all(client: socket.socket) -> bytes:

@@ -1,13 +1,21 @@
-"""The plugin that mounts the endpoint in Airflow."""
+"""The plugin that mounts the endpoint in Airflow's API server, and what keeps it light and off."""
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.webhooks.support import needs_airflow_3_3
+import airflow_provider_magichour.webhooks
+from airflow_provider_magichour.webhooks import plugin
+from tests.webhooks.support import SECRET, Endpoint, FakeAirflow, below, event_body, serving, used
+
+PACKAGE = Path(airflow_provider_magichour.webhooks.__file__).parent
 
 
 def run_python(code: str) -> str:
@@ -23,33 +31,120 @@ def test_loading_the_plugin_loads_no_server() -> None:
         "before = set(sys.modules)\n"
         "from airflow_provider_magichour.webhooks import MagicHourWebhooksPlugin\n"
         "new = {name.partition('.')[0] for name in set(sys.modules) - before}\n"
-        "assert not new & {'fastapi', 'starlette', 'sqlalchemy', 'uvicorn', 'requests', 'aiohttp'}, new\n"
+        "assert not new & {'fastapi', 'starlette', 'sqlalchemy', 'uvicorn', 'requests', 'httpx'}, new\n"
     )
 
 
-@needs_airflow_3_3
-def test_the_plugin_offers_the_endpoint() -> None:
-    from airflow_provider_magichour.webhooks import MagicHourWebhooksPlugin
+def test_nothing_here_writes_to_airflows_database() -> None:
+    forbidden = (
+        "airflow.models",
+        "airflow.settings",
+        "airflow.assets",
+        "airflow.utils.session",
+        "sqlalchemy",
+    )
+    for file in PACKAGE.glob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            names = [each.name for each in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            assert not [name for name in names if name.startswith(forbidden)], file
 
-    (mount,) = MagicHourWebhooksPlugin.fastapi_apps
-    assert mount["url_prefix"] == "/magichour/webhooks"
-    assert MagicHourWebhooksPlugin().fastapi_apps[0] is mount
-    assert MagicHourWebhooksPlugin.flask_blueprints == []
 
+class TestEndpoint:
+    @pytest.fixture(autouse=True)
+    def _anew(self) -> Iterator[None]:
+        plugin._create_endpoint.cache_clear()
+        yield
+        plugin._create_endpoint.cache_clear()
 
-def test_an_airflow_without_the_memory_says_so(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    pytest.importorskip("starlette")
-    from airflow.providers.common.compat import version_compat
+    @pytest.fixture
+    def configure(self, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+        def set_options(**options: str) -> None:
+            for name, value in options.items():
+                monkeypatch.setenv(f"AIRFLOW__MAGICHOUR__{name.upper()}", value)
 
-    from airflow_provider_magichour import webhooks
+        return set_options
 
-    monkeypatch.setattr(version_compat, "AIRFLOW_V_3_3_PLUS", False)
-    monkeypatch.setattr(version_compat, "AIRFLOW_V_3_0_PLUS", False)
-    (mount,) = webhooks._fastapi_apps()
-    assert mount["app"].status_code == 501  # a response is an ASGI application, too
-    assert b"Airflow 3.3 or newer" in mount["app"].body
-    caplog.clear()
-    assert webhooks._flask_blueprints() == []
-    assert "Airflow 3.3 or newer" in caplog.text
+    @pytest.fixture
+    def mounted(
+        self, airflow_api: tuple[FakeAirflow, str], configure: Callable[..., None], connect: Any
+    ) -> Iterator[Endpoint]:
+        airflow, url = airflow_api
+        configure(
+            webhooks_airflow_url=url,
+            webhooks_username="webhooks",
+            webhooks_password="secret",
+            webhooks_connections="hooked, silent,missing",
+        )
+        connect("http://127.0.0.1:1", "mhk_test_key", "hooked", webhook_secret=SECRET)
+        connect("http://127.0.0.1:1", "mhk_test_key", "unlisted", webhook_secret=SECRET)
+        connect("http://127.0.0.1:1", "mhk_test_key", "silent")
+        (mount,) = plugin.MagicHourWebhooksPlugin.fastapi_apps
+        with serving(below(mount["url_prefix"], mount["app"])) as port:
+            yield Endpoint(port, airflow)
+
+    def test_is_off_by_default_and_names_the_option(self, mounted: Endpoint) -> None:
+        answer = mounted.deliver(event_body())
+        assert answer.status_code == 503
+        assert "[magichour] webhooks = True" in answer.text
+        assert not mounted.airflow.calls
+
+    def test_hands_events_over_by_the_rest_api(
+        self, mounted: Endpoint, configure: Callable[..., None]
+    ) -> None:
+        configure(webhooks="True")
+        mounted.airflow.use(used(), used(conn_id="hooked"))
+        assert mounted.deliver(event_body()).json() == {"status": "accepted"}
+        assert len(mounted.airflow.events) == 2
+
+    @pytest.mark.usefixtures("airflow_db")
+    def test_accepts_nothing_for_other_connections(
+        self, mounted: Endpoint, configure: Callable[..., None]
+    ) -> None:
+        configure(webhooks="True")
+        for conn_id in ("unlisted", "silent", "missing", "unknown"):
+            assert mounted.deliver(event_body(), conn_id).status_code == 401
+
+    def test_looks_up_no_connection_but_the_configured_ones(
+        self, mounted: Endpoint, configure: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        configure(webhooks="True")
+        looked_up = []
+        read = plugin._read_secrets
+
+        def spy(conn_id: str) -> Any:
+            looked_up.append(conn_id)
+            return read(conn_id)
+
+        monkeypatch.setattr(plugin, "_read_secrets", spy)
+        mounted.airflow.use(used())
+        for number in range(20):
+            mounted.deliver(event_body(), f"stranger_{number}")
+            mounted.deliver(event_body())
+        assert looked_up == ["hooked"]
+
+    def test_uses_a_changed_secret_after_some_seconds(
+        self,
+        mounted: Endpoint,
+        configure: Callable[..., None],
+        connect: Any,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        configure(webhooks="True")
+        assert mounted.deliver(event_body()).status_code == 200
+        connect("http://127.0.0.1:1", "mhk_test_key", "hooked", webhook_secret="newer")
+        assert mounted.deliver(event_body()).status_code == 200
+        assert plugin.SECRET_SECONDS == 5
+        monkeypatch.setattr(plugin.time, "monotonic", lambda: 1e12)
+        assert mounted.deliver(event_body()).status_code == 401
+
+    def test_whose_connection_cannot_be_read_asks_for_another_delivery(
+        self, mounted: Endpoint, configure: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        configure(webhooks="True")
+
+        def fail(conn_id: str) -> Any:
+            raise OSError("the secrets backend is down")
+
+        monkeypatch.setattr(plugin, "_read_secrets", fail)
+        assert mounted.deliver(event_body()).status_code == 503

@@ -1,0 +1,122 @@
+"""Creates asset events by Airflow's public REST API, as a user of its own. Needs no Airflow."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import ssl
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import httpx
+
+from airflow_provider_magichour._client.sanitize import one_line
+from airflow_provider_magichour.webhooks.settings import Settings
+
+#: Seconds after which an asset that was unknown to Airflow is looked up again.
+UNKNOWN_SECONDS = 5.0
+_PAGE = 100
+
+
+class AirflowApiError(Exception):
+    """Airflow did not take an event now. The text is for our own log only."""
+
+
+class AirflowApi:
+    """
+    Airflow's REST API, version 2. Belongs to one event loop.
+
+    :param settings: where it is, and as whom to call it.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._token = settings.token
+        self._ids: dict[str, int] = {}
+        self._read_at = -math.inf
+        self._lock = asyncio.Lock()
+        self._client = httpx.AsyncClient(
+            base_url=settings.airflow_url,
+            timeout=8,
+            limits=httpx.Limits(max_connections=10, keepalive_expiry=3),
+            verify=ssl.create_default_context(),
+        )
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._client.aclose()
+
+    async def create_events(self, uris: Sequence[str], extra: Mapping[str, Any]) -> int:
+        """
+        Create an event of each asset that Airflow knows, and return how many that were.
+
+        :raises AirflowApiError: if Airflow could not take one of them.
+        """
+        try:
+            return sum([await self._create_event(uri, extra) for uri in uris])
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise AirflowApiError(f"no response from {self._settings.airflow_url}: {error!r}") from None
+
+    async def _create_event(self, uri: str, extra: Mapping[str, Any]) -> bool:
+        for _ in range(2):
+            asset_id = await self._find_asset(uri)
+            if asset_id is None:
+                return False
+            body = {"asset_id": asset_id, "extra": extra}
+            response = await self._request("POST", "/api/v2/assets/events", json=body)
+            if response.status_code != 404:
+                _check(response)
+                return True
+            if self._ids.get(uri) == asset_id:  # it is outdated: look it up again, unless somebody just did
+                self._ids, self._read_at = {}, -math.inf
+        return False
+
+    async def _find_asset(self, uri: str) -> int | None:
+        """Return an asset's id; None where Airflow does not know it, because no DAG uses it."""
+        if uri not in self._ids:
+            async with self._lock:
+                if uri not in self._ids and time.monotonic() - self._read_at > UNKNOWN_SECONDS:
+                    self._ids = await self._read_assets()
+                    self._read_at = time.monotonic()
+        return self._ids.get(uri)
+
+    async def _read_assets(self) -> dict[str, int]:
+        """Return the ids of all assets for Magic Hour's webhooks that a DAG uses, by URI."""
+        found: dict[str, int] = {}
+        offset, total = 0, 1
+        while offset < total:
+            params = {"uri_pattern": "magichour://", "limit": _PAGE, "offset": offset}
+            page = _check(await self._request("GET", "/api/v2/assets", params=params))
+            found |= {asset["uri"]: asset["id"] for asset in page["assets"]}
+            offset, total = offset + (len(page["assets"]) or _PAGE), page["total_entries"]
+        return found
+
+    async def _request(self, method: str, path: str, **options: Any) -> httpx.Response:
+        token = self._token or await self._sign_in("")
+        for last in (False, True):
+            headers = {"Authorization": f"Bearer {token}"}
+            response = await self._client.request(method, path, headers=headers, **options)
+            if last or response.status_code != 401 or not self._settings.username:
+                break
+            token = await self._sign_in(token)
+        return response
+
+    async def _sign_in(self, refused: str) -> str:
+        """Return another token than the refused one."""
+        if self._token == refused:
+            credentials = {"username": self._settings.username, "password": self._settings.password}
+            response = await self._client.post("/auth/token", json=credentials)
+            self._token = str(_check(response)["access_token"])
+        return self._token
+
+
+def _check(response: httpx.Response) -> Any:
+    """Return what a successful response says."""
+    hint = ""
+    if response.status_code in {401, 403}:
+        hint = " - check the credentials; the user must be allowed to read assets and to create asset events"
+    elif response.is_success:
+        return response.json()
+    call = f"{response.request.method} {response.request.url.path}"
+    raise AirflowApiError(f"{call}: {response.status_code} {one_line(response.text)[:200]}{hint}")

@@ -1,0 +1,73 @@
+"""The receiver inside Airflow's API server, off by default: the easy way for a development Airflow."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import time
+from collections.abc import Sequence
+from typing import Any
+from urllib.parse import urlsplit
+
+from airflow.providers.common.compat.sdk import AirflowNotFoundException, AirflowPlugin, BaseHook, conf
+
+from airflow_provider_magichour.webhooks.events import split_secrets
+
+#: How long a connection's webhook secret is used before it is read again, in seconds.
+SECRET_SECONDS = 5.0
+
+
+class _ConnectionSecrets:
+    """The webhook secrets of the connections that the configuration lists; no others are looked up."""
+
+    def __init__(self, conn_ids: Sequence[str]) -> None:
+        self._kept: dict[str, tuple[float, Sequence[bytes]]] = dict.fromkeys(conn_ids, (0.0, ()))
+        self._locks = {conn_id: asyncio.Lock() for conn_id in conn_ids}
+
+    async def find(self, conn_id: str) -> Sequence[bytes]:
+        if conn_id not in self._kept:
+            return ()
+        async with self._locks[conn_id]:
+            until, secrets = self._kept[conn_id]
+            if time.monotonic() >= until:
+                secrets = await asyncio.to_thread(_read_secrets, conn_id)
+                self._kept[conn_id] = (time.monotonic() + SECRET_SECONDS, secrets)
+        return secrets
+
+
+def _read_secrets(conn_id: str) -> Sequence[bytes]:
+    try:
+        return split_secrets(BaseHook.get_connection(conn_id).extra_dejson.get("webhook_secret"))
+    except AirflowNotFoundException:
+        return ()
+
+
+@functools.cache
+def _create_endpoint() -> Any:
+    """Return the endpoint, or what says that it is off. Few processes need it: at the first request."""
+    from starlette.responses import PlainTextResponse
+
+    if not conf.getboolean("magichour", "webhooks", fallback=False):
+        return PlainTextResponse("Magic Hour's webhooks are off here: set [magichour] webhooks = True", 503)
+    from airflow_provider_magichour.webhooks.receiver import Receiver, create_endpoint
+    from airflow_provider_magichour.webhooks.settings import Settings
+
+    def given(name: str, fallback: str = "") -> str:
+        return str(conf.get("magichour", f"webhooks_{name}", fallback="") or fallback)
+
+    path = urlsplit(conf.get("api", "base_url", fallback="") or "").path.rstrip("/")
+    url = given("airflow_url", f"http://127.0.0.1:{conf.get('api', 'port', fallback='8080')}{path}")
+    settings = Settings(url, given("token"), given("username"), given("password"))
+    conn_ids = [each.strip() for each in given("connections", "magichour_default").split(",")]
+    return create_endpoint(Receiver(settings, _ConnectionSecrets(conn_ids).find))
+
+
+async def _app(scope: Any, receive: Any, send: Any) -> None:
+    await _create_endpoint()(scope, receive, send)
+
+
+class MagicHourWebhooksPlugin(AirflowPlugin):
+    """Mounts the endpoint in Airflow's API server."""
+
+    name = "magichour_webhooks"
+    fastapi_apps = [{"app": _app, "url_prefix": "/magichour/webhooks", "name": "Magic Hour webhooks"}]  # noqa: RUF012  # Airflow's own form

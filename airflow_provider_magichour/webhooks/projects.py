@@ -1,0 +1,215 @@
+"""What a DAG uses: the assets of the webhooks, and the projects that their events name."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import logging
+import time
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, TypedDict
+
+from airflow_provider_magichour._validation import check_id
+from airflow_provider_magichour.exceptions import MagicHourArgumentError
+from airflow_provider_magichour.tools import KindName, check_kind
+from airflow_provider_magichour.webhooks import events
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Asset
+
+    from airflow_provider_magichour.types import Download
+
+log = logging.getLogger(__name__)
+
+EVENTS = ("started", "completed", "errored")
+#: How long before the newest event of the last run the next one begins: events are committed out of order.
+OVERLAP = timedelta(minutes=10)
+#: What a run reads where no run has left a time, as on Airflow 3.2, and what it repeats of failed runs.
+WITHOUT_STATE, REPEATED = timedelta(hours=2), timedelta(days=1)
+#: How old a message of a queue may be, in seconds: SQS keeps it no longer.
+MAX_QUEUED_AGE = 14 * 86400.0
+
+
+class TriggeringProject(TypedDict):
+    """
+    A project that a webhook named. ``what`` is the old name of ``event``.
+
+    ``downloads`` is empty unless the receiver passes presigned URLs on; these expire after 24 hours.
+    """
+
+    id: str
+    kind: str
+    event: str
+    what: str
+    magichour_conn_id: str
+    downloads: list[Download]
+
+
+def magichour_asset(
+    kind: KindName, event: str = "completed", conn_id: str | None = None, *, what: str | None = None
+) -> Asset:
+    """
+    Return the asset that has an event for each webhook of its sort; schedule a DAG on it.
+
+    :param kind: ``image``, ``video`` or ``audio``.
+    :param event: ``started``, ``completed`` or ``errored``. A canceled project sends no webhook.
+    :param conn_id: the connection whose webhooks count; by default those of all.
+    :param what: the old name of ``event``.
+    :raises MagicHourArgumentError: if one of them is wrong.
+    """
+    from airflow.providers.common.compat.sdk import Asset
+
+    event = _renamed(what) or event
+    if event not in EVENTS:
+        raise MagicHourArgumentError(f"event must be one of {', '.join(EVENTS)}, not {event!r}")
+    if conn_id is not None and (not isinstance(conn_id, str) or not conn_id or "{{" in conn_id):
+        raise MagicHourArgumentError(f"conn_id must be a connection's id and no template, not {conn_id!r}")
+    return Asset(uri=events.asset_uri(check_kind(kind), event, conn_id))
+
+
+def triggering_projects(
+    context_or_events: Mapping[Any, Any], event: str | None = None, *, what: str | None = None
+) -> list[TriggeringProject]:
+    """
+    Return the projects that webhooks named, each once.
+
+    In a task that has the assets as ``inlets``, these are all since the last successful run of the DAG, so
+    that an event that started no run is found by the next; without a context, the triggering events alone.
+
+    :param context_or_events: the task's context, or its ``triggering_asset_events``.
+    :param event: only those that ``started``, ``completed`` or ``errored``; all by default.
+    :param what: the old name of ``event``.
+    """
+    return _collect(context_or_events, _read_extra, _renamed(what) or event)
+
+
+def queued_projects(
+    context_or_events: Mapping[Any, Any],
+    magichour_conn_id: str = "magichour_default",
+    event: str | None = None,
+) -> list[TriggeringProject]:
+    """
+    Return the projects of webhooks that came through a message queue, as :func:`triggering_projects` does.
+
+    A message holds a webhook's body and its two headers, as gateways put them into SQS or Kafka. One without
+    a valid signature is passed over.
+
+    :param context_or_events: the task's context, or its ``triggering_asset_events``.
+    :param magichour_conn_id: the connection with the webhook secret.
+    :param event: only those that ``started``, ``completed`` or ``errored``; all by default.
+    """
+    from airflow.providers.common.compat.sdk import BaseHook
+
+    connection = BaseHook.get_connection(magichour_conn_id)
+    secrets = events.split_secrets(connection.extra_dejson.get("webhook_secret"))
+
+    def read(extra: Mapping[str, Any]) -> Iterator[TriggeringProject]:
+        payload = extra.get("payload")
+        batch = payload.get("message_batch", payload) if isinstance(payload, Mapping) else payload
+        for message in batch if isinstance(batch, list) else [batch]:
+            try:
+                headers, body = _open_message(message)
+                signature = events.read_signature(headers.items(), time.time(), MAX_QUEUED_AGE)
+                events.check_signature(secrets, signature, body)
+                found = events.parse_event(body)
+            except (events.RefusedError, ValueError, TypeError, LookupError, AttributeError) as error:
+                log.warning("Passed over a message that is no webhook signed by Magic Hour: %r", error)
+            else:
+                yield from _read_extra(found.describe(magichour_conn_id)) if found.kind else ()
+
+    return _collect(context_or_events, read, event)
+
+
+def _open_message(message: Any) -> tuple[Mapping[str, str], bytes]:
+    """Return headers and body of an SQS message with attributes, or of an HTTP request as JSON."""
+    message = json.loads(message) if isinstance(message, str | bytes) else message
+    if attributes := message.get("MessageAttributes"):
+        return {name: each["StringValue"] for name, each in attributes.items()}, message["Body"].encode()
+    if "Body" in message:
+        return _open_message(message["Body"])
+    body = message["body"]
+    return message["headers"], base64.b64decode(body) if message.get("isBase64Encoded") else body.encode()
+
+
+def _renamed(what: str | None) -> str | None:
+    if what is not None:
+        warnings.warn("what= is now called event=", DeprecationWarning, stacklevel=3)
+    return what
+
+
+def _read_extra(extra: Mapping[str, Any]) -> Iterator[TriggeringProject]:
+    """Read an asset event; one that a person created by hand need not be ours, and may lack some fields."""
+    project = extra.get("project")
+    downloads = project.get("downloads") if isinstance(project, Mapping) else None
+    event = str(extra.get("type", "")).rpartition(".")[2] or "completed"
+    try:
+        yield {
+            "id": check_id(extra.get("id"), "id"),
+            "kind": check_kind(extra.get("kind")),
+            "event": event,
+            "what": event,
+            "magichour_conn_id": extra.get("magichour_conn_id") or "magichour_default",
+            "downloads": downloads if isinstance(downloads, list) else [],
+        }
+    except MagicHourArgumentError as error:
+        log.warning("Passed over an asset event that names no Magic Hour project: %s", error)
+
+
+def _collect(
+    source: Mapping[Any, Any],
+    read: Callable[[Mapping[str, Any]], Iterable[TriggeringProject]],
+    event: str | None,
+) -> list[TriggeringProject]:
+    """Read the events of a run once each, and leave in the asset state store what it has read."""
+    context = source if any(name == "ti" for name in source) else {"triggering_asset_events": source}
+    inlets = [inlet for inlet in context.get("inlet_events") or () if hasattr(inlet, "uri")]
+    stores = context.get("asset_state_store") if inlets else None  # since Airflow 3.3
+    store = None if stores is None else stores[inlets[0]]
+    ti: Any = context.get("ti")
+    key = f"{ti.dag_id}/{ti.task_id}" if ti else ""
+    runs = [] if store is None else store.get(key) or []
+    since, handled = _find_start(runs, ti)
+    found: dict[str, TriggeringProject] = {}
+    newest = ""
+    for each in _read_events(context, inlets, since):
+        newest = max(newest, each.timestamp.astimezone(UTC).isoformat())
+        for project in read(each.extra or {}):
+            names = (project["magichour_conn_id"], project["kind"], project["event"], project["id"])
+            if event in {None, project["event"]}:
+                found[hashlib.sha256("\n".join(names).encode()).hexdigest()[:12]] = project
+    if store is not None and newest:
+        others = [run for run in runs if run[0] != ti.run_id]
+        store.set(
+            key, [*others[:1], *others[1:][-18:], [ti.run_id, since.isoformat(), newest, [*found][-1000:]]]
+        )
+    return [project for name, project in found.items() if name not in handled]
+
+
+def _read_events(context: Mapping[str, Any], inlets: Sequence[Any], since: datetime) -> Iterator[Any]:
+    for triggering in (context.get("triggering_asset_events") or {}).values():
+        yield from triggering
+    for inlet in inlets:
+        accessor = context["inlet_events"][inlet]
+        yield from accessor.after(since.isoformat()) if hasattr(accessor, "after") else ()
+
+
+def _find_start(runs: list[list[Any]], ti: Any) -> tuple[datetime, set[str]]:
+    """
+    Return from when on a run reads events, and the keys of what the last successful run has had.
+
+    :param runs: the task's earlier runs, oldest first, without those before the last successful one: run id,
+        start, newest event, and keys.
+    """
+    now = datetime.now(UTC)
+    for run_id, since, _, _ in runs:
+        if run_id == ti.run_id:  # a retry or a Clear reads the same again
+            return datetime.fromisoformat(since), set()
+    for position, (run_id, _, newest, keys) in reversed(list(enumerate(runs))):
+        if ti.get_dr_count(ti.dag_id, run_ids=[run_id], states=["success"]):
+            del runs[:position]
+            since = datetime.fromisoformat(newest) - OVERLAP
+            return since if len(runs) == 1 else max(since, now - REPEATED), set(keys)
+    return max(datetime.fromisoformat(runs[0][1]), now - REPEATED) if runs else now - WITHOUT_STATE, set()

@@ -1,0 +1,84 @@
+"""The settings of the receiver, from environment variables and a file. Needs no Airflow."""
+
+from __future__ import annotations
+
+import json
+import os
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from airflow_provider_magichour.webhooks.events import split_secrets
+
+PREFIX = "MAGICHOUR_WEBHOOKS_"
+
+
+class SettingsError(Exception):
+    """A setting is missing or wrong; the text names it."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """
+    What the receiver needs to know.
+
+    :param airflow_url: the API server's address, without ``/api/v2``.
+    :param token: an access token for it; or else a user, who signs in, and again at each 401.
+    :param presigned_urls: whether asset events hold the files' presigned URLs.
+    :param secrets: the webhook secrets of each connection that webhooks are accepted for.
+    """
+
+    airflow_url: str
+    token: str = field(default="", repr=False)
+    username: str = ""
+    password: str = field(default="", repr=False)
+    presigned_urls: bool = False
+    secrets: Mapping[str, Sequence[bytes]] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def read(cls, env: Mapping[str, str] = os.environ) -> Settings:
+        """
+        Read ``MAGICHOUR_WEBHOOKS_...`` variables, and the TOML file that ``..._CONFIG`` names; variables win.
+
+        :raises SettingsError: if one is missing or wrong.
+        """
+        file = _read_file(env.get(f"{PREFIX}CONFIG", ""))
+
+        def given(name: str) -> Any:
+            return env.get(PREFIX + name.upper()) or file.get(name, "")
+
+        url, token, username, password = map(given, ("airflow_url", "token", "username", "password"))
+        if not str(url).startswith(("http://", "https://")):
+            raise SettingsError(
+                f"{PREFIX}AIRFLOW_URL must be the address of Airflow's API server, http(s)://..."
+            )
+        if not (token or (username and password)):
+            raise SettingsError(f"set {PREFIX}USERNAME and {PREFIX}PASSWORD, or {PREFIX}TOKEN")
+        presigned_urls = str(given("presigned_urls")).lower() in {"1", "true", "yes"}
+        return cls(url, token, username, password, presigned_urls, _read_secrets(given("secrets")))
+
+    async def find_secrets(self, conn_id: str) -> Sequence[bytes]:
+        """Return the webhook secrets of a connection, none for an unknown one."""
+        return self.secrets.get(conn_id, ())
+
+
+def _read_file(path: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(Path(path).read_text()) if path else {}
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"{PREFIX}CONFIG: {path} cannot be read as TOML: {error}") from None
+
+
+def _read_secrets(value: Any) -> dict[str, Sequence[bytes]]:
+    try:
+        found = json.loads(value) if isinstance(value, str) else value
+        secrets: dict[str, Sequence[bytes]] = {
+            conn_id: split_secrets(secret) for conn_id, secret in found.items()
+        }
+    except (ValueError, AttributeError):
+        secrets = {}
+    if not secrets or not all(secrets.values()):
+        raise SettingsError(f'{PREFIX}SECRETS must be a JSON object: {{"magichour_default": "the secret"}}')
+    return secrets
