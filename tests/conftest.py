@@ -177,7 +177,8 @@ def real_airflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalAirf
         pytest.skip("the tests with a whole Airflow are written for Airflow 3")
     # A name with a space, because people have such folders.
     home = tmp_path_factory.mktemp("real airflow") / "home"
-    airflow = LocalAirflow(home, [ROOT / "example_dags", ROOT / "tests" / "dags"])
+    listed = {"AIRFLOW__MAGICHOUR__WEBHOOKS_CONNECTIONS": "magichour_default, magichour_webhooks"}
+    airflow = LocalAirflow(home, [ROOT / "example_dags", ROOT / "tests" / "dags"], env=listed)
     try:
         airflow.connect("magichour_default", start_simulator(airflow.processes, duration=2))
         with airflow:

@@ -92,6 +92,11 @@ def environment(
         "database.sql_alchemy_conn": database_url,
         "api.base_url": url,
         "api.workers": "1",
+        # Magic Hour's webhooks: here, every user is an admin, whatever the name and password.
+        "magichour.webhooks": "True",
+        "magichour.webhooks_airflow_url": url,
+        "magichour.webhooks_username": "webhooks",
+        "magichour.webhooks_password": "webhooks",
         "logging.colored_console_log": "False",
         "logging.base_log_folder": str(home / "logs"),
         "logging.worker_log_server_port": str(free_port()),

@@ -86,7 +86,12 @@ def _run(
         result_backend=services.result_backend,
         parallelism=8,
         database_url=services.database_url,
-        env={"MAGICHOUR_CHAOS_FOLDER": str(home / "airflow" / "media")},
+        env={
+            "MAGICHOUR_CHAOS_FOLDER": str(home / "airflow" / "media"),
+            "AIRFLOW__MAGICHOUR__WEBHOOKS_CONNECTIONS": ",".join(
+                f"magichour_chaos_{number}" for number in range(1, len(runs) + 1)
+            ),
+        },
     )
     reports = []
     with airflow:

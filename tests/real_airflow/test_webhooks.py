@@ -1,38 +1,61 @@
-"""Webhooks through a real API server: what Magic Hour sends starts a DAG, which saves the files."""
+"""Webhooks through a real Airflow: what Magic Hour sends starts a DAG, which saves the files."""
 
 from __future__ import annotations
 
 import hashlib
 import hmac
 import json
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import requests
 
-from airflow_provider_magichour._transfer import receipts
 from airflow_provider_magichour.simulator import Simulator
 from airflow_provider_magichour.webhooks.events import asset_uri
 from scripts.local import LocalAirflow
-from scripts.local.client import wait_until
+from scripts.local.processes import free_port
 
 CONN_ID = "magichour_webhooks"
 DAG_ID = "magichour_on_completed"
 SECRET = "whsec_real_airflow"
+IMAGE = {"image_count": 1, "style": {"prompt": "a buoy"}, "resolution": "auto"}
+VOICE = {"style": {"prompt": "hello", "voice_name": "Elon Musk"}}
 
 
 @pytest.fixture(scope="module")
-def magic_hour(real_airflow: LocalAirflow) -> Iterator[Simulator]:
-    """A Magic Hour that sends each webhook twice to the real Airflow, which knows its account."""
-    endpoint = f"{real_airflow.url}/magichour/webhooks/{CONN_ID}"
-    if requests.post(endpoint, timeout=30).status_code == 405:
-        pytest.skip("the package runs from its folder, it is not installed")
-    real_airflow.wait_for_dag(DAG_ID)
-    real_airflow.api("PATCH", f"/dags/{DAG_ID}", json={"is_paused": False})
-    settings = {"duration": 1.0, "webhook_url": endpoint, "webhook_secret": SECRET, "webhook_duplicates": 1}
+def receiver(real_airflow: LocalAirflow) -> Iterator[str]:
+    """The receiver as a process of its own beside the real Airflow."""
+    port = free_port()
+    environment = {
+        "AIRFLOW_URL": real_airflow.url,
+        "USERNAME": "webhooks",
+        "PASSWORD": "webhooks",
+        "SECRETS": json.dumps({CONN_ID: SECRET}),
+    }
+    command = [sys.executable, "-m", "airflow_provider_magichour.webhooks", "--port", str(port)]
+    real_airflow.processes.start(
+        "webhooks", command, {f"MAGICHOUR_WEBHOOKS_{name}": value for name, value in environment.items()}
+    )
+    url = f"http://127.0.0.1:{port}"
+    wait_until(lambda: is_up(f"{url}/health"), "the receiver")
+    yield url
+    real_airflow.processes.kill("webhooks")
+
+
+@pytest.fixture(scope="module")
+def magic_hour(real_airflow: LocalAirflow, receiver: str) -> Iterator[Simulator]:
+    """A Magic Hour that sends each webhook twice, and whose account the real Airflow knows."""
+    real_airflow.unpause(DAG_ID)
+    settings: dict[str, Any] = {
+        "duration": 1.0,
+        "webhook_url": f"{receiver}/magichour/webhooks/{CONN_ID}",
+        "webhook_secret": SECRET,
+        "webhook_duplicates": 1,
+    }
     with Simulator(**settings) as simulator:
         connection = {
             "connection_id": CONN_ID,
@@ -54,6 +77,13 @@ def destination(real_airflow: LocalAirflow, tmp_path_factory: pytest.TempPathFac
     return folder
 
 
+def is_up(url: str) -> bool:
+    try:
+        return requests.get(url, timeout=5).ok
+    except requests.ConnectionError:
+        return False
+
+
 def make(simulator: Simulator, tool: str, body: dict[str, Any]) -> str:
     """Start a project as somebody else would, whom Airflow does not know of."""
     answer = requests.post(
@@ -66,64 +96,98 @@ def make(simulator: Simulator, tool: str, body: dict[str, Any]) -> str:
     return str(answer.json()["id"])
 
 
-def saved(destination: Path) -> set[str]:
-    """Return the projects that have a receipt, hence all their files."""
-    return {path.parent.name for path in destination.glob(f"*/{receipts.FILE_NAME}")}
+def wait_until(condition: Callable[[], bool], what: str, timeout: float = 120) -> None:
+    deadline = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < deadline, f"waited in vain for {what}"
+        time.sleep(0.5)
 
 
-def asset_events(airflow: LocalAirflow, kind: str, what: str) -> list[dict[str, Any]]:
-    found = airflow.api("GET", "/assets", params={"uri_pattern": asset_uri(kind, what)})["assets"]
+def saved(destination: Path) -> dict[str, list[str]]:
+    """Return the names of the complete media files of each project."""
+    found: dict[str, list[str]] = {}
+    for path in destination.glob("*/*"):
+        if path.suffix in {".png", ".wav", ".mp4"} and not path.name.startswith("."):
+            found.setdefault(path.parent.name, []).append(path.name)
+    return found
+
+
+def asset_events(airflow: LocalAirflow, kind: str, event: str) -> list[dict[str, Any]]:
+    found = airflow.api("GET", "/assets", params={"uri_pattern": asset_uri(kind, event)})["assets"]
     params = {"asset_id": found[0]["id"], "limit": 100}
     return list(airflow.api("GET", "/assets/events", params=params)["asset_events"])
 
 
-IMAGE = {"image_count": 1, "style": {"prompt": "a buoy"}, "resolution": "auto"}
-
-
-def test_completed_project_starts_the_example_and_stores_its_file(
-    real_airflow: LocalAirflow, magic_hour: Simulator, destination: Path
+def test_completed_project_starts_the_example_and_its_file_is_saved(
+    real_airflow: LocalAirflow, magic_hour: Simulator, destination: Path, receiver: str
 ) -> None:
-    project_id = make(
-        magic_hour, "ai-voice-generator", {"style": {"prompt": "hello", "voice_name": "Elon Musk"}}
-    )
-    wait_until(lambda: project_id in saved(destination), 120, "the file")
-    (file,) = (path for path in (destination / project_id).iterdir() if path.suffix == ".wav")
-    assert file.read_bytes().startswith(b"RIFF")
-    (event,) = asset_events(real_airflow, "audio", "completed")
-    assert event["extra"]["id"] == project_id
-    (run,) = event["created_dagruns"]
+    project_id = make(magic_hour, "ai-voice-generator", VOICE)
+    wait_until(lambda: project_id in saved(destination), "the file")
+    (name,) = saved(destination)[project_id]
+    assert (destination / project_id / name).read_bytes().startswith(b"RIFF")
+    events = asset_events(real_airflow, "audio", "completed")
+    assert {event["extra"]["id"] for event in events} == {project_id}
+    assert "downloads" not in events[0]["extra"]["project"]
+    (run,) = events[0]["created_dagruns"]
     assert real_airflow.wait_for_run(DAG_ID, run["run_id"]) == "success"
-    sent = [each for each in magic_hour.state()["webhooks"] if each["type"] == "audio.completed"]
-    assert [each["status"] for each in sent] == [200, 200]
+    wait_until(lambda: len(of_type(magic_hour, "audio.completed")) == 2, "both deliveries")
+    assert [each["status"] for each in of_type(magic_hour, "audio.completed")] == [200, 200]
+    health = requests.get(f"{receiver}/health", timeout=30).json()
+    assert health["accepted"] >= 2
+    assert health["unused"] >= 2  # no DAG uses audio.started
 
 
-def test_burst_of_webhooks_loses_no_event(
-    real_airflow: LocalAirflow, magic_hour: Simulator, destination: Path
-) -> None:
+def of_type(simulator: Simulator, type_: str) -> list[dict[str, Any]]:
+    return [each for each in simulator.state()["webhooks"] if each["type"] == type_]
+
+
+def test_no_event_of_a_burst_is_left_behind(magic_hour: Simulator, destination: Path) -> None:
     made = {make(magic_hour, "ai-image-generator", IMAGE) for _ in range(8)}
-    wait_until(lambda: made <= saved(destination), 120, "all files")
-    events = asset_events(real_airflow, "image", "completed")
-    assert sorted(event["extra"]["id"] for event in events) == sorted(made)
-    assert all(len(event["created_dagruns"]) == 1 for event in events)
+    wait_until(lambda: made <= set(saved(destination)), "all files", 180)
+    assert {len(saved(destination)[project_id]) for project_id in made} == {1}
 
 
-def test_forged_webhook_writes_nothing(real_airflow: LocalAirflow, magic_hour: Simulator) -> None:
+def test_plugin_accepts_the_same_webhooks_at_the_old_url(
+    real_airflow: LocalAirflow, magic_hour: Simulator
+) -> None:
+    """Its connections are those of the configuration; the fixture lists one that is not this account's."""
+    url = f"{real_airflow.url}/magichour/webhooks"
+    body = json.dumps({"type": "video.completed", "payload": {"id": "plugin"}}).encode()
+    assert requests.post(f"{url}/{CONN_ID}", data=body, headers=sign(body), timeout=30).json() == {
+        "status": "accepted"
+    }
+    events = asset_events(real_airflow, "video", "completed")
+    assert [event["extra"]["id"] for event in events] == ["plugin"]
+    assert events[0]["extra"]["magichour_conn_id"] == CONN_ID
+    magic_hour.state()
+
+
+def sign(body: bytes, secret: str = SECRET) -> dict[str, str]:
+    now = str(int(time.time()))
+    digest = hmac.new(secret.encode(), now.encode() + b"." + body, hashlib.sha256).hexdigest()
+    return {"magic-hour-event-timestamp": now, "magic-hour-event-signature": digest}
+
+
+def test_forged_webhook_writes_nothing(
+    real_airflow: LocalAirflow, magic_hour: Simulator, receiver: str
+) -> None:
     before = len(asset_events(real_airflow, "video", "completed"))
     body = json.dumps({"type": "video.completed", "payload": {"id": "forged"}}).encode()
-    now = str(int(time.time()))
-    digest = hmac.new(b"guessed", now.encode() + b"." + body, hashlib.sha256).hexdigest()
-    headers = {"magic-hour-event-timestamp": now, "magic-hour-event-signature": digest}
-    for conn_id in (CONN_ID, "magichour_default", "unknown"):
-        url = f"{real_airflow.url}/magichour/webhooks/{conn_id}"
-        answers = [
-            requests.post(url, data=body, headers=headers, timeout=30),
-            requests.post(url, data=body, headers={**headers, "Cookie": "_token=x"}, timeout=30),
-            requests.post(url, data=body, timeout=30),
-        ]
-        assert {(answer.status_code, answer.text) for answer in answers} == {
-            (401, '{"detail":"not signed by Magic Hour"}')
-        }
+    for root in (real_airflow.url, receiver):
+        for conn_id in (CONN_ID, "magichour_default", "unknown"):
+            url = f"{root}/magichour/webhooks/{conn_id}"
+            responses = [
+                requests.post(url, data=body, headers=sign(body, "guessed"), timeout=30),
+                requests.post(
+                    url, data=body, headers={**sign(body, "guessed"), "Cookie": "_token=x"}, timeout=30
+                ),
+                requests.post(url, data=body, timeout=30),
+            ]
+            assert {(answer.status_code, answer.text) for answer in responses} == {
+                (401, '{"detail":"not signed by Magic Hour"}')
+            }
     assert len(asset_events(real_airflow, "video", "completed")) == before
-    log = real_airflow.processes.log_text("api-server")
-    assert "Refused a Magic Hour webhook for connection 'unknown'" in log
-    assert SECRET not in log
+    for log in ("api-server", "webhooks"):
+        text = real_airflow.processes.log_text(log)
+        assert "Refused a Magic Hour webhook for connection 'unknown'" in text
+        assert SECRET not in text

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
-from airflow.sdk import dag, task
+from airflow.sdk import AssetOrTimeSchedule, CronTriggerTimetable, dag, task
 
 from airflow_provider_magichour.operators import (
     MagicHourCleanupOperator,
@@ -110,16 +110,22 @@ chaos_steps("chaos_steps_deferred", {"deferrable": True})
 chaos_steps("chaos_steps_rescheduled", {"deferrable": False, "mode": "reschedule", "poll_interval": 10})
 
 
-@dag(schedule=magichour_asset("audio"), catchup=False, max_active_runs=1, default_args=RETRIES)
-def chaos_webhooks() -> None:
-    """Saves what others made, told of by webhooks."""
+AUDIO = magichour_asset("audio")
 
-    @task
-    def completed(triggering_asset_events: Any = None) -> list[dict[str, str]]:
+
+@dag(
+    schedule=AssetOrTimeSchedule(timetable=CronTriggerTimetable("* * * * *", timezone="UTC"), assets=AUDIO),
+    catchup=False,
+    max_active_runs=1,
+    default_args=RETRIES,
+)
+def chaos_webhooks() -> None:
+    """Saves what others made, as webhooks name it."""
+
+    @task(inlets=[AUDIO])
+    def completed(**context: Any) -> list[dict[str, str]]:
         names = {
-            event.extra["id"]: event.extra["project"]["name"]
-            for events in triggering_asset_events.values()
-            for event in events
+            event.extra["id"]: event.extra["project"]["name"] for event in context["inlet_events"][AUDIO]
         }
         return [
             {
@@ -127,7 +133,7 @@ def chaos_webhooks() -> None:
                 "magichour_conn_id": project["magichour_conn_id"],
                 "destination": f"{FOLDER}/{project['magichour_conn_id']}",
             }
-            for project in triggering_projects(triggering_asset_events, "completed")
+            for project in triggering_projects(context, "completed")
             if names[project["id"]].startswith("others ")
         ]
 
