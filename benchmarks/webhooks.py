@@ -1,13 +1,12 @@
 """
-How many webhooks a real API server takes, on PostgreSQL, while a DAG consumes them.
+How many webhooks the receiver hands to a real Airflow on PostgreSQL, while a DAG consumes them.
 
-    python -m benchmarks.webhooks [--database URL] [--rates N ...] [--duration SECONDS] [--write]
+    python -m benchmarks.webhooks [--rates N ...] [--duration SECONDS] [--parallel N] [--write]
 
 ``--write`` puts the table into docs/benchmarks.md.
 
-Makes a database of its own on that server and drops it. Deliveries are sent at a fixed rate, whether or not
-the earlier ones were answered, as Magic Hour does; each is for a project of its own. "Other" is another call
-of the same API server, `GET /api/v2/version`, ten times a second: a blocked event loop would show there.
+PostgreSQL, all of Airflow, the receiver and the sender share this machine. Deliveries are sent at a fixed
+rate, whether or not the earlier ones were answered, as Magic Hour does; each is for a project of its own.
 """
 
 from __future__ import annotations
@@ -19,6 +18,7 @@ import hmac
 import json
 import os
 import statistics
+import sys
 import tempfile
 import time
 import uuid
@@ -28,27 +28,50 @@ from pathlib import Path
 
 import aiohttp
 import psutil
-import sqlalchemy
 
-from benchmarks.report import write_section
+from benchmarks.report import at_least, at_most, figures_table, table, write_section
 from scripts.local import LocalAirflow
+from scripts.local.processes import free_port
+from scripts.local.services import start_services
 
 SECRET = "whsec_benchmark"
 DAG_ID = "consumes_webhooks"
 DAG_FILE = """
-from airflow.sdk import dag, task
+from airflow.sdk import AssetOrTimeSchedule, CronTriggerTimetable, dag, task
 from airflow_provider_magichour.webhooks import magichour_asset, triggering_projects
 
-@dag(schedule=magichour_asset("video"), max_active_runs=1)
+VIDEO = magichour_asset("video")
+
+@dag(
+    schedule=AssetOrTimeSchedule(timetable=CronTriggerTimetable("* * * * *", timezone="UTC"), assets=VIDEO),
+    max_active_runs=1,
+)
 def consumes_webhooks():
-    @task
-    def count(triggering_asset_events=None):
-        return len(triggering_projects(triggering_asset_events))
+    @task(inlets=[VIDEO])
+    def count(**context):
+        return [project["id"] for project in triggering_projects(context)]
 
     count()
 
 consumes_webhooks()
 """
+WHAT = """\
+Deliveries to the receiver, which hands them to a real Airflow (one API server process) on PostgreSQL, at a
+fixed rate, whether or not the earlier ones were answered; each for a project of its own, while a DAG consumes
+them. All of Airflow, the database, the receiver and the sender shared {cores} cores; the load average before
+the first row was {load:.1f}. "Other" is another call of the API server, `GET /api/v2/version`, ten times a
+second. What is answered 503 Magic Hour delivers again."""
+HEAD = [
+    "sent/s",
+    "events",
+    "answered/s",
+    "p50 s",
+    "p95 s",
+    "p99 s",
+    "longest s",
+    "longest other s",
+    "CPU ms each",
+]
 
 
 @dataclass
@@ -62,26 +85,18 @@ class Load:
     lasted: float = 0.0
     cpu: float = 0.0
 
-    def line(self) -> str:
+    @property
+    def p99(self) -> float:
+        """Return the time that 99 of 100 responses took no longer than."""
+        return statistics.quantiles(self.seconds, n=100)[98]
+
+    def row(self) -> list[str]:
         """Return the row of the table."""
         p50, p95, p99 = (statistics.quantiles(self.seconds, n=100)[n - 1] for n in (50, 95, 99))
-        other = max(self.other_seconds, default=0.0)
-        return (
-            f"| {self.rate:g} | {len(self.seconds)} | {len(self.seconds) / self.lasted:.1f} | {p50:.3f} | "
-            f"{p95:.3f} | {p99:.3f} | {max(self.seconds):.3f} | {other:.3f} | "
-            f"{1000 * self.cpu / len(self.seconds):.1f} | {dict(self.answers)} |"
-        )
-
-
-WHAT = """\
-Deliveries to a real API server (one worker) on PostgreSQL, at a fixed rate, whether or not the earlier ones
-were answered; each for a project of its own, while a DAG consumes them. All of Airflow, the database and the
-sender shared {cores} cores; the load average before the first row was {load:.1f}. "Other" is another call,
-`GET /api/v2/version`, ten times a second: a blocked event loop would show there. What is answered 503, or not
-within 10 s, Magic Hour delivers again; it may have been accepted, which the last line shows."""
-HEAD = """
-| sent/s | events | answered/s | p50 s | p95 s | p99 s | longest s | longest other s | CPU ms each | answers |
-|---|---|---|---|---|---|---|---|---|---|"""
+        times = [p50, p95, p99, max(self.seconds), max(self.other_seconds, default=0.0)]
+        count = len(self.seconds)
+        figures = [f"{self.rate:g}", str(count), f"{count / self.lasted:.1f}", *(f"{t:.3f}" for t in times)]
+        return [*figures, f"{1000 * self.cpu / count:.1f}", str(dict(self.answers))]
 
 
 def delivery(project_id: str) -> tuple[bytes, dict[str, str]]:
@@ -110,7 +125,7 @@ def delivery(project_id: str) -> tuple[bytes, dict[str, str]]:
     return body, {"magic-hour-event-timestamp": timestamp, "magic-hour-event-signature": digest}
 
 
-async def run_load(url: str, rate: float, duration: float) -> Load:
+async def run_load(airflow_url: str, receiver_url: str, rate: float, duration: float) -> Load:
     """Send at a rate for some seconds, and ask for something else of the API server on the side."""
     load = Load(rate)
 
@@ -118,7 +133,7 @@ async def run_load(url: str, rate: float, duration: float) -> Load:
         body, headers = delivery(uuid.uuid4().hex)
         sent = time.monotonic()
         try:
-            target = f"{url}/magichour/webhooks/benchmark"
+            target = f"{receiver_url}/magichour/webhooks/benchmark"
             async with session.post(target, data=body, headers=headers) as answer:
                 status = (await answer.json())["status"] if answer.ok else str(answer.status)
                 load.answers[status] += 1
@@ -126,10 +141,10 @@ async def run_load(url: str, rate: float, duration: float) -> Load:
             load.answers[type(error).__name__] += 1
         load.seconds.append(time.monotonic() - sent)
 
-    async def look_on(session: aiohttp.ClientSession) -> None:
+    async def call_something_else(session: aiohttp.ClientSession) -> None:
         while True:
             asked = time.monotonic()
-            async with session.get(f"{url}/api/v2/version") as answer:
+            async with session.get(f"{airflow_url}/api/v2/version") as answer:
                 await answer.read()
             load.other_seconds.append(time.monotonic() - asked)
             await asyncio.sleep(0.1)
@@ -137,7 +152,7 @@ async def run_load(url: str, rate: float, duration: float) -> Load:
     connector = aiohttp.TCPConnector(limit=0)
     timeout = aiohttp.ClientTimeout(total=10)
     async with aiohttp.ClientSession(connector=connector, timeout=timeout) as session:
-        onlooker = asyncio.create_task(look_on(session))
+        other = asyncio.create_task(call_something_else(session))
         started = time.monotonic()
         deliveries = []
         for number in range(int(rate * duration)):
@@ -145,76 +160,92 @@ async def run_load(url: str, rate: float, duration: float) -> Load:
             deliveries.append(asyncio.create_task(deliver(session)))
         await asyncio.gather(*deliveries)
         load.lasted = time.monotonic() - started
-        onlooker.cancel()
+        other.cancel()
     return load
 
 
 def cpu_seconds(airflow: LocalAirflow) -> float:
-    """Return the CPU time that the API server has used."""
-    server = psutil.Process(airflow.processes.pid("api-server"))
-    times = [process.cpu_times() for process in [server, *server.children(recursive=True)]]
+    """Return the CPU time that API server and receiver have used."""
+    found = [psutil.Process(airflow.processes.pid(name)) for name in ("api-server", "webhooks")]
+    times = [each.cpu_times() for process in found for each in [process, *process.children(recursive=True)]]
     return sum(each.user + each.system for each in times)
 
 
-def consumed(airflow: LocalAirflow) -> int:
-    """Return how many projects the DAG's runs were given."""
+def consumed(airflow: LocalAirflow) -> Counter[str]:
+    """Return how often the DAG's runs were given each project."""
     runs = airflow.runs(DAG_ID)
     done = [run["dag_run_id"] for run in runs if run["state"] == "success"]
-    return sum(airflow.xcom(DAG_ID, run, "count") for run in done)
+    return Counter(project_id for run in done for project_id in airflow.xcom(DAG_ID, run, "count"))
+
+
+def start_receiver(airflow: LocalAirflow, parallel: int) -> str:
+    """Start the receiver and return its URL."""
+    port = free_port()
+    env = {
+        "AIRFLOW_URL": airflow.url,
+        "USERNAME": "webhooks",
+        "PASSWORD": "webhooks",
+        "PARALLEL": str(parallel),
+        "SECRETS": json.dumps({"benchmark": SECRET}),
+    }
+    command = [sys.executable, "-m", "airflow_provider_magichour.webhooks", "--port", str(port)]
+    airflow.processes.start(
+        "webhooks", command, {f"MAGICHOUR_WEBHOOKS_{name}": value for name, value in env.items()}
+    )
+    time.sleep(5)
+    return f"http://127.0.0.1:{port}"
 
 
 def main() -> None:
     """Run the loads and print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument(
-        "--database",
-        default="postgresql+psycopg2://postgres@127.0.0.1:5432/postgres",
-        help="SQLAlchemy URL of a PostgreSQL server (default: %(default)s)",
-    )
     parser.add_argument("--write", action="store_true", help="write docs/benchmarks.md")
-    parser.add_argument("--rates", type=float, nargs="+", default=[30, 50, 70, 90])
-    parser.add_argument("--duration", type=float, default=30, help="seconds for each rate")
+    parser.add_argument("--rates", type=float, nargs="+", default=[30, 45, 60])
+    parser.add_argument("--duration", type=float, default=60, help="seconds for each rate")
+    parser.add_argument("--parallel", type=int, default=4, help="the receiver's calls of Airflow at once")
     arguments = parser.parse_args()
-    server = sqlalchemy.create_engine(arguments.database, isolation_level="AUTOCOMMIT")
-    name = f"magichour_webhooks_{uuid.uuid4().hex[:8]}"
-    with server.connect() as connection, tempfile.TemporaryDirectory() as folder:
-        connection.execute(sqlalchemy.text(f"CREATE DATABASE {name}"))
+    with tempfile.TemporaryDirectory() as folder, start_services(Path(folder)) as services:
         dags = Path(folder, "dags")
         dags.mkdir()
         (dags / "consumes_webhooks.py").write_text(DAG_FILE)
-        database_url = server.url.set(database=name).render_as_string(hide_password=False)
-        secret = json.dumps({"conn_type": "magichour", "extra": {"webhook_secret": SECRET}})
-        try:
-            with LocalAirflow(
-                Path(folder, "home"), [dags], database_url=database_url, connections={"benchmark": secret}
-            ) as airflow:
-                airflow.wait_for_dag(DAG_ID)
-                airflow.api("PATCH", f"/dags/{DAG_ID}", json={"is_paused": False})
-                text = measure(airflow, arguments.rates, arguments.duration)
-        finally:
-            connection.execute(sqlalchemy.text(f"DROP DATABASE {name} WITH (FORCE)"))
+        with LocalAirflow(Path(folder, "home"), [dags], database_url=services.database_url) as airflow:
+            airflow.unpause(DAG_ID)
+            text = measure(airflow, arguments.rates, arguments.duration, arguments.parallel)
     print(text)
     if arguments.write:
         write_section("Webhooks", text)
 
 
-def measure(airflow: LocalAirflow, rates: list[float], duration: float) -> str:
+def measure(airflow: LocalAirflow, rates: list[float], duration: float, parallel: int) -> str:
     """Run one load after another, and count what the DAG was given of them; return the section."""
-    asyncio.run(run_load(airflow.url, 10, 3))  # warm
-    accepted = 30
-    lines = [WHAT.format(cores=os.cpu_count(), load=os.getloadavg()[0]), HEAD]
+    receiver = start_receiver(airflow, parallel)
+    warm = asyncio.run(run_load(airflow.url, receiver, 10, 3))
+    accepted = warm.answers["accepted"]
+    what = WHAT.format(cores=os.cpu_count(), load=os.getloadavg()[0])
+    loads = []
     for rate in rates:
         cpu = cpu_seconds(airflow)
-        load = asyncio.run(run_load(airflow.url, rate, duration))
+        load = asyncio.run(run_load(airflow.url, receiver, rate, duration))
         load.cpu = cpu_seconds(airflow) - cpu
-        print(load.line(), flush=True)
-        lines.append(load.line())
+        print(load.row(), os.getloadavg(), flush=True)
+        loads.append(load)
         accepted += load.answers["accepted"]
-    deadline = time.monotonic() + 120
-    while consumed(airflow) < accepted and time.monotonic() < deadline:
-        time.sleep(2)
-    lines.append(f"\nAccepted in all: {accepted}; given to runs of the DAG: {consumed(airflow)}.")
-    return "\n".join(lines)
+        time.sleep(10)
+    deadline = time.monotonic() + 180
+    while len(found := consumed(airflow)) < accepted and time.monotonic() < deadline:
+        time.sleep(5)
+    figures = [
+        at_most(f"99 of 100 responses at {rates[0]:g} a second, s", loads[0].p99, 1),
+        at_least(
+            f"accepted at {rates[0]:g} a second, %",
+            100 * loads[0].answers["accepted"] / len(loads[0].seconds),
+            100,
+        ),
+        at_least("given to runs of the DAG, % of those accepted", 100 * len(found) / accepted, 100),
+        at_most("times that a project was given to a run, at most", max(found.values(), default=0), 1),
+    ]
+    rows = table([*HEAD, "answers"], [load.row() for load in loads])
+    return f"{what}\n\n{rows}\n\n{figures_table(figures)}"
 
 
 if __name__ == "__main__":

@@ -39,7 +39,7 @@ class AirflowApi:
         self._client = httpx.AsyncClient(
             base_url=settings.airflow_url,
             timeout=8,
-            limits=httpx.Limits(max_connections=10, keepalive_expiry=3),
+            limits=httpx.Limits(max_connections=settings.parallel, keepalive_expiry=3),
             verify=ssl.create_default_context(),
         )
 

@@ -57,7 +57,7 @@ def _create_endpoint() -> Any:
 
     path = urlsplit(conf.get("api", "base_url", fallback="") or "").path.rstrip("/")
     url = given("airflow_url", f"http://127.0.0.1:{conf.get('api', 'port', fallback='8080')}{path}")
-    settings = Settings(url, given("token"), given("username"), given("password"))
+    settings = Settings(url, given("token"), given("username"), given("password"), parallel=1)
     conn_ids = [each.strip() for each in given("connections", "magichour_default").split(",")]
     return create_endpoint(Receiver(settings, _ConnectionSecrets(conn_ids).find))
 

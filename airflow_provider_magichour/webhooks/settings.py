@@ -27,6 +27,7 @@ class Settings:
     :param airflow_url: the API server's address, without ``/api/v2``.
     :param token: an access token for it; or else a user, who signs in, and again at each 401.
     :param presigned_urls: whether asset events hold the files' presigned URLs.
+    :param parallel: how many calls of Airflow run at once; 1 where its database is SQLite.
     :param secrets: the webhook secrets of each connection that webhooks are accepted for.
     """
 
@@ -35,6 +36,7 @@ class Settings:
     username: str = ""
     password: str = field(default="", repr=False)
     presigned_urls: bool = False
+    parallel: int = 4
     secrets: Mapping[str, Sequence[bytes]] = field(default_factory=dict, repr=False)
 
     @classmethod
@@ -57,7 +59,12 @@ class Settings:
         if not (token or (username and password)):
             raise SettingsError(f"set {PREFIX}USERNAME and {PREFIX}PASSWORD, or {PREFIX}TOKEN")
         presigned_urls = str(given("presigned_urls")).lower() in {"1", "true", "yes"}
-        return cls(url, token, username, password, presigned_urls, _read_secrets(given("secrets")))
+        try:
+            parallel = max(int(given("parallel") or cls.parallel), 1)
+        except ValueError:
+            raise SettingsError(f"{PREFIX}PARALLEL must be a number") from None
+        secrets = _read_secrets(given("secrets"))
+        return cls(url, token, username, password, presigned_urls, parallel, secrets)
 
     async def find_secrets(self, conn_id: str) -> Sequence[bytes]:
         """Return the webhook secrets of a connection, none for an unknown one."""

@@ -34,6 +34,7 @@ def receiver(real_airflow: LocalAirflow) -> Iterator[str]:
         "AIRFLOW_URL": real_airflow.url,
         "USERNAME": "webhooks",
         "PASSWORD": "webhooks",
+        "PARALLEL": "1",  # its database is SQLite
         "SECRETS": json.dumps({CONN_ID: SECRET}),
     }
     command = [sys.executable, "-m", "airflow_provider_magichour.webhooks", "--port", str(port)]
