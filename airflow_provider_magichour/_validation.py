@@ -8,7 +8,7 @@ import os
 import re
 from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 from airflow_provider_magichour.exceptions import MagicHourArgumentError
 from airflow_provider_magichour.tools import Kind, check_kind
@@ -16,11 +16,9 @@ from airflow_provider_magichour.tools import Kind, check_kind
 T = TypeVar("T")
 
 #: What a project id may look like: one path segment that no server, proxy or file system reads as another.
-_ID = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,127}", re.ASCII)
+_ID = r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,127}"
 #: What ``str(timedelta)`` gives.
-_TIMEDELTA = re.compile(
-    r"\s*(?:(\d{1,6}) days?)?(?:(?:^|, )(\d{1,2}):(\d{2}):(\d{2}(?:\.\d{1,6})?))?\s*", re.ASCII
-)
+_TIMEDELTA = r"\s*(?:([0-9]{1,6}) days?)?(?:(?:^|, )([0-9]{1,2}):([0-9]{2}):([0-9]{2}(?:\.[0-9]{1,6})?))?\s*"
 #: The cure for a list or an object that a template made into text.
 NATIVE_HINT = (
     "Where it is a template, set render_template_as_native_obj=True in the DAG, or pass the task's output"
@@ -59,7 +57,7 @@ def check_id(value: object, name: str = "project_id") -> str:
         so that no id can reach another route or folder; and for the texts ``None`` and ``null``, which a
         template makes of a missing XCom. The message never holds more of the value than an id has.
     """
-    if isinstance(value, str) and _ID.fullmatch(value) and value.lower() not in {"none", "null"}:
+    if isinstance(value, str) and re.fullmatch(_ID, value) and value.lower() not in {"none", "null"}:
         return value
     if value is None or (isinstance(value, str) and value.strip().lower() in {"", "none", "null"}):
         raise MagicHourArgumentError(
@@ -109,7 +107,7 @@ def check_some_ids(value: object, name: str = "project_id") -> list[str]:
     return ids
 
 
-class ProjectIds(NamedTuple):
+class ProjectIds:
     """
     The projects that an argument names.
 
@@ -118,9 +116,8 @@ class ProjectIds(NamedTuple):
     :param is_list: whether the argument was a list, so that the result is one, too.
     """
 
-    ids: list[str]
-    kind: Kind
-    is_list: bool
+    def __init__(self, ids: list[str], kind: Kind, is_list: bool) -> None:
+        self.ids, self.kind, self.is_list = ids, kind, is_list
 
 
 def read_projects(value: object, kind: object = None, name: str = "project_id") -> ProjectIds:
@@ -312,7 +309,7 @@ def check_age(value: object) -> timedelta:
 
 
 def _timedelta_of_text(text: str) -> timedelta | None:
-    match = _TIMEDELTA.fullmatch(text)
+    match = re.fullmatch(_TIMEDELTA, text)
     if not match or not text.strip():
         return None
     days, hours, minutes, seconds = (float(group or 0) for group in match.groups())

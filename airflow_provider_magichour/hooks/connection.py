@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import difflib
 import functools
 import logging
 import math
@@ -154,6 +153,8 @@ def _options(extra: Any, conn_id: str) -> dict[str, Any]:
 
 @functools.cache  # once for a process: a connection is read again and again
 def _warn_of_unknown(conn_id: str, names: tuple[str, ...]) -> None:
+    import difflib
+
     for name in names:
         near = difflib.get_close_matches(name, [*_READERS, "webhook_secret"], 1)
         hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(_READERS)}, webhook_secret"
