@@ -19,7 +19,9 @@ from airflow_provider_magichour.simulator.models import Account, Detection, Refu
 from airflow_provider_magichour.simulator.schemas import check_body
 from airflow_provider_magichour.tools import KINDS, TOOLS, UPLOAD_EXTENSIONS
 
-_SAVED_ITEMS = (("voice", "wav"), ("character", "png"), ("brand_kit", "png"), ("reference", "mp4"))
+_SAVED_ITEMS = (
+    ("voice", "wav"), ("character", "png"), ("brand_kit", "png"), ("moodboard", "png"), ("reference", "mp4")
+)  # fmt: skip
 _MEDIA_KINDS = {"wav": "AUDIO", "png": "IMAGE", "mp4": "VIDEO"}
 _FIXED_ROUTES = {
     ("POST", "/v1/files/upload-urls"): "upload_urls",

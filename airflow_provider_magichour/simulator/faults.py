@@ -106,7 +106,6 @@ class Rule(_Strict):
     :param gzip: compress the body.
     :param chunked: send no Content-Length.
     :param shorten_to_bytes: end the body there, as if it was complete.
-    :param shorten_to_percent: the same as a share of the body.
     :param drip_bytes: send so many bytes at a time...
     :param drip_seconds: ...with this pause between them.
     :param version: another text: the file changed, and its ETag.
@@ -139,7 +138,6 @@ class Rule(_Strict):
     gzip: bool = False
     chunked: bool = False
     shorten_to_bytes: int | None = Field(default=None, ge=0)
-    shorten_to_percent: float | None = Field(default=None, ge=0, le=100)
     drip_bytes: int = Field(default=65536, ge=1)
     drip_seconds: float = Field(default=0.0, ge=0)
 

@@ -266,8 +266,6 @@ class _Shaper:
             self._drop_at = int(size * rule.drop_after_percent / 100)
         if rule.shorten_to_bytes is not None:
             self._end_at = min(rule.shorten_to_bytes, size)
-        elif rule.shorten_to_percent is not None:
-            self._end_at = int(size * rule.shorten_to_percent / 100)
         given = {name.lower().encode("latin-1"): value for name, value in rule.headers.items()}
         dropped = set(given)
         if rule.chunked or rule.gzip or self._end_at is not None:

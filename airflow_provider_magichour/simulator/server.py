@@ -143,6 +143,8 @@ class Simulator:
         """
         Return the sha256 of each of a project's outputs by name, also when it was deleted.
 
+        It is not documented: the tests of this package compare downloads with it.
+
         :raises KeyError: if there is no such project.
         """
         outputs = self._runner.call(self._admin.outputs(project_id))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from statistics import median
 from typing import Literal, TypeAlias
 
 from airflow_provider_magichour.tools import TOOLS
@@ -12,9 +13,6 @@ RenderLimitAction: TypeAlias = Literal["queue", "429"]
 DeletedProjects: TypeAlias = Literal["disabled", "not_found"]
 
 DEFAULT_API_KEY = "mhk_test_simulator"
-
-#: Where no median is known: about what a typical tool of the kind takes, in seconds.
-_TYPICAL_SECONDS = {"image": 14.0, "audio": 21.0, "video": 120.0}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,5 +91,12 @@ class Settings:
         """Return how many seconds a project of this tool takes, before jitter."""
         if self.duration is not None:
             return self.duration
-        known = TOOLS[tool]
-        return (known.typical_seconds or _TYPICAL_SECONDS[known.kind]) / self.speed_up
+        typical = TOOLS[tool].typical_seconds or _typical_seconds(TOOLS[tool].kind)
+        return typical / self.speed_up
+
+
+def _typical_seconds(kind: str) -> float:
+    """Return the median of the kind's tools, for a tool whose own is not known."""
+    return median(
+        tool.typical_seconds for tool in TOOLS.values() if tool.kind == kind and tool.typical_seconds
+    )

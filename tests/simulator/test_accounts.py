@@ -93,7 +93,7 @@ def test_the_ledger_sums_up_to_what_the_account_lost() -> None:
         assert [line["entry"] for line in magichour.ledger()].count("refund") == 2
 
 
-def test_the_ledger_tells_accounts_apart(magichour: Simulator) -> None:
+def test_the_ledger_can_be_read_for_one_account(magichour: Simulator) -> None:
     account_id = magichour.add_account("mhk_stranger")
     create(magichour)
     assert magichour.ledger(account_id) == []
@@ -152,7 +152,7 @@ def test_latency_delays_each_response() -> None:
         assert time.monotonic() - started >= 0.2
 
 
-def test_no_credits_are_left() -> None:
+def test_a_create_without_credits_is_402() -> None:
     with Simulator(credits=0) as magichour:
         answer = _post_image(magichour)
         assert (answer.status_code, answer.json()["code"]) == (402, "insufficient_credits")
@@ -160,7 +160,7 @@ def test_no_credits_are_left() -> None:
 
 @pytest.mark.parametrize("status", [502, 503])
 @pytest.mark.parametrize("accepted", [True, False])
-def test_a_gateway_answers_before_or_after_magic_hour_took_the_call(
+def test_a_gateway_fails_before_or_after_a_create_is_accepted(
     magichour: Simulator, status: int, accepted: bool
 ) -> None:
     magichour.faults({"match": CREATE, "status": status, "html": True, "process": accepted, "times": 1})

@@ -65,7 +65,7 @@ def test_accounts_do_not_see_each_others_projects(magichour: Simulator) -> None:
         ("GET", "../x"),
     ],
 )
-def test_what_is_not_there(magichour: Simulator, method: str, path: str) -> None:
+def test_unknown_paths_and_projects_are_404(magichour: Simulator, method: str, path: str) -> None:
     with session(magichour) as http:
         answer = http.request(method, f"{magichour.url}/v1/{path}", json={})
     assert answer.status_code == 404
@@ -80,7 +80,7 @@ def test_a_project_has_one_kind(magichour: Simulator) -> None:
 
 @hypothesis.given(st.text(max_size=60))
 @hypothesis.settings(max_examples=60)
-def test_no_path_is_too_odd(running: Simulator, path: str) -> None:
+def test_odd_ids_are_404_or_400(running: Simulator, path: str) -> None:
     with session(running) as http:
         answer = http.get(f"{running.url}/v1/image-projects/{requests.utils.quote(path)}", timeout=10)
     assert answer.status_code in {404, 400}
@@ -104,7 +104,7 @@ def test_an_account_can_have_another_key_and_lose_the_old_one() -> None:
         assert magichour.state()["credits"] == 100_000
 
 
-def test_rate_limit() -> None:
+def test_requests_above_the_rate_limit_get_429_with_retry_after() -> None:
     with Simulator(rate_limit=5) as magichour, session(magichour) as http:
         answers = [http.get(f"{magichour.url}/v1/account") for _ in range(12)]
         refused = [answer for answer in answers if answer.status_code == 429]
@@ -203,7 +203,7 @@ def test_a_wrong_field_is_named(magichour: Simulator, changes: dict[str, Any], m
         ("lip-sync", [], "body must be a JSON object"),
     ],
 )
-def test_other_wrong_fields(tool: str, body: Any, message: str) -> None:
+def test_limits_of_fields_are_checked(tool: str, body: Any, message: str) -> None:
     if isinstance(body, dict):
         body = copy.deepcopy(EXAMPLE_BODIES[tool]) | body
     if tool == "ai-face-editor":
@@ -214,7 +214,7 @@ def test_other_wrong_fields(tool: str, body: Any, message: str) -> None:
         check_body(tool, body)
 
 
-def test_bodies_that_are_no_json(magichour: Simulator) -> None:
+def test_bodies_that_are_no_json_are_refused(magichour: Simulator) -> None:
     url = f"{magichour.url}/v1/text-to-video"
     with session(magichour) as http:
         assert http.post(url).json() == {"code": "invalid_request", "message": "Missing request body"}
@@ -281,7 +281,7 @@ ODD = [None, True, -1, 0, 1e308, 10**400, "", "x", [], [None], {}, {"x": 1}]
 
 
 @pytest.mark.parametrize("tool", TOOLS)
-def test_no_field_is_too_odd(magichour: Simulator, tool: str) -> None:
+def test_odd_values_never_cause_a_500(magichour: Simulator, tool: str) -> None:
     names = [*EXAMPLE_BODIES[tool], "image_count", "start_seconds", "fps", "style", "duration", "name"]
     with session(magichour) as http:
         for name, value in itertools.product(names, ODD):
@@ -320,7 +320,7 @@ def test_the_price_is_an_estimate_until_complete(magichour: Simulator) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_queued_then_rendering_then_complete(kind: str) -> None:
+def test_a_project_is_queued_then_rendering_then_complete(kind: str) -> None:
     with Simulator(duration=0.6, queue_share=0.5) as magichour:
         project_id = create(magichour, kind)
         seen = []
@@ -332,7 +332,7 @@ def test_queued_then_rendering_then_complete(kind: str) -> None:
         assert seen == ["queued", "rendering", "complete"]
 
 
-def test_answers_are_what_the_provider_understands(magichour: Simulator) -> None:
+def test_projects_have_the_fields_that_the_provider_knows(magichour: Simulator) -> None:
     project = make(magichour, "video")
     assert api.is_finished(project)
     assert set(Project.__annotations__) - {"image_count"} <= set(project)
@@ -368,11 +368,20 @@ def test_several_images_cost_several_times(magichour: Simulator) -> None:
     assert project["credits_charged"] == 20
 
 
-def test_durations() -> None:
-    assert Settings().tool_seconds("ai-image-generator") == 5
-    assert Settings(speed_up=10).tool_seconds("video-to-video") == 77.2
-    assert Settings(duration=3, speed_up=10).tool_seconds("video-to-video") == 3
-    assert Settings().tool_seconds("ai-video-editor") == 120
+def test_durations_follow_the_table_of_tools() -> None:
+    for name, tool in TOOLS.items():
+        seconds = Settings(speed_up=10).tool_seconds(name)
+        assert seconds == pytest.approx((tool.typical_seconds or seconds * 10) / 10)
+        assert seconds > 0
+        assert Settings(duration=3, speed_up=10).tool_seconds(name) == 3
+
+
+def test_speed_up_makes_projects_complete_sooner() -> None:
+    typical = TOOLS["text-to-video"].typical_seconds or 0
+    with Simulator(speed_up=typical * 2) as magichour:
+        started = time.monotonic()
+        wait(magichour, "video", create(magichour, "video"))
+        assert 0.5 <= time.monotonic() - started < 5
 
 
 def test_the_same_seed_gives_the_same_ids() -> None:

@@ -18,7 +18,7 @@ DOCS = Path(__file__).resolve().parents[2] / "docs"
 BLOCK = re.compile(r'^```\w+ title="(?P<title>[^"]+)"\n(?P<code>.*?)^```$', re.MULTILINE | re.DOTALL)
 ONLY_FOR_OWN_TESTS = {
     "hang_up", "drop_after_bytes", "merge", "remove", "gzip", "chunked", "shorten_to_bytes",
-    "shorten_to_percent", "drip_bytes", "drip_seconds", "version", "range",
+    "drip_bytes", "drip_seconds", "version", "range",
 }  # fmt: skip
 
 

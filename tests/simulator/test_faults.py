@@ -66,7 +66,7 @@ def test_a_list_of_rules_is_a_sequence(magichour: Simulator) -> None:
         {},
     ],
 )
-def test_what_matches(magichour: Simulator, match: dict[str, str]) -> None:
+def test_a_rule_matches_by_each_of_its_fields(magichour: Simulator, match: dict[str, str]) -> None:
     magichour.faults({"match": match, "status": 500})
     assert account(magichour).status_code == 500
 
@@ -81,12 +81,12 @@ def test_what_matches(magichour: Simulator, match: dict[str, str]) -> None:
         {"tool": "x"},
     ],
 )
-def test_what_does_not_match(magichour: Simulator, match: dict[str, str]) -> None:
+def test_a_rule_does_not_match_other_requests(magichour: Simulator, match: dict[str, str]) -> None:
     magichour.faults({"match": match, "status": 500})
     assert account(magichour).status_code == 200
 
 
-def test_one_project_of_two(magichour: Simulator) -> None:
+def test_a_rule_can_match_one_project_of_two(magichour: Simulator) -> None:
     first, second = create(magichour), create(magichour)
     magichour.faults({"match": {"project_id": first}, "status": 500})
     with session(magichour) as http:
@@ -94,7 +94,7 @@ def test_one_project_of_two(magichour: Simulator) -> None:
     assert codes == [500, 200]
 
 
-def test_skip_and_probability(magichour: Simulator) -> None:
+def test_a_rule_can_skip_requests_and_hit_a_share_of_them(magichour: Simulator) -> None:
     magichour.faults({"match": ACCOUNT, "status": 500, "skip": 2, "times": 1})
     assert [account(magichour).status_code for _ in range(4)] == [200, 200, 500, 200]
     outcomes = []
@@ -118,13 +118,13 @@ def test_a_misspelt_rule_is_refused(magichour: Simulator, rule: dict[str, Any]) 
 
 
 @pytest.mark.parametrize(("hang_up", "ending"), [(None, "reset"), ("reset", "reset"), ("close", "closed")])
-def test_drop_before_reading(magichour: Simulator, hang_up: str | None, ending: str) -> None:
+def test_drop_before_sends_no_response(magichour: Simulator, hang_up: str | None, ending: str) -> None:
     magichour.faults({"match": ACCOUNT, "drop": "before", "hang_up": hang_up})
     assert raw(magichour, "/v1/account") == (b"", ending)
     assert magichour.state()["statuses"] == {"dropped": 1}
 
 
-def test_drop_after_a_create_was_accepted(magichour: Simulator) -> None:
+def test_drop_after_makes_the_project_and_closes(magichour: Simulator) -> None:
     magichour.faults({"match": {"route": "create_project"}, "drop": "after", "times": 1})
     with session(magichour) as http, pytest.raises(requests.ConnectionError):
         http.post(f"{magichour.url}/v1/ai-image-generator", json=IMAGE)
@@ -134,7 +134,7 @@ def test_drop_after_a_create_was_accepted(magichour: Simulator) -> None:
     assert state["credits"] == 100_000 - 5
 
 
-def test_drop_before_a_create_makes_nothing(magichour: Simulator) -> None:
+def test_drop_before_makes_no_project(magichour: Simulator) -> None:
     magichour.faults({"match": {"route": "create_project"}, "drop": "before"})
     with session(magichour) as http, pytest.raises(requests.ConnectionError):
         http.post(f"{magichour.url}/v1/ai-image-generator", json=IMAGE)
@@ -142,7 +142,7 @@ def test_drop_before_a_create_makes_nothing(magichour: Simulator) -> None:
 
 
 @pytest.mark.parametrize("hang_up", ["close", "reset"])
-def test_drop_within_a_body(magichour: Simulator, hang_up: str) -> None:
+def test_drop_after_bytes_closes_within_the_body(magichour: Simulator, hang_up: str) -> None:
     project = make(magichour)
     whole = download(project).content
     magichour.faults({"match": {"route": "download"}, "drop_after_bytes": 1000, "hang_up": hang_up})
@@ -154,7 +154,7 @@ def test_drop_within_a_body(magichour: Simulator, hang_up: str) -> None:
         assert body_of(answer) == whole[:1000]
 
 
-def test_drop_at_a_share_of_the_body(magichour: Simulator) -> None:
+def test_drop_after_percent_closes_within_the_body(magichour: Simulator) -> None:
     project = make(magichour, "audio")
     whole = download(project).content
     magichour.faults({"match": {"route": "download"}, "drop_after_percent": 50})
@@ -163,7 +163,7 @@ def test_drop_at_a_share_of_the_body(magichour: Simulator) -> None:
     assert body_of(answer) == whole[: len(whole) // 2]
 
 
-def test_delay_before_and_after(magichour: Simulator) -> None:
+def test_delay_holds_up_the_request_and_the_response(magichour: Simulator) -> None:
     magichour.faults(
         {"match": ACCOUNT, "delay": 0.2}, {"match": {"route": "create_project"}, "delay_after": 3}
     )
@@ -178,7 +178,7 @@ def test_delay_before_and_after(magichour: Simulator) -> None:
 # --------------------------------------------------------------------------------------- other answers
 
 
-def test_status_body_and_headers(magichour: Simulator) -> None:
+def test_status_body_and_headers_are_replaced(magichour: Simulator) -> None:
     magichour.faults(
         {"match": ACCOUNT, "status": 403, "body": {"message": "no"}, "headers": {"X-One": "1"}, "times": 1},
         {"match": ACCOUNT, "status": 500, "body": "plain", "times": 1},
@@ -197,14 +197,14 @@ def test_status_body_and_headers(magichour: Simulator) -> None:
     assert "content-type" not in answers[4].headers
 
 
-def test_a_create_that_is_carried_out_and_answered_504(magichour: Simulator) -> None:
+def test_process_makes_the_project_and_responds_504(magichour: Simulator) -> None:
     magichour.faults({"match": {"route": "create_project"}, "status": 504, "process": True, "times": 1})
     with session(magichour) as http:
         assert http.post(f"{magichour.url}/v1/ai-image-generator", json=IMAGE).status_code == 504
     assert magichour.state()["created"] == {"ai-image-generator": 1}
 
 
-def test_merge_and_remove(magichour: Simulator) -> None:
+def test_merge_and_remove_change_fields_of_the_response(magichour: Simulator) -> None:
     magichour.faults({"match": ACCOUNT, "merge": {"credits": 1, "new": [2]}, "remove": ["tier"]})
     answer = account(magichour)
     found = answer.json()
@@ -213,7 +213,7 @@ def test_merge_and_remove(magichour: Simulator) -> None:
     assert answer.headers["content-length"] == str(len(answer.content))
 
 
-def test_gzip_and_chunked(magichour: Simulator) -> None:
+def test_gzip_and_chunked_change_the_encoding(magichour: Simulator) -> None:
     project = make(magichour)
     whole = download(project).content
     magichour.faults({"gzip": True, "times": 2}, {"chunked": True})
@@ -226,26 +226,25 @@ def test_gzip_and_chunked(magichour: Simulator) -> None:
     assert answer.content == whole
 
 
-def test_shortened_bodies_look_whole(magichour: Simulator) -> None:
+def test_shortened_bodies_seem_complete(magichour: Simulator) -> None:
     project = make(magichour, "audio")
     whole = download(project).content
     magichour.faults(
         {"match": {"route": "download"}, "shorten_to_bytes": 70_000, "times": 1},
         {"match": {"route": "download"}, "shorten_to_bytes": 10, "times": 1},
-        {"match": {"route": "download"}, "shorten_to_percent": 25, "times": 1},
         {"match": {"route": "download"}, "shorten_to_bytes": 0, "times": 1},
         {"match": {"route": "download"}, "shorten_to_bytes": 100, "chunked": True, "times": 1},
     )
     sizes = []
-    for _ in range(5):
+    for _ in range(4):
         answer = download(project)
         assert answer.status_code == 200
         assert whole.startswith(answer.content)
         sizes.append(len(answer.content))
-    assert sizes == [min(70_000, len(whole)), 10, len(whole) // 4, 0, 100]
+    assert sizes == [min(70_000, len(whole)), 10, 0, 100]
 
 
-def test_slow_drip(magichour: Simulator) -> None:
+def test_drip_sends_the_body_in_slow_pieces(magichour: Simulator) -> None:
     project = make(magichour, "audio")
     size = len(download(project).content)
     magichour.faults({"match": {"route": "download"}, "drip_bytes": size // 4, "drip_seconds": 0.1})
@@ -257,7 +256,7 @@ def test_slow_drip(magichour: Simulator) -> None:
 # ------------------------------------------------------------------------------------------- downloads
 
 
-def test_expired_url(magichour: Simulator) -> None:
+def test_expired_refuses_the_signed_url(magichour: Simulator) -> None:
     project = make(magichour)
     magichour.faults({"expired": True, "times": 1})
     answer = download(project)
@@ -266,7 +265,7 @@ def test_expired_url(magichour: Simulator) -> None:
     assert download(project).status_code == 200
 
 
-def test_a_file_that_changed(magichour: Simulator) -> None:
+def test_version_changes_the_file_and_its_etag(magichour: Simulator) -> None:
     project = make(magichour)
     before = download(project)
     magichour.faults({"version": "two"})
@@ -279,7 +278,7 @@ def test_a_file_that_changed(magichour: Simulator) -> None:
     assert restarted.headers["etag"] == after.headers["etag"]
 
 
-def test_ranges_that_lie(magichour: Simulator) -> None:
+def test_wrong_ranges_are_served_on_request(magichour: Simulator) -> None:
     project = make(magichour)
     whole = download(project).content
     magichour.faults(*({"range": how, "times": 1} for how in ("ignore", "shift", "refuse")))

@@ -31,7 +31,7 @@ def test_the_files_have_an_origin_of_their_own(magichour: Simulator, url: str) -
     assert urlsplit(url).path.endswith("/output.png")
 
 
-def test_a_whole_download(url: str) -> None:
+def test_a_download_has_its_type_length_and_etag(url: str) -> None:
     answer = _get(url)
     assert answer.status_code == 200
     assert answer.headers["content-type"] == "image/png"
@@ -56,7 +56,7 @@ def test_head_is_refused_with_the_signature_of_a_get(url: str) -> None:
         ("bytes=-99999999", 0, None),
     ],
 )
-def test_ranges(url: str, asked: str, start: int, end: int | None) -> None:
+def test_ranges_are_served(url: str, asked: str, start: int, end: int | None) -> None:
     whole = _get(url).content
     answer = _get(url, range=asked)
     assert answer.status_code == 206
@@ -69,19 +69,19 @@ def test_ranges(url: str, asked: str, start: int, end: int | None) -> None:
 @pytest.mark.parametrize(
     "asked", ["bytes=0-1,4-5", "lines=1-2", "bytes=x-", "bytes=9-3", "bytes=", "bytes=--1"]
 )
-def test_ranges_that_are_not_served_give_the_whole(url: str, asked: str) -> None:
+def test_unsupported_ranges_give_the_complete_file(url: str, asked: str) -> None:
     assert _get(url, range=asked).status_code == 200
 
 
 @pytest.mark.parametrize("asked", ["bytes=99999999-", "bytes=-0"])
-def test_ranges_outside_of_the_file(url: str, asked: str) -> None:
+def test_ranges_outside_of_the_file_are_416(url: str, asked: str) -> None:
     size = len(_get(url).content)
     answer = _get(url, range=asked)
     assert answer.status_code == 416
     assert answer.headers["content-range"] == f"bytes */{size}"
 
 
-def test_if_range(url: str) -> None:
+def test_if_range_is_respected(url: str) -> None:
     headers = _get(url).headers
     for condition, status in [
         (headers["etag"], 206),
@@ -102,7 +102,7 @@ def test_a_changed_url_is_refused(url: str, part: str) -> None:
     assert _get(url.partition("?")[0]).status_code == 403
 
 
-def test_urls_expire_and_a_new_look_gives_fresh_ones() -> None:
+def test_urls_expire_and_another_get_gives_fresh_ones() -> None:
     with Simulator(duration=0.0, url_lifetime=0.5) as magichour:
         project = make(magichour)
         old = project["downloads"][0]["url"]
@@ -125,13 +125,13 @@ def test_files_of_a_deleted_project_are_gone(magichour: Simulator) -> None:
 
 
 @pytest.mark.parametrize("header", ["Authorization", "X-Api-Key"])
-def test_a_key_that_leaks_is_found_out(magichour: Simulator, url: str, header: str) -> None:
+def test_a_leaked_key_is_refused_and_counted(magichour: Simulator, url: str, header: str) -> None:
     answer = _get(url, **{header: f"Bearer {magichour.api_key}"})
     assert answer.status_code == 400
     assert magichour.state()["leaked_keys"] == 1
 
 
-def test_a_key_in_the_query_is_found_out(magichour: Simulator, url: str) -> None:
+def test_a_key_in_the_query_is_refused_and_counted(magichour: Simulator, url: str) -> None:
     assert _get(f"{url}&key={magichour.api_key}").status_code == 400
     assert magichour.state()["leaked_keys"] == 1
 
@@ -160,13 +160,13 @@ def test_uploads_come_in_the_order_asked_and_are_kept_apart(magichour: Simulator
     assert uploads[items[0]["file_path"]]["sha256"] == hashlib.sha256(b"x").hexdigest()
 
 
-def test_uploads_want_a_length(magichour: Simulator) -> None:
+def test_an_upload_without_a_length_is_refused(magichour: Simulator) -> None:
     url = _upload(magichour)["upload_url"]
     assert requests.put(url, data=iter([b"one", b"two"]), timeout=10).status_code == 411
     assert requests.put(url, data=b"", headers={"Content-Length": "0"}, timeout=10).status_code == 200
 
 
-def test_uploads_show_no_key(magichour: Simulator) -> None:
+def test_an_upload_with_a_key_is_refused(magichour: Simulator) -> None:
     url = _upload(magichour)["upload_url"]
     with session(magichour) as http:
         assert http.put(url, data=b"x").status_code == 400
@@ -187,7 +187,7 @@ def test_an_upload_that_breaks_off_is_not_kept(magichour: Simulator) -> None:
     assert "size" not in found
 
 
-def test_a_download_url_is_no_upload_url_and_the_reverse(magichour: Simulator, url: str) -> None:
+def test_a_signed_url_is_for_one_method_only(magichour: Simulator, url: str) -> None:
     assert requests.put(url, data=b"x", timeout=10).status_code == 403
     assert _get(_upload(magichour)["upload_url"]).status_code == 403
 
@@ -226,7 +226,7 @@ def test_digests_outlive_the_deletion(padding: int | None) -> None:
         }
 
 
-def test_counts_downloads(magichour: Simulator) -> None:
+def test_downloads_are_counted(magichour: Simulator) -> None:
     project_id = create(magichour)
     project = make(magichour)
     size = len(_get(project["downloads"][0]["url"]).content)

@@ -73,7 +73,7 @@ def test_every_tools_output_can_be_decoded(tool: str, tmp_path: Path) -> None:
         assert f"Duration: 00:00:{seconds:05.2f}" in said
 
 
-def test_a_picture(tmp_path: Path) -> None:
+def test_a_picture_is_a_png_with_its_prompt(tmp_path: Path) -> None:
     media = Media("one", "png", "a cat in the snow", 512, 288)
     _decode(media, tmp_path)
     assert "PNG image data, 512 x 288" in _kind_of_file(tmp_path, "png")
@@ -84,7 +84,7 @@ def test_a_picture(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("width", "height"), [(320, 180), (180, 320), (16, 16), (2, 50)])
-def test_a_video(width: int, height: int, tmp_path: Path) -> None:
+def test_a_video_is_an_mp4_of_its_size_and_length(width: int, height: int, tmp_path: Path) -> None:
     media = replace(VIDEO, width=width, height=height)
     said = _decode(media, tmp_path)
     assert "Video: av1" in said
@@ -126,7 +126,7 @@ def test_a_long_video_is_small(tmp_path: Path) -> None:
     assert "Duration: 00:01:00.00" in _decode(media, tmp_path)
 
 
-def test_a_sound() -> None:
+def test_a_sound_is_a_wav_of_its_length() -> None:
     with wave.open(io.BytesIO(_bytes(Media("one", "wav", "hello", seconds=1.5)))) as file:
         assert file.getnframes() / file.getframerate() == 1.5
         assert len(set(file.readframes(16_000))) > 50
@@ -161,7 +161,7 @@ def test_each_project_has_files_of_its_own_always_the_same(extension: str) -> No
 @pytest.mark.parametrize(
     "text", ["", "ü" * 300, "猫が走る 🎬", "a\x00b\nc", "x" * 100_000, " ".join("abc" * 900)]
 )
-def test_no_prompt_is_too_odd(text: str, tmp_path: Path) -> None:
+def test_odd_prompts_are_drawn(text: str, tmp_path: Path) -> None:
     for tool in ("ai-image-generator", "text-to-video"):
         body = EXAMPLE_BODIES[tool] | {"style": {"prompt": text}}
         details = video_details(tool, body) if tool == "text-to-video" else {}

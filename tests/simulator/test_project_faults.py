@@ -15,7 +15,7 @@ from airflow_provider_magichour.simulator import Simulator
 from tests.simulator.support import AUDIO, create, download, get, make, session
 
 
-def test_outcomes(magichour: Simulator) -> None:
+def test_outcome_decides_how_a_project_ends(magichour: Simulator) -> None:
     magichour.faults(
         {"outcome": {"status": "error", "code": "no_source_face", "message": "No face"}, "times": 1},
         {"match": {"kind": "audio"}, "outcome": {"status": "canceled"}, "times": 1},
@@ -30,7 +30,7 @@ def test_outcomes(magichour: Simulator) -> None:
     assert magichour.state()["credits"] == 100_000 - fine["credits_charged"]
 
 
-def test_a_sequence_of_statuses(magichour: Simulator) -> None:
+def test_statuses_are_shown_one_after_the_other(magichour: Simulator) -> None:
     sequence = ["queued", "hibernating", "rendering", "complete"]
     magichour.faults({"statuses": sequence, "times": 1})
     project_id = create(magichour)
@@ -39,7 +39,7 @@ def test_a_sequence_of_statuses(magichour: Simulator) -> None:
     assert len(looks[3]["downloads"]) == 1
 
 
-def test_a_sequence_that_ends_in_an_error_refunds(magichour: Simulator) -> None:
+def test_statuses_that_end_in_an_error_refund(magichour: Simulator) -> None:
     magichour.faults(
         {"statuses": ["error"], "outcome": {"code": "file_too_large", "message": "Too large"}, "times": 1}
     )
@@ -48,7 +48,7 @@ def test_a_sequence_that_ends_in_an_error_refunds(magichour: Simulator) -> None:
     assert magichour.state()["credits"] == 100_000
 
 
-def test_names_and_sizes_of_outputs(magichour: Simulator) -> None:
+def test_names_and_output_bytes_shape_the_outputs(magichour: Simulator) -> None:
     names = ["output.png", "output.png", "a/b ü.png"]
     magichour.faults({"names": names, "output_bytes": 300_000, "times": 1})
     project = make(magichour)
@@ -57,7 +57,7 @@ def test_names_and_sizes_of_outputs(magichour: Simulator) -> None:
     assert urlsplit(project["downloads"][2]["url"]).path.endswith("/a%2Fb%20%C3%BC.png")
 
 
-def test_a_project_that_cannot_be_deleted(magichour: Simulator) -> None:
+def test_an_undeletable_project_is_422(magichour: Simulator) -> None:
     magichour.faults({"undeletable": True, "times": 1})
     project = make(magichour, "video")
     with session(magichour) as http:
@@ -66,7 +66,7 @@ def test_a_project_that_cannot_be_deleted(magichour: Simulator) -> None:
     assert "template" in refused.json()["message"]
 
 
-def test_a_project_that_takes_its_time(magichour: Simulator) -> None:
+def test_duration_is_kept_by_one_project(magichour: Simulator) -> None:
     magichour.faults({"duration": 600, "times": 1})
     project_id = create(magichour)
     assert get(magichour, "image", project_id)["status"] == "queued"
@@ -92,7 +92,7 @@ def test_large_outputs_are_the_same_in_pieces_and_whole(magichour: Simulator) ->
         assert len({whole[at : at + 65_536] for at in range(1_000_000, 2_000_000, 65_536)}) > 10
 
 
-def test_a_reader_that_goes_away_leaves_the_rest_unread(magichour: Simulator) -> None:
+def test_a_closed_connection_ends_the_download(magichour: Simulator) -> None:
     magichour.faults({"output_bytes": 500_000_000, "match": {"tool": "ai-voice-generator"}})
     with session(magichour) as http:
         project_id = http.post(f"{magichour.url}/v1/ai-voice-generator", json=AUDIO).json()["id"]

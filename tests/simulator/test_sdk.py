@@ -56,7 +56,7 @@ def test_check_result_waits_downloads_and_agrees_on_the_fields(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_get_and_delete(magichour: Simulator, client: magic_hour.Client, kind: str) -> None:
+def test_get_and_delete_work(magichour: Simulator, client: magic_hour.Client, kind: str) -> None:
     project_id = create(magichour, kind)
     projects = _projects(client, kind)
     assert projects.get(id=project_id).status in {"queued", "rendering"}
@@ -70,7 +70,7 @@ def test_get_and_delete(magichour: Simulator, client: magic_hour.Client, kind: s
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_answers_have_the_fields_of_the_specification(
+def test_responses_have_the_fields_of_the_specification(
     magichour: Simulator, client: magic_hour.Client, kind: str
 ) -> None:
     found = _projects(client, kind).get(id=create(magichour, kind))
@@ -79,7 +79,7 @@ def test_answers_have_the_fields_of_the_specification(
 
 
 @pytest.mark.parametrize("tool", TOOLS)
-def test_generate_with_every_tool(
+def test_generate_works_with_every_tool(
     client: magic_hour.Client, magichour: Simulator, tool: str, tmp_path: Path
 ) -> None:
     resource = getattr(client.v1, tool.replace("-", "_"))
@@ -91,7 +91,7 @@ def test_generate_with_every_tool(
     assert magichour.state()["created"] == {tool: 1}
 
 
-def test_generate_with_several_outputs(client: magic_hour.Client, tmp_path: Path) -> None:
+def test_generate_downloads_several_outputs(client: magic_hour.Client, tmp_path: Path) -> None:
     found = client.v1.ai_image_generator.generate(
         image_count=3, style={"prompt": "three cats"}, download_directory=str(tmp_path)
     )
@@ -100,7 +100,7 @@ def test_generate_with_several_outputs(client: magic_hour.Client, tmp_path: Path
     assert all(content.startswith(PNG) for content in contents)
 
 
-def test_upload_file(magichour: Simulator, client: magic_hour.Client, tmp_path: Path) -> None:
+def test_upload_file_works(magichour: Simulator, client: magic_hour.Client, tmp_path: Path) -> None:
     source = tmp_path / "photo.png"
     source.write_bytes(PNG + b"some pixels")
     path = client.v1.files.upload_file(source)
@@ -110,7 +110,7 @@ def test_upload_file(magichour: Simulator, client: magic_hour.Client, tmp_path: 
     assert path.startswith("api-assets/")
 
 
-def test_face_detection_account_and_saved_items(client: magic_hour.Client) -> None:
+def test_face_detection_account_and_saved_items_are_read(client: magic_hour.Client) -> None:
     started = client.v1.face_detection.create(assets={"target_file_path": "api-assets/x/1.png"})
     found = client.v1.face_detection.get(id=started.id)
     assert found.status in {"rendering", "complete"}
@@ -124,5 +124,5 @@ def test_face_detection_account_and_saved_items(client: magic_hour.Client) -> No
     assert {item.id for item in items.items}.isdisjoint(item.id for item in rest.items)
 
 
-def test_a_tool_for_each_kind() -> None:
+def test_there_is_a_tool_for_each_kind() -> None:
     assert {TOOLS[tool].kind for tool in TOOL_OF_KIND.values()} == set(KINDS)

@@ -40,7 +40,7 @@ def test_stop_frees_the_ports_and_ends_the_thread() -> None:
         simulator.state()
 
 
-def test_stop_does_not_wait_for_slow_answers(caplog: pytest.LogCaptureFixture) -> None:
+def test_stop_does_not_wait_for_slow_responses(caplog: pytest.LogCaptureFixture) -> None:
     with Simulator() as simulator:
         simulator.faults({"delay": 60})
         errors: list[Exception] = []
@@ -62,7 +62,7 @@ def test_stop_does_not_wait_for_slow_answers(caplog: pytest.LogCaptureFixture) -
     assert not [record for record in caplog.records if record.name.startswith("uvicorn")]
 
 
-def test_can_start_again_after_stop_and_not_twice_at_once() -> None:
+def test_a_simulator_can_start_again_but_not_twice_at_once() -> None:
     simulator = Simulator()
     for _ in range(2):
         with simulator:
@@ -89,7 +89,7 @@ def test_offline_refuses_connections_and_remembers_everything() -> None:
         assert get(simulator, "image", project_id)["id"] == project_id
 
 
-def test_counts_connections_and_requests(magichour_simulator: Simulator) -> None:
+def test_connections_and_requests_are_counted(magichour_simulator: Simulator) -> None:
     with session(magichour_simulator) as http:
         for _ in range(3):
             http.get(f"{magichour_simulator.url}/v1/account")
@@ -106,7 +106,7 @@ def test_counts_connections_and_requests(magichour_simulator: Simulator) -> None
     assert magichour_simulator.state()["requests"] == {}
 
 
-def test_works_over_http_as_well(magichour_simulator: Simulator) -> None:
+def test_admin_calls_work_over_http(magichour_simulator: Simulator) -> None:
     base = f"{magichour_simulator.url}/_simulator"
     project_id = create(magichour_simulator)
     ended = requests.post(f"{base}/projects/{project_id}", json={"status": "canceled"}, timeout=5).json()
@@ -147,7 +147,7 @@ def test_command_line_explains_each_setting(capsys: pytest.CaptureFixture[str]) 
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_command_line(tmp_path: Path, number: signal.Signals) -> None:
+def test_command_line_starts_and_stops(tmp_path: Path, number: signal.Signals) -> None:
     ready = tmp_path / "ready.json"
     command = [sys.executable, "-m", "airflow_provider_magichour.simulator", "--duration", "0"]
     command += ["--ready-file", str(ready), "--credits", "7", "--api-key", "mhk_other"]
@@ -186,7 +186,7 @@ def test_command_line(tmp_path: Path, number: signal.Signals) -> None:
         ["--tier", "gold"],
     ],
 )
-def test_command_line_says_what_is_wrong(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_command_line_names_wrong_options(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(arguments)
     assert arguments[0].strip("-").replace("-", "_") in capsys.readouterr().err.replace("-", "_")

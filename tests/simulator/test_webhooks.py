@@ -23,7 +23,7 @@ SECRET = "whsec_test"
 
 
 class Endpoint:
-    """Takes webhooks, and answers as it is told."""
+    """Takes webhooks, and responds with the given statuses."""
 
     def __init__(self) -> None:
         self.received: list[tuple[dict[str, str], bytes]] = []
@@ -74,7 +74,7 @@ def endpoint() -> Iterator[Endpoint]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_project_tells_of_its_start_and_end(endpoint: Endpoint, kind: str) -> None:
+def test_a_project_sends_its_start_and_its_end(endpoint: Endpoint, kind: str) -> None:
     with Simulator(duration=0.2, webhook_url=endpoint.url, webhook_secret=SECRET) as magichour:
         project = make(magichour, kind)
         assert endpoint.wait_for(2) == [f"{kind}.started", f"{kind}.completed"]
@@ -90,7 +90,7 @@ def test_a_project_tells_of_its_start_and_end(endpoint: Endpoint, kind: str) -> 
     assert set(completed) == set(project) - deprecated
 
 
-def test_errors_are_told_and_cancellations_are_not(endpoint: Endpoint) -> None:
+def test_errors_send_a_webhook_and_cancellations_do_not(endpoint: Endpoint) -> None:
     with Simulator(duration=0.0) as magichour:
         magichour.send_webhooks(endpoint.url, SECRET)
         magichour.faults(
@@ -104,7 +104,7 @@ def test_errors_are_told_and_cancellations_are_not(endpoint: Endpoint) -> None:
     assert errored["payload"]["error"]["code"] == "file_too_large"
 
 
-def test_tries_again_with_growing_waits_until_it_is_accepted(endpoint: Endpoint) -> None:
+def test_refused_webhooks_are_retried_with_growing_pauses(endpoint: Endpoint) -> None:
     endpoint.answers = [200, 500, 302, 404]
     with Simulator(duration=0.05) as magichour:
         magichour.send_webhooks(endpoint.url, SECRET, retry_seconds=0.1)
@@ -123,7 +123,7 @@ def test_tries_again_with_growing_waits_until_it_is_accepted(endpoint: Endpoint)
     assert waits[2] >= 0.4
 
 
-def test_tries_again_when_nothing_answers() -> None:
+def test_webhooks_are_retried_when_nothing_listens() -> None:
     dead = Endpoint()
     dead.close()
     with Simulator(duration=0.0) as magichour:
@@ -136,7 +136,7 @@ def test_tries_again_when_nothing_answers() -> None:
     assert all(one["status"] is None and one["error"] for one in deliveries)
 
 
-def test_duplicates_and_repeats_on_request(endpoint: Endpoint) -> None:
+def test_webhooks_are_duplicated_and_repeated_on_request(endpoint: Endpoint) -> None:
     with Simulator(duration=0.0) as magichour:
         magichour.send_webhooks(endpoint.url, SECRET, duplicates=1)
         project_id = create(magichour)
@@ -162,7 +162,7 @@ def test_duplicates_and_repeats_on_request(endpoint: Endpoint) -> None:
         assert endpoint.wait_for(7)[-1] == "image.started"
 
 
-def test_shuffled_events_come_in_another_order(endpoint: Endpoint) -> None:
+def test_shuffled_webhooks_come_in_another_order(endpoint: Endpoint) -> None:
     with Simulator(duration=0.0, seed=1) as magichour:
         magichour.send_webhooks(endpoint.url, SECRET, shuffle=0.5)
         ids = [create(magichour) for _ in range(8)]
