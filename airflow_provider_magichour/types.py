@@ -7,7 +7,7 @@ The types of what goes in and what comes out, for editors and type checkers.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, TypeAlias, TypedDict, TypeVar
+from typing import Any, NotRequired, TypeAlias, TypedDict, TypeVar
 
 from airflow.providers.common.compat.sdk import XComArg
 
@@ -55,6 +55,7 @@ class ProjectStatus(TypedDict):
     """A project that was waited for: what the sensor returns with ``return_projects=False``."""
 
     id: str
+    kind: Kind
     status: str
 
 
@@ -72,6 +73,8 @@ class GeneratedMedia(TypedDict):
 
     project: Project
     files: list[SavedFile]
+    #: With ``reuse=True``: whether an earlier result was taken instead of paying again.
+    reused: NotRequired[bool]
 
 
 class DeletedProjects(TypedDict):
@@ -104,7 +107,7 @@ class DetectedFaces(TypedDict, total=False):
 
 
 class Download(TypedDict):
-    """One output of a complete project: a signed URL that expires 24 hours after it was asked for."""
+    """One output of a complete project: a presigned URL that expires 24 hours after it was asked for."""
 
     url: str
     expires_at: str
@@ -133,10 +136,12 @@ class Project(_AnyProject, total=False):
     """
     A project as the API gives it. Newer fields pass through.
 
-    ``image_count`` belongs to images; ``width``, ``height``, ``fps``, ``start_seconds`` and
-    ``end_seconds`` to videos. ``credits_charged`` is an estimate until the project is complete.
+    ``kind`` is what the sensor and the generate operator add. ``image_count`` belongs to images; ``width``,
+    ``height``, ``fps``, ``start_seconds`` and ``end_seconds`` to videos. ``credits_charged`` is an estimate
+    until the project is complete.
     """
 
+    kind: Kind
     image_count: int
     width: int
     height: int
