@@ -9,9 +9,9 @@ from tests.support.tasks import task_context
 
 
 def delete(project_id, **arguments):
-    operator = MagicHourDeleteProjectOperator(
-        task_id="delete", project_id=project_id, kind="image", **arguments
-    )
+    given = {"kind": "image", **arguments}
+    operator = MagicHourDeleteProjectOperator(task_id="delete", project_id="{{ rendered }}", **given)
+    operator.project_id = project_id  # as Airflow renders it
     return operator.execute(task_context())
 
 
@@ -71,4 +71,44 @@ def test_proxy_404_page_does_not_count_as_deleted(magichour_simulator, hook):
     magichour_simulator.faults(page)
     with pytest.raises(errors.MagicHourGatewayError, match="blocked"):
         delete(project_id)
+    assert delete(project_id) == {"deleted": [project_id], "missing": []}
+
+
+def test_what_other_tasks_returned_is_deleted_without_a_kind(magichour_simulator, hook):
+    first, second, third = (complete_project(magichour_simulator, hook) for _ in range(3))
+    returned = [
+        {"id": first, "kind": "image", "tool": "ai-image-generator", "credits_charged": 5},
+        {"project": {"id": second, "kind": "image", "status": "complete"}, "files": []},
+        third,
+    ]
+    assert delete(returned, kind=None) == {"deleted": [first, second, third], "missing": []}
+    assert delete(returned[1], kind=None) == {"deleted": [], "missing": [second]}
+
+
+@pytest.mark.parametrize("project_id", ["None", " null ", "{'id': 'p1', 'kind': 'image'}", {"status": "x"}])
+@pytest.mark.parametrize("kind", ["image", None])
+def test_missing_xcom_is_refused_before_any_request(magichour_simulator, hook, project_id, kind):
+    with pytest.raises(errors.MagicHourArgumentError, match="project_id"):
+        delete(project_id, kind=kind)
+    assert magichour_simulator.requests() == []
+
+
+@pytest.mark.parametrize("missing_ok", [True, False, "True"])
+def test_project_of_another_kind_is_never_taken_for_deleted(magichour_simulator, hook, missing_ok):
+    project_id = complete_project(magichour_simulator, hook)
+    with pytest.raises(errors.MagicHourWrongKindError, match=f"{project_id} is an image, not a video"):
+        delete(project_id, kind="video", missing_ok=missing_ok)
+    assert magichour_simulator.state()["projects"][project_id]["enabled"]
+
+
+def test_rendered_missing_ok_is_read_as_a_truth_value(magichour_simulator, hook):
+    with pytest.raises(errors.MagicHourNotFoundError):
+        delete("nowhere", missing_ok="False")
+    with pytest.raises(errors.MagicHourArgumentError, match="missing_ok"):
+        delete("nowhere", missing_ok="perhaps")
+
+
+def test_base_url_may_end_in_v1(magichour_simulator, hook, connect):
+    project_id = complete_project(magichour_simulator, hook)
+    connect(f"{magichour_simulator.url}/v1", magichour_simulator.api_key)
     assert delete(project_id) == {"deleted": [project_id], "missing": []}
