@@ -98,3 +98,12 @@ def test_pause_of_one_hook_applies_to_the_others(connect):
         MagicHourHook().get_project("image", ["a", "a"])
         assert time.monotonic() - started >= 0.3
         first.join()
+
+
+def test_pause_is_logged_once_for_all_calls_that_were_refused_together(caplog):
+    throttle = Throttle(requests_per_second=1000)
+    for _ in range(5):
+        throttle.pause(30)
+    assert [record.getMessage() for record in caplog.records] == [
+        "Rate limited (429): all calls of this process over the connection pause 30 s"
+    ]

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 import time
 from collections.abc import Iterator
+
+log = logging.getLogger(__name__)
 
 
 class Throttle:
@@ -24,8 +27,14 @@ class Throttle:
 
     def pause(self, seconds: float) -> None:
         """Let nobody have a turn for this many seconds."""
+        now = time.monotonic()
         with self._lock:
-            self._paused_until = max(self._paused_until, time.monotonic() + seconds)
+            longer = now + seconds - max(self._paused_until, now)
+            self._paused_until = max(self._paused_until, now + seconds)
+        if longer > 1:  # once for all calls that were refused together
+            log.warning(
+                "Rate limited (429): all calls of this process over the connection pause %.0f s", seconds
+            )
 
     def wait_turn(self) -> None:
         """Block the thread until it may send."""
