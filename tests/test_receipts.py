@@ -1,3 +1,5 @@
+"""Receipts: what is written, what is believed, and what version 0.1.0 left."""
+
 from __future__ import annotations
 
 import json
@@ -8,65 +10,102 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_magichour import exceptions as errors
-from airflow_provider_magichour._transfer import receipts
+from airflow_provider_magichour._transfer import catalogue, receipts
+from airflow_provider_magichour._transfer.catalogue import Entry
 from airflow_provider_magichour._transfer.receipts import NewerReceiptError, ReceiptError
 from airflow_provider_magichour._transfer.storage import Storage
 from airflow_provider_magichour.hooks import MagicHourHook
+from tests.support.files import entries, write_old_receipt
 
 NOON = datetime(2026, 11, 21, 12, 0, 0, tzinfo=UTC)
 FILE = {"path": "p1/output.png", "bytes": 3, "sha256": "a" * 64, "content_type": "image/png"}
+PROJECT = {"type": "AI_IMAGE", "name": "a cat", "created_at": "2026-11-21T11:00:00Z", "credits_charged": 5}
 
 
 @pytest.fixture
-def storage(tmp_path):
-    return Storage(str(tmp_path), "shown")
+def root(tmp_path):
+    return Storage(str(tmp_path), str(tmp_path))
 
 
-def make(project_id="p1", at=NOON, conn_id="magichour_default"):
-    return receipts.make(
-        {"type": "AI_IMAGE", "name": "a cat", "created_at": "2026-11-21T11:00:00Z", "credits_charged": 5},
-        project_id=project_id,
-        kind="image",
-        conn_id=conn_id,
-        files=[{**FILE, "path": f"{project_id}/output.png"}],
-        downloaded_at=at,
-        downloaded_by={"dag_id": "d", "run_id": "r"},
-    )
+def make(root=None, project_id="p1", created_at="2026-11-21T11:00:00Z", destination=None, **changes):
+    root = root or Storage("/media", "/media")
+    given = {
+        "project_id": project_id,
+        "kind": "image",
+        "conn_id": "magichour_default",
+        "account_id": "account-1",
+        "root": root,
+        "destination": destination or root,
+        "files": [{**FILE, "path": f"{project_id}/output.png"}],
+        "downloaded_at": NOON,
+        "downloaded_by": {"dag_id": "d", "run_id": "r"},
+        **changes,
+    }
+    return receipts.make({**PROJECT, "created_at": created_at}, **given)
 
 
-def due(storage, before=NOON, conn_id="magichour_default"):
-    return [hint.project_id for hint in receipts.due(storage, conn_id, before, unforeseen)]
-
-
-def unforeseen(folder, error):
-    raise AssertionError(folder) from error
-
-
-def test_receipt_survives_a_round_trip(storage, tmp_path):
-    receipts.write(storage, make())
-    assert receipts.read(storage, "p1") == make()
-    content = json.loads((tmp_path / "p1" / ".magichour-receipt.json").read_text())
-    assert content == {
-        "version": 1,
+def test_entry_holds_all_that_is_known(root, tmp_path):
+    receipt = make(root, destination=root.below("2026-11-21"), facts={"tool": "ai-image-generator"})
+    catalogue.write(root, receipt)
+    path = tmp_path / "magichour-catalog" / "dt=2026-11-21" / "110000-p1.json"
+    assert json.loads(path.read_text()) == {
+        "version": 2,
+        "event": None,
         "project_id": "p1",
         "kind": "image",
+        "tool": "ai-image-generator",
         "type": "AI_IMAGE",
         "name": "a cat",
+        "status": "complete",
         "created_at": "2026-11-21T11:00:00Z",
-        "credits_charged": 5,
-        "magichour_conn_id": "magichour_default",
+        "finished_at": None,
         "downloaded_at": "2026-11-21T12:00:00Z",
+        "credits_charged": 5,
+        "account_id": "account-1",
+        "magichour_conn_id": "magichour_default",
+        "body_fingerprint": None,
+        "destination": f"{tmp_path}/2026-11-21",
+        "folder": "2026-11-21",
         "downloaded_by": {"dag_id": "d", "run_id": "r"},
         "files": [FILE],
-        "deleted_at": None,
     }
-    assert receipts.read(storage, "p2") is None
+    assert catalogue.read(root, catalogue.path_of(receipt), "p1") == receipt
+    assert catalogue.find(root, PROJECT, "p1", NOON) == receipt
+    assert catalogue.search(root, "p1") == receipt
+    assert catalogue.find(root, PROJECT, "p2", NOON) is None
+    assert catalogue.search(root, "p2") is None
+
+
+@pytest.mark.parametrize(
+    ("created_at", "path"),
+    [
+        ("2026-11-21T11:00:00Z", "dt=2026-11-21/110000-p1"),
+        ("2026-11-21T11:00:00.987Z", "dt=2026-11-21/110000-p1"),
+        ("2026-11-21T00:30:00+02:00", "dt=2026-11-20/223000-p1"),
+        ("2026-11-21T11:00:00", "dt=2026-11-21/110000-p1"),
+        ("0005-01-01T00:00:00Z", "dt=0005-01-01/000000-p1"),
+        ("2026-11-21T12:00:07Z", "dt=2026-11-21/120007-p1"),  # Magic Hour's clock is a little ahead
+        ("9999-12-31T23:59:59Z", "dt=2026-11-21/120000-p1"),
+        ("0001-01-01T00:00:00+23:59", "dt=2026-11-21/120000-p1"),
+        ("yesterday", "dt=2026-11-21/120000-p1"),
+        (None, "dt=2026-11-21/120000-p1"),
+        (1763726400, "dt=2026-11-21/120000-p1"),
+    ],
+)
+def test_entry_lies_at_the_time_of_creation(created_at, path):
+    assert catalogue.path_of(make(created_at=created_at)) == f"magichour-catalog/{path}.json"
+
+
+def test_project_without_a_time_is_found_by_a_search(root):
+    receipt = make(root, created_at=None)
+    catalogue.write(root, receipt)
+    assert catalogue.find(root, {"created_at": None}, "p1", NOON + timedelta(days=3)) == receipt
 
 
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"version": 2}, "version"),
+        ({"version": 3}, "version"),
         ({"version": True}, "version"),
         ({"version": 0}, "version"),
         ({"version": None}, "version"),
@@ -80,8 +119,9 @@ def test_receipt_survives_a_round_trip(storage, tmp_path):
         ({"files": []}, "no file"),
         ({"files": "all"}, "no file"),
         ({"files": ["p1/output.png"]}, "not a file"),
+        *(({"folder": folder}, "outside its root") for folder in ("..", "a/../..", "/etc", "a//b", ".", 3)),
         *(
-            ({"files": [{**FILE, "path": path}]}, "outside")
+            ({"files": [{**FILE, "path": path}]}, "outside its project")
             for path in (
                 "../p1/output.png",
                 "p1/../p2/output.png",
@@ -101,14 +141,14 @@ def test_receipt_survives_a_round_trip(storage, tmp_path):
         *(({"files": [{**FILE, "sha256": value}]}, "sha256") for value in (None, "", "A" * 64, "a" * 63)),
     ],
 )
-def test_untrusted_receipt_is_refused_with_the_reason(change, reason):
+def test_untrusted_receipt_says_why(change, reason):
     data = json.dumps({**make().data, **change}).encode()
     with pytest.raises(ReceiptError, match=reason):
         receipts.parse(data, "p1")
 
 
 @pytest.mark.parametrize("data", [b"", b"{", b"[]", b"\xff\xfe", b"[" * 100_000, b"null"])
-def test_receipt_that_is_no_json_object_is_refused(data):
+def test_receipt_must_be_a_json_object(data):
     with pytest.raises(ReceiptError, match="JSON"):
         receipts.parse(data, "p1")
 
@@ -125,7 +165,7 @@ def test_no_json_breaks_the_reader(value):
 
 
 @given(
-    st.sampled_from(["version", "project_id", "kind", "magichour_conn_id", "downloaded_at", "files"]),
+    st.sampled_from([*make().data, "unknown"]),
     st.none()
     | st.booleans()
     | st.integers()
@@ -139,116 +179,141 @@ def test_no_field_breaks_the_reader(name, value):
         receipt = receipts.parse(json.dumps(data).encode(), "p1")
     except ReceiptError:
         return
-    assert receipt.project_id == "p1"
-    assert all(file["path"] == "p1/output.png" for file in receipt.files)
+    if receipt is not None:
+        assert receipt.project_id == "p1"
+        assert all(file["path"] == "p1/output.png" for file in receipt.files)
+        assert catalogue.path_of(receipt).startswith("magichour-catalog/dt=")
 
 
-def test_index_lists_due_receipts_oldest_first(storage):
-    ages = {"a": 0, "b": 1, "c": 59, "d": 61, "e": 60 * 24, "f": 60 * 24 * 40, "future": -1}
-    for project_id, minutes in ages.items():
-        receipts.write(storage, make(project_id, NOON - timedelta(minutes=minutes)))
-    assert due(storage) == ["f", "e", "d", "c", "b", "a"]
-    assert due(storage, NOON - timedelta(minutes=30)) == ["f", "e", "d", "c"]
-    assert due(storage, NOON - timedelta(days=2)) == ["f"]
-    assert due(storage, NOON - timedelta(days=41)) == []
+@pytest.mark.parametrize("change", [{"status": "error", "files": []}, {"event": "reused", "project_id": "x"}])
+def test_record_without_stored_files_is_no_receipt(change):
+    assert receipts.parse(json.dumps({**make().data, **change}).encode(), "p1") is None
 
 
-@pytest.mark.parametrize("conn_id", ["a", "a.b", "a/b", "..", "a b", "é", "%2E", "x" * 300, "a:b\\c"])
-def test_each_connection_has_an_index_of_its_own(storage, tmp_path, conn_id):
-    receipts.write(storage, make("p1", conn_id=conn_id))
-    receipts.write(storage, make("p2", conn_id="another"))
-    assert due(storage, conn_id=conn_id) == ["p1"]
-    assert {path.name for path in tmp_path.iterdir()} == {".magichour-index", "p1", "p2"}
+# ------------------------------------------------------------------------------------------- catalogue
 
 
-def test_foreign_files_in_the_index_are_ignored(storage, tmp_path):
-    receipts.write(storage, make())
-    index = tmp_path / ".magichour-index" / "magichour_default"
-    for name in (
-        "2026-11-21/12/notes.txt",
-        "2026-11-21/12/99999999T999999Z_p.json",
-        "lost+found/x",
-        "readme",
-    ):
-        (index / name).parent.mkdir(parents=True, exist_ok=True)
-        (index / name).write_text("mine")
-    (index / "2026-11-21" / "12" / "20261121T110000Z_..json").write_text("{}")
-    assert due(storage) == ["p1"]
+def put(root, day, *names):
+    for name in names:
+        root.write(f"magichour-catalog/dt={day}/{name}", b"{}")
 
 
-def test_new_receipt_moves_its_index_entry(storage, tmp_path):
-    receipts.write(storage, make(at=NOON - timedelta(days=40)))
-    receipts.write(storage, make())
-    assert due(storage, NOON - timedelta(days=30)) == []
-    assert due(storage) == ["p1"]
-    assert len(list((tmp_path / ".magichour-index").rglob("*.json"))) == 1
-    assert [path.name for path in (tmp_path / ".magichour-index" / "magichour_default").iterdir()] == [
-        "2026-11-21"
+def test_entries_come_in_order_with_their_events(root):
+    put(
+        root,
+        "2026-11-21",
+        "110000-b.json",
+        "110000-a-1.json",
+        "110000-a-1-deleted.json",
+        "110000-a-1-moved.json",
+        "235959-c.json",
+        "000000-d-timed_out.json",
+        "000000-d.json",
+        "000000-gone-deleted.json",
+        "notes.txt",
+        ".110000-a.json.0123456789abcdef0123456789abcdef.tmp",
+        "110000-..json",
+        "110000-a b.json",
+    )
+    put(root, "2026-11-20", "120000-e.json")
+    put(root, "nonsense", "120000-e.json")
+    assert catalogue.days(root) == ["2026-11-20", "2026-11-21"]
+    assert list(catalogue.entries(root, "2026-11-21")) == [
+        Entry("2026-11-21", "000000", "d", frozenset({"timed_out"})),
+        Entry("2026-11-21", "110000", "a-1", frozenset({"deleted", "moved"})),
+        Entry("2026-11-21", "110000", "b"),
+        Entry("2026-11-21", "235959", "c"),
     ]
+    assert list(catalogue.entries(root, "2026-11-19")) == []
 
 
-def test_receipt_always_has_an_index_entry(storage, monkeypatch):
-    """Whichever write a crash keeps from happening."""
-    receipts.write(storage, make(at=NOON - timedelta(days=40)))
-    written = []
-
-    def crash(path, data):
-        written.append(path)
-        raise OSError("the power went")
-
-    original = storage.write
-    for survivors in range(2):
-        calls = []
-
-        def write(path, data, survivors=survivors, calls=calls):
-            calls.append(path)
-            return original(path, data) if len(calls) <= survivors else crash(path, data)
-
-        monkeypatch.setattr(storage, "write", write)
-        with pytest.raises(OSError, match="power"):
-            receipts.write(storage, make())
-        receipt = receipts.read(storage, "p1")
-        assert storage.read(receipt.hint, 1000) is not None
+def test_large_folder_is_listed_in_parts(root, monkeypatch):
+    monkeypatch.setattr("airflow_provider_magichour._transfer.storage._WINDOW", 3)
+    names = [f"{number:06}-p.json" for number in range(10)]
+    put(root, "2026-11-21", *reversed(names))
+    assert list(root.scan("magichour-catalog/dt=2026-11-21")) == names
+    assert list(root.scan("magichour-catalog/dt=2026-11-21", names[7])) == names[8:]
+    assert list(root.scan("nowhere")) == []
 
 
-def test_receipt_of_a_newer_version_is_not_changed(storage, tmp_path):
-    receipts.write(storage, make())
-    file = tmp_path / "p1" / ".magichour-receipt.json"
-    newer = json.dumps({**make().data, "version": 2, "bills": [1]})
-    file.write_text(newer)
-    with pytest.raises(NewerReceiptError, match="update"):
-        receipts.write(storage, make())
-    with pytest.raises(NewerReceiptError, match="update"):
-        receipts.mark_deleted(storage, "p1", make().hint, NOON)
-    with pytest.raises(errors.MagicHourArgumentError, match="update"):
-        MagicHourHook().acknowledge_moved(str(tmp_path), "p1", {"output.png": "elsewhere"})
-    assert file.read_text() == newer
-    assert due(storage) == ["p1"]
+def test_events_are_objects_of_their_own(root, tmp_path):
+    receipt = make(root)
+    catalogue.write(root, receipt)
+    before = entries(tmp_path)
+    catalogue.record(root, catalogue.path_of(receipt), receipt, catalogue.DELETED, outcome="deleted")
+    after = entries(tmp_path)
+    event = after.pop("110000-p1-deleted")
+    assert after == before
+    assert datetime.fromisoformat(event.pop("at")) <= datetime.now(UTC)
+    assert event == {
+        "version": 2,
+        "event": "deleted",
+        "project_id": "p1",
+        "kind": "image",
+        "account_id": "account-1",
+        "magichour_conn_id": "magichour_default",
+        "outcome": "deleted",
+    }
 
 
-def test_moved_files_can_be_acknowledged(storage, tmp_path):
-    receipts.write(storage, make())
-    assert "is not there" in receipts.missing_file(storage, receipts.read(storage, "p1"))
-    MagicHourHook().acknowledge_moved(str(tmp_path), "p1", {"output.png": "s3://archive/1.png"})
-    receipt = receipts.read(storage, "p1")
-    assert receipts.missing_file(storage, receipt) is None
-    assert receipt.files[0]["moved_to"] == "s3://archive/1.png"
+# --------------------------------------------------------------------------------------- moved files
+
+
+@pytest.mark.parametrize("old", [False, True])
+def test_moved_files_are_acknowledged(root, tmp_path, old):
+    if old:
+        write_old_receipt(tmp_path, "p1", files=[FILE])
+    else:
+        catalogue.write(root, make(root))
+    hook = MagicHourHook()
+    hook.acknowledge_moved(str(tmp_path), "p1", {"output.png": "s3://archive/1.png"})
+    if old:
+        data = json.loads((tmp_path / "p1" / ".magichour-receipt.json").read_text())
+        assert data["files"] == [{**FILE, "moved_to": "s3://archive/1.png"}]
+    else:
+        path = catalogue.path_of(make(root))
+        assert catalogue.moved_files(root, path) == {"output.png": "s3://archive/1.png"}
     for project_id, moved in (("p1", {"other.png": "x"}), ("p1", {"output.png": " "}), ("p2", {"a": "b"})):
         with pytest.raises(errors.MagicHourArgumentError, match="moved_to"):
-            MagicHourHook().acknowledge_moved(str(tmp_path), project_id, moved)
+            hook.acknowledge_moved(str(tmp_path), project_id, moved)
 
 
-def test_write_survives_a_concurrently_removed_folder(storage, tmp_path):
-    original = storage.make_folder
+def test_moved_files_are_acknowledged_one_by_one(root, tmp_path):
+    files = [{**FILE, "path": f"p1/{name}.png"} for name in "ab"]
+    catalogue.write(root, make(root, files=files, destination=Storage("/elsewhere", "/elsewhere")))
+    for name in "ab":
+        MagicHourHook().acknowledge_moved("/elsewhere", "p1", {f"{name}.png": "there"}, index=str(tmp_path))
+    assert catalogue.moved_files(root, catalogue.path_of(make(root))) == {"a.png": "there", "b.png": "there"}
+
+
+def test_record_of_moved_files_must_be_trustworthy(root):
+    path = catalogue.path_of(make(root))
+    root.write(catalogue.event_path(path, "moved"), b'{"version": 2, "moved_to": ["output.png"]}')
+    with pytest.raises(ReceiptError, match="moved files"):
+        catalogue.moved_files(root, path)
+
+
+def test_receipt_of_a_newer_version_is_left_alone(root, tmp_path):
+    newer = json.dumps({**make().data, "version": 3, "bills": [1]})
+    root.write(catalogue.path_of(make(root)), newer.encode())
+    with pytest.raises(NewerReceiptError, match="update"):
+        catalogue.find(root, PROJECT, "p1", NOON)
+    with pytest.raises(errors.MagicHourArgumentError, match="update"):
+        MagicHourHook().acknowledge_moved(str(tmp_path), "p1", {"output.png": "elsewhere"})
+    assert root.read(catalogue.path_of(make(root)), 10_000) == newer.encode()
+
+
+def test_write_survives_a_folder_pruned_at_that_moment(root, tmp_path):
+    original = root.make_folder
     pruned = []
 
     def make_folder(folder):
         original(folder)
         if not pruned:
             pruned.append(folder)
-            storage.prune(folder)
+            root.prune(folder)
 
-    storage.make_folder = make_folder
-    storage.write("a/b.json", b"{}")
+    root.make_folder = make_folder
+    root.write("a/b.json", b"{}")
     assert (tmp_path / "a" / "b.json").read_bytes() == b"{}"
     assert pruned == ["a"]

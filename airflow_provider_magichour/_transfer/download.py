@@ -5,10 +5,9 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
@@ -24,11 +23,17 @@ from airflow_provider_magichour._transfer.file_names import (
 )
 from airflow_provider_magichour._transfer.object_sink import UPLOADS, ObjectOptions, ObjectSink
 from airflow_provider_magichour._transfer.receipts import NewerReceiptError, Receipt, ReceiptError
+from airflow_provider_magichour._transfer.records import Records
 from airflow_provider_magichour._transfer.responses import Validator
 from airflow_provider_magichour._transfer.session import DownloadSession
 from airflow_provider_magichour._transfer.sinks import LocalSink, Sink, sweep
-from airflow_provider_magichour._transfer.storage import Storage, storage_error
-from airflow_provider_magichour.exceptions import MagicHourDownloadError, MagicHourError
+from airflow_provider_magichour._transfer.storage import Storage
+from airflow_provider_magichour._transfer.storage_errors import storage_error
+from airflow_provider_magichour.exceptions import (
+    MagicHourDownloadError,
+    MagicHourError,
+    MagicHourNotFoundError,
+)
 from airflow_provider_magichour.tools import Kind
 
 log = logging.getLogger(__name__)
@@ -60,29 +65,29 @@ class Downloads:
     :param settings: how to reach Magic Hour.
     :param get_project: asks Magic Hour for a project, with fresh URLs.
     :param kind: the kind of all projects.
-    :param conn_id: the Airflow connection, for the receipt.
+    :param records: where to find and write receipts.
+    :param write_receipts: whether to write any.
+    :param made: projects that this try of the task has made, of which nothing can be there.
     :param overwrite: whether to fetch what is there already.
-    :param downloaded_by: the Airflow task, for the receipt.
     :param max_bytes: the largest file that is taken, None for any.
     :param parallel: files that are fetched at once.
     :param file_name: the template of the files' names, see :func:`file_names.check_file_name`; None for the
         names that Magic Hour gives.
     :param open_args: what the store's fsspec ``open`` takes besides, such as ``ServerSideEncryption``.
-    :param facts: what is known of each project besides its details, such as its ``tool``.
     """
 
     storage: Storage
     settings: Settings
     get_project: Callable[[str], Mapping[str, Any]]
     kind: Kind
-    conn_id: str
+    records: Records
+    write_receipts: bool = True
+    made: Set[str] = frozenset()
     overwrite: bool = False
-    downloaded_by: Mapping[str, Any] | None = None
     max_bytes: int | None = None
     parallel: int = PARALLEL
     file_name: str | None = None
     open_args: Mapping[str, Any] = field(default_factory=dict)
-    facts: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     _stop: threading.Event = field(default_factory=threading.Event, init=False)
 
     def run(self, project_ids: Sequence[str]) -> list[list[File] | MagicHourError]:
@@ -128,47 +133,48 @@ class Downloads:
     # ------------------------------------------------------------------------------------- one project
 
     def _project(self, project_id: str) -> list[File]:
-        receipt = self._trusted_receipt(project_id)
-        if receipt and not self.overwrite and self._is_whole(receipt):
+        # of a project that this very try made, nothing can be there
+        sizes = {} if project_id in self.made else self.storage.sizes(project_id)
+        project = self._get_if_there(project_id)
+        receipt = self._trusted_receipt(project_id, project, sizes) if sizes else None
+        if receipt and not self.overwrite and receipts.is_whole(receipt, sizes):
             log.info("Project %s is there and whole: nothing to fetch", project_id)
             self._sweep(project_id)
-            if receipt.deleted_at is None:
-                receipts.ensure_hint(self.storage, receipt)
             return [self._result(file) for file in receipt.files]
-        project = self.get_project(project_id)
+        if isinstance(project, MagicHourNotFoundError):
+            raise project
         outputs = self._outputs(project, project_id)
-        fetched = self._fetch_all(project_id, outputs, receipt)
-        receipts.write(
-            self.storage,
-            receipts.make(
-                project,
-                project_id=project_id,
-                kind=self.kind,
-                conn_id=self.conn_id,
-                files=fetched,
-                downloaded_at=datetime.now(UTC),
-                downloaded_by=self.downloaded_by,
-            ),
-        )
+        fetched = self._fetch_all(project_id, outputs, receipt, sizes)
+        if self.write_receipts:
+            self.records.write(project, project_id, self.kind, fetched, receipt)
         self._sweep(project_id)
         return [self._result(file) for file in fetched]
+
+    def _get_if_there(self, project_id: str) -> Mapping[str, Any] | MagicHourNotFoundError:
+        """Return a project, or what Magic Hour says where it is gone: its files may be here all the same."""
+        try:
+            return self.get_project(project_id)
+        except MagicHourNotFoundError as error:
+            return error
 
     def _sweep(self, project_id: str) -> None:
         """Remove what killed writers left, now that the files are whole."""
         if self.storage.is_local:
             sweep(self.storage.local(project_id), self.storage.names(project_id))
 
-    def _is_whole(self, receipt: Receipt) -> bool:
-        sizes = self.storage.sizes(receipt.project_id)
-        return all(sizes.get(file["path"].rpartition("/")[2]) == file["bytes"] for file in receipt.files)
-
-    def _trusted_receipt(self, project_id: str) -> Receipt | None:
+    def _trusted_receipt(
+        self,
+        project_id: str,
+        project: Mapping[str, Any] | MagicHourNotFoundError,
+        sizes: Mapping[str, int],
+    ) -> Receipt | None:
         try:
-            receipt = receipts.read(self.storage, project_id)
+            known = None if isinstance(project, MagicHourNotFoundError) else project
+            receipt = self.records.find(project_id, known, sizes)
         except NewerReceiptError as error:
-            where = self.storage.shown(receipts.path_of(project_id))
             raise MagicHourDownloadError(
-                f"{where} and the files beside it are left as they are: {error}, or use another destination",
+                f"{self.storage.shown(project_id)} and its receipt are left as they are: {error}, or use "
+                "another destination",
                 project_id,
             ) from None
         except ReceiptError as error:
@@ -182,11 +188,15 @@ class Downloads:
             )
         return receipt
 
-    def _fetch_all(self, project_id: str, outputs: Sequence[Output], receipt: Receipt | None) -> list[File]:
+    def _fetch_all(
+        self,
+        project_id: str,
+        outputs: Sequence[Output],
+        receipt: Receipt | None,
+        sizes: Mapping[str, int],
+    ) -> list[File]:
         """Fetch the files that are not there and whole, side by side; all end before an error is raised."""
         known = {file["path"]: file for file in receipt.files} if receipt and not self.overwrite else {}
-        # listing a folder that is not there makes some stores list all the folders beside it
-        sizes = self.storage.sizes(project_id) if known else {}
         futures = []
         for output in outputs:
             stored = [
@@ -261,7 +271,7 @@ class Downloads:
             return outputs
         facts = {
             "name": project.get("name"),
-            **self.facts.get(project_id, {}),
+            **self.records.facts.get(project_id, {}),
             "project_id": project_id,
             "kind": self.kind,
         }

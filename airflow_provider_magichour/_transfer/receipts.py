@@ -1,36 +1,29 @@
 """
-The record of what was downloaded, so that a clean-up can delete safely. The format: ``docs/receipts.md``.
+What a receipt says: which files of a project are stored, where, and of which account: ``docs/receipts.md``.
 
-A receipt lies beside its project's files, and is the one truth about them. Below the destination an index
-holds a hint at each receipt, under its connection and the hour of the download, so that a clean-up
-lists only what can be due. A hint is written before its receipt and removed after the receipt's last change:
-whatever crashes in between, a receipt is never without a hint, and a hint too many does no harm.
+A receipt is the entry of a project in the catalogue (:mod:`catalogue`), or what version 0.1.0 wrote beside
+the project's files (:mod:`old_receipts`). Either may have been written by anybody, so each is checked when it
+is read: it can name no file outside the folder of its own project.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
-from urllib.parse import quote
 
 from airflow_provider_magichour._transfer.storage import Storage
-from airflow_provider_magichour._validation import check_id
 from airflow_provider_magichour.exceptions import MagicHourArgumentError
 from airflow_provider_magichour.tools import Kind, check_kind
 
-VERSION = 1
-#: Names that no output can have: an output's name never begins with a dot, nor does a project's id.
-FILE_NAME = ".magichour-receipt.json"
-INDEX = ".magichour-index"
+VERSION = 2
 #: The largest receipt that is read, in bytes; real ones are a few KiB.
 MAX_BYTES = 4 * 1024 * 1024
 
 _TIME = "%Y-%m-%dT%H:%M:%SZ"
-_HINT = re.compile(r"([0-9]{8}T[0-9]{6}Z)_(.+)\.json")
 
 
 class ReceiptError(ValueError):
@@ -44,12 +37,16 @@ class NewerReceiptError(ReceiptError):
 @dataclass(frozen=True)
 class Receipt:
     """
-    A project that was downloaded.
+    A project whose files are stored.
 
     :param project_id: the project.
     :param kind: its kind.
     :param conn_id: the Airflow connection it was downloaded over.
-    :param downloaded_at: when, to the second, in UTC.
+    :param account_id: the account that it belongs to, None where that is not known.
+    :param created_at: when it was created at Magic Hour; where that is not known, when it was downloaded.
+    :param downloaded_at: when it was downloaded, to the second, in UTC.
+    :param folder: its destination relative to the root of the catalogue; None if it is not below the root.
+    :param destination: its destination, without a connection; None in receipts of 0.1.0.
     :param files: ``path`` relative to the destination, ``bytes``, ``sha256``, ``content_type``.
     :param data: the whole receipt.
     """
@@ -57,25 +54,19 @@ class Receipt:
     project_id: str
     kind: Kind
     conn_id: str
+    account_id: str | None
+    created_at: datetime
     downloaded_at: datetime
+    folder: str | None
+    destination: str | None
     files: Sequence[Mapping[str, Any]]
     data: Mapping[str, Any]
 
-    @property
-    def deleted_at(self) -> str | None:
-        """Return when a clean-up deleted the project at Magic Hour, None if none did."""
-        value = self.data.get("deleted_at")
-        return value if isinstance(value, str) else None
-
-    @property
-    def hint(self) -> str:
-        """Return where the index hints at this receipt."""
-        return hint_path(self.conn_id, self.downloaded_at, self.project_id)
-
-
-def path_of(project_id: str) -> str:
-    """Return where the receipt of a project is, relative to the destination."""
-    return f"{project_id}/{FILE_NAME}"
+    def is_at(self, root: Storage, destination: Storage) -> bool:
+        """Return whether the receipt is about files in this destination."""
+        if self.folder is not None:
+            return self.folder == root.relative(destination.url)
+        return self.destination in {None, destination.url}
 
 
 def make(
@@ -84,9 +75,13 @@ def make(
     project_id: str,
     kind: Kind,
     conn_id: str,
+    account_id: str | None,
+    root: Storage,
+    destination: Storage,
     files: Sequence[Mapping[str, Any]],
     downloaded_at: datetime,
     downloaded_by: Mapping[str, Any] | None,
+    facts: Mapping[str, Any] | None = None,
 ) -> Receipt:
     """
     Return the receipt of a project whose files are all in place.
@@ -94,44 +89,84 @@ def make(
     :param project: the project as the API gives it.
     :param files: the files, their paths relative to the destination.
     :param downloaded_by: the Airflow task that did it: ``dag_id``, ``run_id`` and so on.
+    :param facts: what else the caller knows: ``tool``, ``finished_at``, ``body_fingerprint``.
     """
+    known = facts or {}
     data = {
         "version": VERSION,
+        "event": None,
         "project_id": project_id,
         "kind": kind,
+        "tool": known.get("tool"),
         "type": project.get("type"),
         "name": project.get("name"),
+        "status": "complete",
         "created_at": project.get("created_at"),
+        "finished_at": known.get("finished_at"),
+        "downloaded_at": timestamp(downloaded_at),
         "credits_charged": project.get("credits_charged"),
+        "account_id": account_id,
         "magichour_conn_id": conn_id,
-        "downloaded_at": downloaded_at.astimezone(UTC).strftime(_TIME),
+        "body_fingerprint": known.get("body_fingerprint"),
+        "destination": destination.url,
+        "folder": root.relative(destination.url),
         "downloaded_by": dict(downloaded_by) if downloaded_by else None,
         "files": [dict(file) for file in files],
-        "deleted_at": None,
     }
-    return parse(json.dumps(data).encode(), project_id)
+    return parse_stored(dump(data), project_id)
 
 
-def parse(data: bytes, project_id: str) -> Receipt:
+def upgrade(receipt: Receipt, account_id: str, root: Storage, destination: Storage) -> Receipt:
+    """Return the entry for a receipt that version 0.1.0 wrote."""
+    data = {
+        **receipt.data,
+        "version": VERSION,
+        "event": None,
+        "status": "complete",
+        "account_id": account_id,
+        "destination": destination.url,
+        "folder": root.relative(destination.url),
+    }
+    data.pop("deleted_at", None)
+    return parse_stored(dump(data), receipt.project_id)
+
+
+def dump(data: Mapping[str, Any]) -> bytes:
+    """Return a record as it is stored: one line of JSON, as query engines read it."""
+    return f"{json.dumps(data, ensure_ascii=False)}\n".encode("utf-8", "backslashreplace")
+
+
+def timestamp(at: datetime) -> str:
+    """Return a moment as records have it: in UTC, to the second."""
+    return at.astimezone(UTC).strftime(_TIME)
+
+
+# ---------------------------------------------------------------------------------------------- reading
+
+
+def parse_stored(data: bytes, project_id: str) -> Receipt:
     """
-    Read a receipt, which anybody may have written.
+    Read a receipt.
 
-    :param project_id: the project whose folder it lies in.
-    :raises ReceiptError: if it is not a receipt of this project, or names anything outside its folder.
+    :param project_id: the project that its name or folder tells.
+    :raises ReceiptError: if it is none of this project, or names anything outside the project's folder.
     :raises NewerReceiptError: if a newer version of this package wrote it.
     """
-    if len(data) > MAX_BYTES:
-        raise ReceiptError(f"the receipt is larger than {MAX_BYTES} bytes")
-    try:
-        content = json.loads(data)
-    except (ValueError, RecursionError):
-        raise ReceiptError("the receipt is not JSON") from None
-    if not isinstance(content, dict):
-        raise ReceiptError("the receipt is not a JSON object")
-    _check_version(content.get("version"))
+    receipt = parse(data, project_id)
+    if receipt is None:
+        raise ReceiptError("the receipt is of a project without stored files")
+    return receipt
+
+
+def parse(data: bytes, project_id: str) -> Receipt | None:
+    """Read an entry of the catalogue, as :func:`parse_stored`; None where it is not about stored files."""
+    content = load(data)
+    if content["version"] >= VERSION and (content.get("event") or content.get("status") != "complete"):
+        return None
     if content.get("project_id") != project_id:
-        raise ReceiptError("the receipt names another project than its folder")
-    conn_id, files = content.get("magichour_conn_id"), content.get("files")
+        raise ReceiptError("the receipt names another project than its path")
+    conn_id, account_id = content.get("magichour_conn_id"), content.get("account_id")
+    files, folder = content.get("files"), content.get("folder")
     if not isinstance(conn_id, str) or not conn_id:
         raise ReceiptError("the receipt names no connection")
     if not isinstance(files, list) or not files:
@@ -143,11 +178,37 @@ def parse(data: bytes, project_id: str) -> Receipt:
         raise ReceiptError("the receipt has no kind, or no time of download") from None
     for file in files:
         _check_file(file, project_id)
-    return Receipt(project_id, kind, conn_id, downloaded_at, files, content)
+    _check_folder(folder)
+    return Receipt(
+        project_id=project_id,
+        kind=kind,
+        conn_id=conn_id,
+        account_id=account_id if isinstance(account_id, str) and account_id else None,
+        created_at=created_at(content, downloaded_at),
+        downloaded_at=downloaded_at,
+        folder=folder,
+        destination=destination if isinstance(destination := content.get("destination"), str) else None,
+        files=files,
+        data=content,
+    )
 
 
-def _check_version(version: object) -> None:
-    if type(version) is not int or version < VERSION:
+def load(data: bytes) -> dict[str, Any]:
+    """
+    Read a record of any kind, and check its version.
+
+    :raises ReceiptError: if it is no JSON object of a version that this package reads.
+    """
+    if len(data) > MAX_BYTES:
+        raise ReceiptError(f"the receipt is larger than {MAX_BYTES} bytes")
+    try:
+        content = json.loads(data)
+    except (ValueError, RecursionError):
+        raise ReceiptError("the receipt is not JSON") from None
+    if not isinstance(content, dict):
+        raise ReceiptError("the receipt is not a JSON object")
+    version = content.get("version")
+    if type(version) is not int or version < 1:
         raise ReceiptError(
             f"the receipt has version {str(version)[:20]!r}, and this provider reads {VERSION}"
         )
@@ -156,6 +217,18 @@ def _check_version(version: object) -> None:
             f"the receipt has version {str(version)[:20]}, and this airflow-provider-magichour reads "
             f"{VERSION}: update it"
         )
+    return content
+
+
+def created_at(project: Mapping[str, Any], downloaded_at: datetime) -> datetime:
+    """Return when a project was created, or downloaded, where the API does not say or cannot be right."""
+    value = project.get("created_at")
+    try:
+        at = datetime.fromisoformat(value) if isinstance(value, str) else downloaded_at
+        at = at.replace(tzinfo=at.tzinfo or UTC).astimezone(UTC)
+    except (ValueError, OverflowError):
+        return downloaded_at
+    return at if at <= downloaded_at + timedelta(days=1) else downloaded_at
 
 
 def _check_file(file: object, project_id: str) -> None:
@@ -169,68 +242,66 @@ def _check_file(file: object, project_id: str) -> None:
         raise ReceiptError("the receipt lists a file without its size or sha256")
 
 
-# --------------------------------------------------------------------------------------------- storage
+def _check_folder(folder: object) -> None:
+    if folder is None or folder == "":
+        return
+    if not isinstance(folder, str) or {"", ".", ".."}.intersection(folder.split("/")) or "\0" in folder:
+        raise ReceiptError("the receipt names a folder outside its root")
 
 
-def read(storage: Storage, project_id: str) -> Receipt | None:
-    """
-    Return a project's receipt, None where there is none.
-
-    :raises ReceiptError: if there is one that cannot be trusted.
-    """
-    data = storage.read(path_of(check_id(project_id)), MAX_BYTES)
-    return None if data is None else parse(data, project_id)
+# ------------------------------------------------------------------------------------------------ files
 
 
-def write(storage: Storage, receipt: Receipt) -> None:
-    """
-    Store a receipt and its hint in place of the one that is there.
-
-    :raises NewerReceiptError: if that is of a newer version, whose facts must not be lost.
-    """
-    try:
-        old = read(storage, receipt.project_id)
-    except NewerReceiptError:
-        raise
-    except ReceiptError:
-        old = None
-    storage.write(receipt.hint, _hint_content(receipt))
-    _store(storage, receipt)
-    if old and old.hint != receipt.hint:
-        _remove_hint(storage, old.hint)
+def is_whole(receipt: Receipt, sizes: Mapping[str, int]) -> bool:
+    """Return whether all files of a receipt are there, by the sizes in its project's folder."""
+    return all(sizes.get(file_name(file)) == file["bytes"] for file in receipt.files)
 
 
-def ensure_hint(storage: Storage, receipt: Receipt) -> None:
-    """Make sure that the index knows of a receipt, which a crash or a copied folder may have left without."""
-    if storage.read(receipt.hint, MAX_BYTES) is None:
-        storage.write(receipt.hint, _hint_content(receipt))
-
-
-def _store(storage: Storage, receipt: Receipt) -> None:
-    content = json.dumps(receipt.data, indent=2, ensure_ascii=False) + "\n"
-    storage.write(path_of(receipt.project_id), content.encode("utf-8", "backslashreplace"))
-
-
-def missing_file(storage: Storage, receipt: Receipt, *, check_sha256: bool = False) -> str | None:
+def missing_file(
+    storage: Storage, receipt: Receipt, moved: Mapping[str, str], *, check_sha256: bool = False
+) -> str | None:
     """
     Return why a receipt's files are not all safe, None if they are.
 
-    A file that was moved away on purpose, and says so by ``moved_to``, is not looked for.
-
+    :param storage: the receipt's destination.
+    :param moved: where files were moved on purpose, by name: they are not looked for.
     :param check_sha256: whether to read the files, too.
     """
     sizes = storage.sizes(receipt.project_id)
     for file in receipt.files:
-        name = _name(file)
-        if isinstance(file.get("moved_to"), str) and file["moved_to"].strip():
+        name, shown = file_name(file), storage.shown(file["path"])
+        if moved.get(name) or _text(file.get("moved_to")):
             continue
         if name not in sizes:
-            return f"{storage.shown(file['path'])} is not there"
+            return f"{shown} is not there"
         if sizes[name] != file["bytes"]:
-            return f"{storage.shown(file['path'])} has {sizes[name]} bytes instead of {file['bytes']}"
+            return f"{shown} has {sizes[name]} bytes instead of {file['bytes']}"
         if check_sha256 and _sha256(storage, file["path"]) != file["sha256"]:
-            return f"{storage.shown(file['path'])} has another sha256 than when it was downloaded"
+            return f"{shown} has another sha256 than when it was downloaded"
     return None
+
+
+def check_moved(receipt: Receipt, moved_to: Mapping[str, str]) -> None:
+    """
+    Check what a user says of files that were moved.
+
+    :param moved_to: where each file went, by its name.
+    :raises ReceiptError: if the receipt does not list one of them, or it is not said where it went.
+    """
+    unknown = set(moved_to) - {file_name(file) for file in receipt.files}
+    if unknown or not all(map(_text, moved_to.values())):
+        raise ReceiptError(
+            f"the receipt does not list {sorted(unknown)}, or it is not said where a file went"
+        )
+
+
+def file_name(file: Mapping[str, Any]) -> str:
+    """Return the name of a receipt's file."""
+    return str(file["path"]).rpartition("/")[2]
+
+
+def _text(value: object) -> bool:
+    return isinstance(value, str) and bool(value.strip())
 
 
 def _sha256(storage: Storage, path: str) -> str:
@@ -240,132 +311,3 @@ def _sha256(storage: Storage, path: str) -> str:
     for chunk in storage.chunks(path):
         digest.update(chunk)
     return digest.hexdigest()
-
-
-def acknowledge_moved(storage: Storage, project_id: str, moved_to: Mapping[str, str]) -> None:
-    """
-    Record that files of a project were moved away on purpose, so that a clean-up does not look for them.
-
-    :param moved_to: where each file went, by its name.
-    :raises ReceiptError: if there is no receipt, or it does not know one of the files.
-    """
-    receipt = read(storage, project_id)
-    if receipt is None:
-        raise ReceiptError(f"there is no receipt {storage.shown(path_of(project_id))}")
-    unknown = set(moved_to) - {_name(file) for file in receipt.files}
-    if unknown or not all(isinstance(where, str) and where.strip() for where in moved_to.values()):
-        raise ReceiptError(
-            f"the receipt does not list {sorted(unknown)}, or it is not said where a file went"
-        )
-    files = [
-        {**file, "moved_to": moved_to[_name(file)]} if _name(file) in moved_to else file
-        for file in receipt.files
-    ]
-    _store(storage, Receipt(**{**vars(receipt), "data": {**receipt.data, "files": files}}))
-
-
-def _name(file: Mapping[str, Any]) -> str:
-    return str(file["path"]).rpartition("/")[2]
-
-
-def mark_deleted(storage: Storage, project_id: str, hint: str, now: datetime) -> None:
-    """
-    Record that a project was deleted at Magic Hour, and take its hint out of the index.
-
-    :raises NewerReceiptError: if its receipt is of a newer version, to which its hint is left.
-    """
-    try:
-        receipt = read(storage, project_id)  # as it is now: it may have been downloaded again since
-    except NewerReceiptError:
-        raise
-    except ReceiptError:
-        receipt = None
-    if receipt is not None and receipt.hint != hint:
-        _remove_hint(storage, receipt.hint)
-    if receipt is not None and receipt.deleted_at is None:
-        data = {**receipt.data, "deleted_at": now.astimezone(UTC).strftime(_TIME)}
-        _store(storage, Receipt(**{**vars(receipt), "data": data}))
-    _remove_hint(storage, hint)
-
-
-# ----------------------------------------------------------------------------------------------- index
-
-
-def hint_path(conn_id: str, downloaded_at: datetime, project_id: str) -> str:
-    """Return the path of a hint: the connection, the day, the hour, then the time and the project."""
-    at = downloaded_at.astimezone(UTC)
-    return f"{_index_of(conn_id)}/{at:%Y-%m-%d}/{at:%H}/{at:%Y%m%dT%H%M%SZ}_{project_id}.json"
-
-
-def _index_of(conn_id: str) -> str:
-    return f"{INDEX}/{quote(conn_id, safe='').replace('.', '%2E')[:120]}"
-
-
-def _hint_content(receipt: Receipt) -> bytes:
-    return json.dumps({"version": VERSION, "receipt": path_of(receipt.project_id)}).encode()
-
-
-@dataclass(frozen=True, order=True)
-class Hint:
-    """
-    An entry of the index.
-
-    :param downloaded_at: when the project was downloaded, by the entry's name.
-    :param project_id: the project.
-    :param path: the entry, relative to the destination.
-    """
-
-    downloaded_at: datetime
-    project_id: str
-    path: str
-
-
-def due(
-    storage: Storage, conn_id: str, before: datetime, unreadable: Callable[[str, Exception], None]
-) -> Iterator[Hint]:
-    """
-    Give the hints at what a connection downloaded until a moment, oldest first.
-
-    :param unreadable: told of each day of the index that cannot be listed, and why; the others go on.
-    """
-    index, last = _index_of(conn_id), before.astimezone(UTC)
-    for day in storage.names(index):
-        if not re.fullmatch(r"\d{4}-\d{2}-\d{2}", day, re.ASCII) or day > f"{last:%Y-%m-%d}":
-            continue
-        folder = f"{index}/{day}"
-        try:
-            if day < f"{last:%Y-%m-%d}":
-                paths = storage.walk(folder)
-            else:
-                hours = [hour for hour in storage.names(folder) if hour <= f"{last:%H}"]
-                paths = [f"{hour}/{path}" for hour in hours for path in storage.walk(f"{folder}/{hour}")]
-        except Exception as error:  # noqa: BLE001 - stores raise whatever their libraries do
-            unreadable(folder, error)
-            continue
-        found = (_hint(f"{folder}/{path}") for path in paths)
-        yield from sorted(hint for hint in found if hint and hint.downloaded_at <= last)
-
-
-def _hint(path: str) -> Hint | None:
-    match = _HINT.fullmatch(path.rpartition("/")[2])
-    if not match:
-        return None
-    try:
-        at = datetime.strptime(match[1], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
-        return Hint(at, check_id(match[2]), path)
-    except ValueError:
-        return None
-
-
-def settle(storage: Storage, hint: Hint, receipt: Receipt) -> None:
-    """Replace a hint that its receipt has outgrown by the receipt's own."""
-    if hint.path != receipt.hint:
-        storage.write(receipt.hint, _hint_content(receipt))
-        _remove_hint(storage, hint.path)
-
-
-def _remove_hint(storage: Storage, path: str) -> None:
-    storage.remove(path)
-    hour = path.rpartition("/")[0]
-    storage.prune(hour)
-    storage.prune(hour.rpartition("/")[0])

@@ -7,25 +7,32 @@ publishes them when they are complete, and on file systems that promise neither,
 
 from __future__ import annotations
 
-import errno
+import heapq
 import logging
 import os
 import posixpath
+import re
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from airflow_provider_magichour._client.sanitize import without_query
 from airflow_provider_magichour._transfer.locations import LOCAL_SCHEMES, check_location
+from airflow_provider_magichour._transfer.storage_errors import storage_error
 from airflow_provider_magichour.exceptions import MagicHourDownloadError
 
 log = logging.getLogger(__name__)
 
 #: Stores whose ``open(..., "wb")`` shows the object only once it is closed.
 PUBLISH_ON_CLOSE = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "oss", "r2"})
+
+_TEMPORARY = re.compile(r"\..+\.[0-9a-f]{32}\.tmp", re.DOTALL)
+
+#: Names of a local folder that are held at a time.
+_WINDOW = 20_000
 
 
 class Storage:
@@ -66,6 +73,24 @@ class Storage:
         """Return the path on the local disk."""
         return Path(self.full(path))
 
+    @property
+    def url(self) -> str:
+        """Return the folder without the connection, as any program names it."""
+        return self.root if self.fs is None else f"{self.protocol}://{self.root}"
+
+    def relative(self, url: str) -> str | None:
+        """Return a folder, given as its :attr:`url`, relative to this one; None where it is not below it."""
+        if url == self.url:
+            return ""
+        start = f"{self.url.rstrip('/')}/"
+        path = url.removeprefix(start)
+        is_below = url.startswith(start) and not {"", ".", ".."}.intersection(path.split("/"))
+        return path if is_below else None
+
+    def below(self, folder: str) -> Storage:
+        """Return the storage of a folder below this one."""
+        return Storage(self.full(folder), self.shown(folder), self.fs, self.protocol) if folder else self
+
     # ------------------------------------------------------------------------------------------- list
 
     def sizes(self, folder: str) -> dict[str, int]:
@@ -76,17 +101,38 @@ class Storage:
             return {}
         return {
             _name(entry["name"]): int(entry["size"])
-            for entry in self._list(folder)
+            for page in self._pages(folder)
+            for entry in page
             if entry["type"] == "file" and entry.get("size") is not None
         }
 
     def names(self, folder: str) -> list[str]:
         """Return the names in a folder, sorted; empty where there is none."""
         if self.fs is None:
-            with suppress(FileNotFoundError, NotADirectoryError), os.scandir(self.full(folder)) as entries:
-                return sorted(entry.name for entry in entries)
-            return []
-        return sorted({_name(entry["name"]) for entry in self._list(folder)})
+            return sorted(self._local_names(folder))
+        return sorted({_name(entry["name"]) for page in self._pages(folder) for entry in page})
+
+    def scan(self, folder: str, after: str = "") -> Iterator[str]:
+        """
+        Give the names in a folder in order; of a very large one, only a part is held at a time.
+
+        :param after: the name to start behind.
+        """
+        if self.fs is not None:
+            for page in self._pages(folder, after):
+                yield from sorted(name for entry in page if (name := _name(entry["name"])) > after)
+            return
+        while True:
+            window = heapq.nsmallest(_WINDOW, (name for name in self._local_names(folder) if name > after))
+            yield from window
+            if len(window) < _WINDOW:
+                return
+            after = window[-1]
+
+    def _local_names(self, folder: str) -> Iterator[str]:
+        with suppress(FileNotFoundError, NotADirectoryError), os.scandir(self.full(folder)) as entries:
+            for entry in entries:
+                yield entry.name
 
     def walk(self, folder: str) -> list[str]:
         """Return the names of all files in a folder and below, relative to it and sorted."""
@@ -101,12 +147,32 @@ class Storage:
         start = f"{self.fs._strip_protocol(self.full(folder))}/"
         return sorted(str(found).removeprefix(start) for found in self.fs.find(self.full(folder)))
 
-    def _list(self, folder: str) -> list[dict[str, Any]]:
-        self.fs.invalidate_cache()  # another process may have written since
-        try:
-            return list(self.fs.ls(self.full(folder), detail=True))
-        except (FileNotFoundError, NotADirectoryError):
-            return []
+    def _pages(self, folder: str, after: str = "") -> Iterator[list[dict[str, Any]]]:
+        """Give what is in a folder as the file system describes it, in as few requests as the store needs."""
+        with suppress(FileNotFoundError, NotADirectoryError):
+            if hasattr(self.fs, "call_s3"):
+                yield from self._s3_pages(folder, after)
+                return
+            self.fs.invalidate_cache()  # another process may have written since
+            yield list(self.fs.ls(self.full(folder), detail=True))
+
+    def _s3_pages(self, folder: str, after: str) -> Iterator[list[dict[str, Any]]]:
+        """List by S3's own call: s3fs holds a whole folder, and lists the one above it where it is empty."""
+        bucket, key, _ = self.fs.split_path(self.full(folder))
+        prefix = f"{key}/" if key else ""
+        more = {"StartAfter": f"{prefix}{after}"} if after else {}
+        while True:
+            page = self.fs.call_s3("list_objects_v2", Bucket=bucket, Prefix=prefix, Delimiter="/", **more)
+            files = [
+                {"name": one["Key"], "size": one["Size"], "type": "file"}
+                for one in page.get("Contents", ())
+                if one["Key"] != prefix
+            ]
+            folders = [{"name": one["Prefix"], "type": "directory"} for one in page.get("CommonPrefixes", ())]
+            yield [*files, *folders]
+            if not page.get("IsTruncated"):
+                return
+            more = {"ContinuationToken": page["NextContinuationToken"]}
 
     # ------------------------------------------------------------------------------------------- read
 
@@ -143,28 +209,33 @@ class Storage:
         elif not self.publishes_on_close:  # an object store would take the bucket for the folder to make
             self.fs.makedirs(self.full(folder), exist_ok=True)
 
-    def write(self, path: str, data: bytes) -> None:
-        """Write a small file, whole or not at all; replaces one that is there."""
+    def write(self, path: str, data: bytes, *, sync: bool = True) -> None:
+        """
+        Write a small file, whole or not at all; replaces one that is there.
+
+        :param sync: whether it must outlive a power cut at once, where it is written to a local disk.
+        """
         folder, name = posixpath.split(path)
         if self.publishes_on_close:
             self.fs.pipe_file(self.full(path), data)
             return
         temporary = posixpath.join(folder, f".{name}.{uuid.uuid4().hex}.tmp")
         if self.fs is None:
-            self._write_local(temporary, path, data)
+            self._write_local(temporary, path, data, sync=sync)
             return
         self.make_folder(folder)
         self.fs.pipe_file(self.full(temporary), data)
         self.fs.mv(self.full(temporary), self.full(path))
 
-    def _write_local(self, temporary: str, path: str, data: bytes) -> None:
+    def _write_local(self, temporary: str, path: str, data: bytes, *, sync: bool) -> None:
         for last in (False, False, True):
             self.make_folder(posixpath.dirname(path))
             try:
                 with self.local(temporary).open("xb") as file:
                     file.write(data)
                     file.flush()
-                    os.fsync(file.fileno())
+                    if sync:
+                        os.fsync(file.fileno())
                 self.local(temporary).replace(self.local(path))
             except FileNotFoundError:  # a clean-up took the empty folder away at this very moment
                 if last:
@@ -173,7 +244,8 @@ class Storage:
                 self.local(temporary).unlink(missing_ok=True)
                 raise
             else:
-                sync_folder(self.local(path).parent)
+                if sync:
+                    sync_folder(self.local(path).parent)
                 return
 
     def check_writable(self) -> None:
@@ -202,6 +274,20 @@ class Storage:
             return
         with suppress(FileNotFoundError):
             self.fs.rm_file(self.full(path))
+
+    def remove_stale_temporaries(self, folders: Iterable[str], before: datetime) -> None:
+        """
+        Remove the temporary files of killed writers below folders, where the storage is a local disk.
+
+        :param before: when they must have been written last.
+        """
+        if self.fs is not None:
+            return
+        for folder in folders:
+            for path in self.local(folder).rglob(".*.tmp"):
+                with suppress(OSError):
+                    if _TEMPORARY.fullmatch(path.name) and path.lstat().st_mtime < before.timestamp():
+                        path.unlink()
 
     def prune(self, folder: str) -> None:
         """Remove a folder if it is empty, where the file system has folders."""
@@ -284,35 +370,3 @@ def _file_system(protocol: str, conn_id: str | None, shown: str) -> Any:
             f"The store of {shown} could not be opened: {type(error).__name__}: {error} - check the "
             f"connection {conn_id or 'in its environment'!r}"
         ) from error
-
-
-_CURES = {
-    errno.ENOSPC: "the disk is full: free space, then run the task again",
-    errno.EDQUOT: "the quota is used up: free space, then run the task again",
-    errno.EFBIG: "it exceeds the largest file that the worker may write: raise that limit (ulimit -f)",
-    errno.EROFS: "the file system is read-only: choose another destination",
-    errno.EACCES: "the worker may not write there: give its user the right, or choose another destination",
-    errno.EPERM: "the worker may not write there: give its user the right, or choose another destination",
-    errno.ENOTDIR: "a file is where a folder is needed: remove it, or choose another destination",
-    errno.EEXIST: "a file is where a folder is needed: remove it, or choose another destination",
-    errno.EISDIR: "a folder is where the file belongs: remove it, or choose another destination",
-    errno.ENAMETOOLONG: "the path is too long: choose a shorter destination",
-    errno.ENOENT: "the folder or bucket does not exist: make it first, or check its name",
-}
-
-_OTHER = "check that the destination exists, and that the worker or its connection may write there"
-
-
-def storage_error(error: Exception, shown: str, project_id: str | None = None) -> MagicHourDownloadError:
-    """Return what a store's own error means for the file at a path."""
-    cure = _CURES.get(_number(error), _OTHER)
-    said = without_query(f"{type(error).__name__}: {error}")[:500]
-    return MagicHourDownloadError(f"{shown} could not be stored: {said} - {cure}", project_id)
-
-
-def _number(error: Exception) -> int:
-    if isinstance(error, FileNotFoundError):
-        return errno.ENOENT
-    if isinstance(error, PermissionError):
-        return error.errno or errno.EACCES
-    return (error.errno or 0) if isinstance(error, OSError) else 0

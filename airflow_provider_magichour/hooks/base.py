@@ -22,6 +22,7 @@ from airflow_provider_magichour.exceptions import (
     MagicHourNotFoundError,
     MagicHourRateLimitError,
     MagicHourServerError,
+    batch_error,
 )
 from airflow_provider_magichour.hooks.connection import get_settings
 
@@ -246,3 +247,15 @@ class MagicHourBaseHook(BaseHook):
             for project_id, each in zip(project_ids, calls, strict=True)
         }
         return {project_id: reason for project_id, reason in reasons.items() if reason is not None}
+
+
+def all_or_error(names: Sequence[str], results: list[Any], is_list: bool) -> Any:
+    """Return the results, one by itself unless it was a list, or raise the errors among them as one."""
+    failed = {
+        name: result
+        for name, result in zip(names, results, strict=True)
+        if isinstance(result, MagicHourError)
+    }
+    if failed:
+        raise batch_error(failed, len(names))
+    return results if is_list else results[0]

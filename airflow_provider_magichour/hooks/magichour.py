@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, cast, overload
 
@@ -12,34 +11,27 @@ from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_provider_magichour._client import api
 from airflow_provider_magichour._client.api import raise_project_errors
-from airflow_provider_magichour._transfer.lineage import record_outputs
 from airflow_provider_magichour._validation import (
-    check_count,
-    check_id,
-    check_ids,
     check_seconds,
     is_many,
     optional,
     read_projects,
 )
 from airflow_provider_magichour.exceptions import (
-    MagicHourArgumentError,
     MagicHourBatchFailedError,
     MagicHourError,
     MagicHourNotFoundError,
     MagicHourWrongKindError,
-    batch_error,
 )
-from airflow_provider_magichour.hooks.base import MagicHourBaseHook
+from airflow_provider_magichour.hooks.base import all_or_error
 from airflow_provider_magichour.hooks.connection import get_settings, get_settings_async
-from airflow_provider_magichour.tools import check_kind
+from airflow_provider_magichour.hooks.files import MagicHourFilesHook
 
 if TYPE_CHECKING:
-    from airflow_provider_magichour._transfer.upload import Source
     from airflow_provider_magichour.types import KindName, Project, ProjectRef
 
 
-class MagicHourHook(MagicHourBaseHook):
+class MagicHourHook(MagicHourFilesHook):
     """
     Talk to Magic Hour over an Airflow connection.
 
@@ -119,7 +111,7 @@ class MagicHourHook(MagicHourBaseHook):
         """
         projects = read_projects(project_id, kind)
         results = self._send_for_each(api.get_project, projects)
-        return _all_or_error(projects.ids, results, projects.is_list)
+        return all_or_error(projects.ids, results, projects.is_list)
 
     @overload
     def wait_for_project(
@@ -200,116 +192,7 @@ class MagicHourHook(MagicHourBaseHook):
         projects = read_projects(project_id, kind)
         results = self._send_for_each(api.delete_project, projects)
         deleted = [_deleted(result, missing_ok) for result in results]
-        return _all_or_error(projects.ids, deleted, projects.is_list)
-
-    @overload
-    def download_project(
-        self,
-        kind: KindName | None,
-        project_id: ProjectRef,
-        destination: str,
-        overwrite: bool = False,
-        **options: Any,
-    ) -> list[dict[str, Any]]: ...
-    @overload
-    def download_project(
-        self,
-        kind: KindName | None,
-        project_id: list[Any],
-        destination: str,
-        overwrite: bool = False,
-        **options: Any,
-    ) -> list[list[dict[str, Any]]]: ...
-    def download_project(
-        self,
-        kind: KindName | None,
-        project_id: Any,
-        destination: str,
-        overwrite: bool = False,
-        **options: Any,
-    ) -> Any:
-        """
-        Store a complete project's files as ``{destination}/{project_id}/{file name}``, verified.
-
-        Of a list of projects, all are tried before an error is raised.
-
-        :param kind: ``image``, ``video`` or ``audio``; None where ``project_id`` names it.
-        :param project_id: the project, or a list of them.
-        :param destination: a folder on local disk, or what ObjectStoragePath takes.
-        :param overwrite: whether to fetch what is there and whole already.
-        :param options: as :meth:`download_all` takes them.
-        :return: ``path``, ``bytes``, ``sha256`` and ``content_type`` of each file; of a list of projects,
-            one such list for each, in order.
-        :raises MagicHourDownloadError: if a file could not be fetched or stored whole.
-        """
-        projects = read_projects(project_id, kind)
-        files = self.download_all(projects.kind, projects.ids, destination, overwrite, **options)
-        return _all_or_error(projects.ids, files, projects.is_list)
-
-    def download_all(
-        self,
-        kind: str,
-        project_ids: Sequence[str],
-        destination: str,
-        overwrite: bool = False,
-        *,
-        downloaded_by: Mapping[str, Any] | None = None,
-        max_bytes: int | None = None,
-        parallel: int = 4,
-        file_name: str | None = None,
-        open_args: Mapping[str, Any] | None = None,
-    ) -> list[list[dict[str, Any]] | MagicHourError]:
-        """
-        Store the files of projects, as :meth:`download_project` does; no failure keeps the others back.
-
-        :param downloaded_by: the Airflow task, for the receipts: ``dag_id``, ``run_id`` and so on.
-        :param max_bytes: the largest file that is taken, None for any.
-        :param parallel: files that are fetched at once.
-        :param file_name: the template of the files' names, such as ``"{project_id}-{index}{ext}"``; it may
-            hold ``{index}`` (from 1), ``{ext}``, ``{stem}``, ``{project_id}``, ``{name}``, ``{tool}`` and
-            ``{kind}``. None for the names that Magic Hour gives.
-        :param open_args: what the object store's fsspec ``open`` takes besides; for S3 the arguments of its
-            PutObject, such as ``{"ServerSideEncryption": "aws:kms", "StorageClass": "STANDARD_IA"}``.
-        :return: in order, the files of each project, or the :class:`MagicHourError`.
-        """
-        from airflow_provider_magichour._transfer.download import Downloads
-        from airflow_provider_magichour._transfer.file_names import check_file_name
-        from airflow_provider_magichour._transfer.storage import open_destination
-
-        results = Downloads(
-            storage=open_destination(destination),
-            settings=self.settings,
-            get_project=lambda project_id: self.get_project(kind, project_id),
-            kind=check_kind(kind),
-            conn_id=self.magichour_conn_id,
-            overwrite=overwrite,
-            downloaded_by=downloaded_by,
-            max_bytes=check_count(max_bytes, "max_bytes") if max_bytes is not None else None,
-            parallel=check_count(parallel, "parallel"),
-            file_name=check_file_name(file_name),
-            open_args=open_args or {},
-        ).run(check_ids(project_ids, "project_ids"))
-        for files in results:
-            if not isinstance(files, MagicHourError):
-                record_outputs(self, files)
-        return results
-
-    def acknowledge_moved(self, destination: str, project_id: str, moved_to: Mapping[str, str]) -> None:
-        """
-        Record that downloaded files were moved away on purpose, so that a clean-up does not look for them.
-
-        :param destination: where they were downloaded to.
-        :param project_id: their project.
-        :param moved_to: where each file went, by its name; for people to read.
-        :raises MagicHourArgumentError: if the project has no receipt there, or it lists no such file.
-        """
-        from airflow_provider_magichour._transfer import receipts
-        from airflow_provider_magichour._transfer.storage import open_destination
-
-        try:
-            receipts.acknowledge_moved(open_destination(destination), check_id(project_id), moved_to)
-        except receipts.ReceiptError as error:
-            raise MagicHourArgumentError(f"moved_to of project {project_id}: {error}") from error
+        return all_or_error(projects.ids, deleted, projects.is_list)
 
     def check_result(
         self,
@@ -344,27 +227,6 @@ class MagicHourHook(MagicHourBaseHook):
             paths = [file["path"] for file in files]
         return {**project, "downloaded_paths": paths}
 
-    @overload
-    def upload_file(self, path: Source) -> str: ...
-    @overload
-    def upload_file(self, path: list[Source]) -> list[str]: ...
-    def upload_file(self, path: Any) -> Any:
-        """
-        Upload a file and return what create calls take: ``api-assets/...``.
-
-        :param path: a local path, an object-storage URL such as ``s3://bucket/face.png``, a path object or
-            an open binary file that has a name; or a list of them, which are uploaded side by side. What
-            Magic Hour can read by itself (``https://...``, ``api-assets/...``) is returned as it is.
-        :raises MagicHourArgumentError: if there is no such file, or it is empty or of an unknown type.
-        :raises MagicHourUploadError: if it could not be uploaded; a later try may pass.
-        """
-        from airflow_provider_magichour._transfer.upload import upload_all
-
-        is_list = isinstance(path, list | tuple)
-        sources = list(path) if is_list else [path]
-        results = upload_all(self.settings, [(source, "") for source in sources])
-        return _all_or_error([str(source) for source in sources], results, is_list)
-
     def detect_faces(self, body: dict[str, Any]) -> dict[str, Any]:
         """
         Start a face detection.
@@ -388,15 +250,3 @@ def _deleted(result: Any, missing_ok: bool) -> Any:
     if missing_ok and isinstance(result, MagicHourNotFoundError):
         return result if isinstance(result, MagicHourWrongKindError) else False
     return result if isinstance(result, MagicHourError) else True
-
-
-def _all_or_error(names: Sequence[str], results: list[Any], is_list: bool) -> Any:
-    """Return the results, one by itself unless it was a list, or raise the errors among them as one."""
-    failed = {
-        name: result
-        for name, result in zip(names, results, strict=True)
-        if isinstance(result, MagicHourError)
-    }
-    if failed:
-        raise batch_error(failed, len(names))
-    return results if is_list else results[0]

@@ -2,50 +2,57 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+from airflow.providers.common.compat.sdk import AirflowSkipException
+
 from airflow_provider_magichour import DEFAULT_CONN_ID
-from airflow_provider_magichour._client import api
-from airflow_provider_magichour._transfer import receipts
-from airflow_provider_magichour._transfer.locations import check_location
+from airflow_provider_magichour._transfer.locations import check_location, index_root
 from airflow_provider_magichour._validation import check_age, check_bool, check_count, is_settled, optional
-from airflow_provider_magichour.exceptions import (
-    MagicHourAuthenticationError,
-    MagicHourError,
-    MagicHourNotFoundError,
-)
+from airflow_provider_magichour.exceptions import MagicHourArgumentError, MagicHourError
 from airflow_provider_magichour.operators.base import MagicHourOperator
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
-    from airflow_provider_magichour._transfer.receipts import Hint, Receipt
+    from airflow_provider_magichour._transfer.receipts import Receipt
+    from airflow_provider_magichour._transfer.retention import Row
     from airflow_provider_magichour._transfer.storage import Storage
-    from airflow_provider_magichour.hooks import MagicHourHook
     from airflow_provider_magichour.types import Templated
 
 log = logging.getLogger(__name__)
+
+#: Bytes of each list that is returned: an XCom should stay below 64 KiB.
+MAX_LIST_BYTES = 20_000
+#: Projects that the log names one by one.
+MAX_LOGGED = 1000
+#: What a dry run says of a project that it would delete.
+WOULD_DELETE = "would delete"
+#: Temporary files that are older are of writers that were killed.
+STALE = timedelta(days=1)
+#: Submit records that are older are of no use any more.
+RECORDS_AGE = timedelta(days=90)
 
 
 class MagicHourCleanupOperator(MagicHourOperator):
     """
     Delete at Magic Hour the projects that were downloaded long enough ago, and whose files are still there.
 
-    Goes by the receipts that downloads leave, and only by those of its own connection. A project whose files
-    are not all there with the right size is kept, and so is one that Magic Hour does not let go; both are
-    warned of, and looked at again by the next run. A run that broke off is completed by the next one.
+    Goes by what downloads record in the catalogue, and only by those of its own connection and account. A
+    project whose files are not all there with the right size is kept, and so is one that Magic Hour does not
+    delete; both are warned of, and the next run tries again. A run that broke off is completed by the next.
 
     Returns ``{"deleted": [ids], "missing": [ids], "kept": [{"id", "reason"}]}``: missing are those that were
-    gone already; kept are those that were due and yet kept, which in a dry run are all.
+    gone already; kept are those that were due and yet kept, and in a dry run also those that it would delete,
+    with that as the reason. Long lists are cut; the XCom ``counts`` has the numbers.
 
-    :param destination: where the files were downloaded to. (templated)
+    :param destination: where the files were downloaded to; a template in it ends the root of the catalogue,
+        as in the tasks that download. (templated)
     :param older_than: how long ago a project must have been downloaded, a timedelta. (templated: a text like
         ``30 days`` or ``12:00:00`` will do)
     :param dry_run: whether to change nothing and only say what would be deleted. (templated)
@@ -53,10 +60,15 @@ class MagicHourCleanupOperator(MagicHourOperator):
     :param fail_on_kept: whether to fail, after all is done, if a project was kept for another reason than
         the dry run.
     :param check_sha256: whether to read the files and compare their sha256, too.
+    :param index: where the catalogue lies, if the downloads were given an ``index``. (templated)
+    :param connections: further connections whose downloads are deleted with this connection's key, such as
+        its name before it was renamed. The account must be the same. (templated)
     :param magichour_conn_id: the connection. (templated)
+    :raises AirflowSkipException: if nothing is recorded there, so that a mistyped destination shows.
+    :raises MagicHourArgumentError: if only downloads of other connections are recorded there.
     :raises MagicHourAuthenticationError: if Magic Hour does not know the connection's API key.
-    :raises MagicHourError: after all is done, if a part of the index could not be read; or, with
-        ``fail_on_kept``, naming what was kept.
+    :raises MagicHourError: if the account cannot be read or Magic Hour is not available; after all is done,
+        if a part of the catalogue could not be read; or, with ``fail_on_kept``, naming what was kept.
     """
 
     template_fields: Sequence[str] = (
@@ -64,6 +76,8 @@ class MagicHourCleanupOperator(MagicHourOperator):
         "older_than",
         "dry_run",
         "limit",
+        "index",
+        "connections",
         *MagicHourOperator.template_fields,
     )
 
@@ -76,17 +90,22 @@ class MagicHourCleanupOperator(MagicHourOperator):
         limit: Templated[int | str | None] = None,
         fail_on_kept: bool = False,
         check_sha256: bool = False,
+        index: Templated[str | None] = None,
+        connections: Templated[Sequence[str]] = (),
         magichour_conn_id: str = DEFAULT_CONN_ID,
         **kwargs: Any,
     ) -> None:
         super().__init__(magichour_conn_id=magichour_conn_id, **kwargs)
         self.destination: Any = destination
+        self._unrendered: Any = destination
         self.older_than: Any = older_than
         # BaseOperator has a method of this name, which only `airflow tasks test --dry-run` calls.
         self.dry_run = dry_run  # type: ignore[method-assign,assignment]
         self.limit: Any = limit
         self.fail_on_kept = fail_on_kept
         self.check_sha256 = check_sha256
+        self.index: Any = index
+        self.connections: Any = connections
         if is_settled(destination):
             check_location(destination)
         if is_settled(older_than) or isinstance(older_than, timedelta):
@@ -98,39 +117,104 @@ class MagicHourCleanupOperator(MagicHourOperator):
 
     def execute(self, context: Context) -> dict[str, list[Any]]:
         """Delete what is due."""
+        from airflow_provider_magichour._transfer import survey
+        from airflow_provider_magichour._transfer.recorded import Catalogue, OldReceipts
+        from airflow_provider_magichour._transfer.retention import Retention
         from airflow_provider_magichour._transfer.storage import open_destination
 
-        cleanup = Cleanup(
-            self.hook,
-            open_destination(self.destination),
-            before=datetime.now(UTC) - check_age(self.older_than),
-            dry_run=check_bool(self.dry_run, "dry_run"),
+        now, age = datetime.now(UTC), check_age(self.older_than)
+        destination = open_destination(self.destination)
+        root = open_destination(index_root(self._unrendered, self.destination, self.index), "index")
+        dry_run = check_bool(self.dry_run, "dry_run")
+        ours = frozenset({self.magichour_conn_id, *_names(self.connections)})
+        done, listed_at = survey.read_done_days(root, now, age)
+        catalogue = Catalogue(root, destination, set(done))
+        outcome = Outcome(dry_run)
+        retention = Retention(
+            hook=self.hook,
+            sources=[*(OldReceipts(destination, root, conn_id) for conn_id in sorted(ours)), catalogue],
+            account_id=self._account_id(),
+            connections=ours,
+            before=now - age,
+            dry_run=dry_run,
             limit=optional(check_count, self.limit, "limit"),
             check_sha256=self.check_sha256,
+            report=outcome.add,
         )
-        rows = cleanup.run()
-        log.info("%s", table(rows))
-        outcome: dict[str, list[Any]] = {"deleted": [], "missing": [], "kept": []}
-        for row in rows:
-            entry = {"id": row.project_id, "reason": row.reason} if row.outcome == "kept" else row.project_id
-            outcome[row.outcome].append(entry)
-        kept = [row for row in rows if row.outcome == "kept" and row.reason != DRY_RUN]
-        self._tell(kept, cleanup.refused, cleanup.unreadable)
-        return outcome
+        retention.run()
+        log.info("%s", outcome)
+        context["ti"].xcom_push(key="counts", value=dict(outcome.counts))
+        unreadable = [problem for source in retention.sources for problem in source.unreadable]
+        if not outcome.counts.total() and not retention.stopped and not unreadable:
+            self._explain_nothing(root, destination, ours, age)
+        is_complete = not (dry_run or retention.stopped or retention.limit or unreadable)
+        if is_complete and (catalogue.done != done or listed_at == now):
+            survey.write_done_days(root, catalogue.done, listed_at)
+        if is_complete and listed_at == now:
+            root.remove_stale_temporaries(
+                ("magichour-catalog", ".magichour", ".magichour-index"), now - STALE
+            )
+        self._raise_or_warn(retention.stopped, unreadable, outcome)
+        return outcome.lists
 
-    def _tell(self, kept: Sequence[Row], refused: MagicHourError | None, unreadable: Sequence[str]) -> None:
-        """Warn of what was kept, or fail."""
-        if refused:
-            raise refused
+    def _account_id(self) -> str:
+        account_id = self.hook.get_account().get("id")
+        if not isinstance(account_id, str) or not account_id:
+            raise MagicHourError(
+                "Magic Hour does not say which account the connection's key belongs to, so nothing was "
+                "deleted: what another account's key does not find is not gone. Check the connection's host"
+            )
+        return account_id
+
+    def _explain_nothing(
+        self, root: Storage, destination: Storage, ours: frozenset[str], age: timedelta
+    ) -> None:
+        """
+        Say why nothing was due.
+
+        :raises AirflowSkipException: if nothing is recorded at all.
+        :raises MagicHourArgumentError: if all that is recorded is of other connections.
+        """
+        from airflow_provider_magichour._transfer.survey import survey
+
+        found, where = survey(root, destination, ours), root.shown("")
+        others = sorted(set(found.connections) - ours)
+        if not found.projects and not others:
+            raise AirflowSkipException(
+                f"Nothing is recorded at {where}, so there is nothing to clean up. If files were downloaded, "
+                "check destination, or index, which must be the root of what the downloads were given"
+            )
+        if others and not ours.intersection(found.connections):
+            raise MagicHourArgumentError(
+                f"magichour_conn_id is {self.magichour_conn_id!r}, but what is recorded at {where} was "
+                f"downloaded over {', '.join(map(repr, others))}. If the connection was renamed, name the "
+                f"old one in connections={others!r}; if not, check magichour_conn_id and destination"
+            )
+        due = found.next_download and found.next_download + age
+        log.info(
+            "Nothing is due at %s: %d projects are recorded, %d of them are deleted at Magic Hour; %s",
+            where,
+            found.projects,
+            found.deleted,
+            f"the next is due at {due:%Y-%m-%d %H:%M} UTC" if due else "none is waiting to be due",
+        )
+
+    def _raise_or_warn(
+        self, stopped: MagicHourError | None, unreadable: Sequence[str], outcome: Outcome
+    ) -> None:
+        """Fail, or warn of what was kept."""
+        if stopped:
+            raise stopped
         if unreadable:
             raise MagicHourError(
-                f"{len(unreadable)} days of the index could not be read, so what they list was not looked "
-                f"at: {'; '.join(unreadable[:10])}. The rest is done; a later run looks again"
+                f"{len(unreadable)} days of the catalogue could not be read, so what they list was not "
+                f"cleaned up: {'; '.join(unreadable[:10])}. The rest is done; the next run tries again"
             )
-        if not kept:
+        if not outcome.counts["kept"]:
             return
-        shown = "; ".join(f"{row.project_id}: {row.reason}" for row in kept[:MAX_ROWS])
-        message = f"{len(kept)} projects were due and yet kept: {shown}"
+        kept = [one for one in outcome.lists["kept"] if one["reason"] != WOULD_DELETE]
+        shown = "; ".join(f"{one['id']}: {one['reason']}" for one in kept)
+        message = f"{outcome.counts['kept']} projects were due and yet kept: {shown}"
         if self.fail_on_kept:
             raise MagicHourError(
                 f"{message} - docs/receipts.md says how to acknowledge a file that was moved"
@@ -138,183 +222,64 @@ class MagicHourCleanupOperator(MagicHourOperator):
         log.warning("%s", message)
 
 
-#: Projects that are looked at, deleted and recorded together.
-BATCH = 256
-
-#: Receipts that are read at once.
-READERS = 8
-
-#: Rows of the table in the log.
-MAX_ROWS = 1000
-
-DRY_RUN = "dry run"
-
-
-@dataclass
-class Row:
+class Outcome:
     """
-    What became of a project.
+    What became of the projects: counts, and the first of each list.
 
-    :param project_id: the project.
-    :param outcome: ``deleted``, ``missing`` or ``kept``.
-    :param reason: why it was kept.
-    :param receipt: its receipt, where it has one.
+    :param dry_run: whether nothing is deleted.
     """
 
-    project_id: str
-    outcome: str
-    reason: str = ""
-    receipt: Receipt | None = None
+    def __init__(self, dry_run: bool) -> None:
+        self.dry_run = dry_run
+        self.counts = Counter(dict.fromkeys(("would_delete" if dry_run else "deleted", "missing", "kept"), 0))
+        self.lists: dict[str, list[Any]] = {"deleted": [], "missing": [], "kept": []}
+        self._bytes: Counter[str] = Counter()
+
+    def add(self, rows: Sequence[Row]) -> None:
+        """Take the rows of a batch, and log them."""
+        for row in rows:
+            if row.outcome == "due":
+                self._add(row, "would_delete", "kept", WOULD_DELETE)
+            else:
+                self._add(row, row.outcome, row.outcome, row.reason[:500])
+        if rows:
+            log.info("%s", self)
+
+    def _add(self, row: Row, count: str, name: str, reason: str) -> None:
+        project_id = row.candidate.project_id
+        self.counts[count] += 1
+        self._append(name, {"id": project_id, "reason": reason} if reason else project_id)
+        if self.counts.total() <= MAX_LOGGED:
+            log.info("%s: %s%s", project_id, reason or name, _facts(row.receipt))
+
+    def _append(self, name: str, entry: Any) -> None:
+        self._bytes[name] += len(json.dumps(entry)) + 2
+        if self._bytes[name] <= MAX_LIST_BYTES:
+            self.lists[name].append(entry)
+
+    def __str__(self) -> str:
+        shown = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in self.counts.items())
+        return f"Clean-up{' (dry run)' if self.dry_run else ''}: {shown}"
 
 
-@dataclass
-class Cleanup:
+def _facts(receipt: Receipt | None) -> str:
+    if receipt is None:
+        return ""
+    size = sum(file["bytes"] for file in receipt.files)
+    return (
+        f" ({receipt.kind}, downloaded {receipt.downloaded_at:%Y-%m-%d %H:%M}, {len(receipt.files)} files, "
+        f"{size} bytes)"
+    )
+
+
+def _names(connections: Any) -> list[str]:
     """
-    One run over one destination.
+    Return the further connections of a clean-up.
 
-    In each batch, first all receipts are checked, then the projects deleted, then that is recorded. Whatever
-    breaks off, the index still names what is not recorded, and the next run finds it gone at Magic Hour.
-
-    :param before: the latest time of download that is due.
+    :raises MagicHourArgumentError: if they are not a list of names.
     """
-
-    hook: MagicHourHook
-    storage: Storage
-    before: datetime
-    dry_run: bool
-    limit: int | None
-    check_sha256: bool
-    refused: MagicHourAuthenticationError | None = None
-    #: The days of the index that could not be listed, and why.
-    unreadable: list[str] = field(default_factory=list)
-    _seen: set[str] = field(default_factory=set)
-
-    def run(self) -> list[Row]:
-        """Delete what is due, the oldest first, and return what became of each project."""
-        rows: list[Row] = []
-        hints = receipts.due(self.storage, self.hook.magichour_conn_id, self.before, self._cannot_read)
-        while batch := self._next_batch(hints):
-            left = None if self.limit is None else self.limit - sum(map(_counts, rows))
-            rows += self._batch(batch, left)
-            if self.refused or (self.limit is not None and sum(map(_counts, rows)) >= self.limit):
-                break
-        return rows
-
-    def _cannot_read(self, folder: str, error: Exception) -> None:
-        self.unreadable.append(f"{self.storage.shown(folder)}: {type(error).__name__}: {error}")
-
-    def _next_batch(self, hints: Iterator[Hint]) -> list[Hint]:
-        batch = []
-        for hint in islice((hint for hint in hints if hint.project_id not in self._seen), BATCH):
-            self._seen.add(hint.project_id)
-            batch.append(hint)
-        return batch
-
-    def _batch(self, batch: Sequence[Hint], left: int | None) -> list[Row]:
-        rows: list[Row] = []
-        deletable: list[tuple[Hint, Row]] = []
-        for hint, row in zip(batch, self._side_by_side(self._look, batch), strict=True):
-            if row is None:
-                continue
-            if row.outcome != "kept" or row.reason == DRY_RUN:
-                if left is not None and left <= 0:
-                    break
-                left = None if left is None else left - 1
-                deletable.append((hint, row))
-            rows.append(row)
-        if not self.dry_run:
-            self._delete(deletable)
-        return rows
-
-    def _look(self, hint: Hint) -> Row | None:
-        """Judge a project by its receipt; None where nothing is due after all."""
-        try:
-            return self._judge(hint)
-        except Exception as error:  # noqa: BLE001 - stores raise whatever their libraries do
-            reason = f"its receipt or its files could not be read: {type(error).__name__}: {error}"
-            return Row(hint.project_id, "kept", reason)
-
-    def _judge(self, hint: Hint) -> Row | None:
-        try:
-            receipt = receipts.read(self.storage, hint.project_id)
-        except receipts.ReceiptError as error:
-            return Row(hint.project_id, "kept", str(error))
-        if receipt is None:
-            where = self.storage.shown(receipts.path_of(hint.project_id))
-            return Row(hint.project_id, "kept", f"its receipt {where} is not there")
-        if receipt.conn_id != self.hook.magichour_conn_id or receipt.downloaded_at > self.before:
-            if not self.dry_run:  # it was downloaded again since
-                receipts.settle(self.storage, hint, receipt)
-            return None
-        if receipt.deleted_at is None and (
-            reason := receipts.missing_file(self.storage, receipt, check_sha256=self.check_sha256)
-        ):
-            return Row(hint.project_id, "kept", reason, receipt)
-        if self.dry_run:
-            return Row(hint.project_id, "kept", DRY_RUN, receipt) if receipt.deleted_at is None else None
-        return Row(hint.project_id, "deleted", receipt=receipt)
-
-    def _delete(self, deletable: Sequence[tuple[Hint, Row]]) -> None:
-        """Delete projects at Magic Hour and record it; what cannot be deleted becomes kept."""
-        asked = [row for _, row in deletable if row.receipt and row.receipt.deleted_at is None]
-        answers = self.hook.send_all(
-            [api.delete_project(row.receipt.kind, row.project_id) for row in asked if row.receipt]
+    if isinstance(connections, str) or not all(isinstance(one, str) and one for one in connections or ()):
+        raise MagicHourArgumentError(
+            f"connections must be a list of connection ids, such as ['magichour_old'], not {connections!r}"
         )
-        for row, answer in zip(asked, answers, strict=True):
-            if isinstance(answer, MagicHourNotFoundError) and answer.is_own:
-                row.outcome = "missing"
-            elif isinstance(answer, MagicHourError):
-                row.outcome, row.reason = "kept", f"Magic Hour did not delete it: {answer}"
-            if isinstance(answer, MagicHourAuthenticationError):
-                self.refused = answer
-        gone = [(hint, row) for hint, row in deletable if row.outcome != "kept"]
-        for _ in self._side_by_side(self._record, gone):
-            pass
-
-    def _record(self, done: tuple[Hint, Row]) -> None:
-        hint, row = done
-        try:
-            receipts.mark_deleted(self.storage, row.project_id, hint.path, datetime.now(UTC))
-        except Exception as error:  # noqa: BLE001 - stores raise whatever their libraries do
-            log.warning(
-                "%s is deleted, but its receipt could not be marked; the next run will: %s",
-                row.project_id,
-                error,
-            )
-
-    @staticmethod
-    def _side_by_side(function: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
-        with ThreadPoolExecutor(READERS, "magichour-receipts") as pool:
-            yield from pool.map(function, items)
-
-
-def _counts(row: Row) -> bool:
-    """Tell whether a row counts towards the limit."""
-    return row.outcome != "kept" or row.reason == DRY_RUN
-
-
-def table(rows: Sequence[Row]) -> str:
-    """Return what became of each project, as a table for the log."""
-    counts = Counter(row.outcome for row in rows)
-    summary = ", ".join(f"{counts[name]} {name}" for name in ("deleted", "missing", "kept"))
-    lines: list[tuple[str, ...]] = [("project", "kind", "downloaded", "files", "bytes", "outcome")]
-    for row in rows[:MAX_ROWS]:
-        outcome = f"{row.outcome}: {row.reason}" if row.reason else row.outcome
-        facts: tuple[str, ...] = ("?", "?", "?", "?")
-        if row.receipt:
-            files = row.receipt.files
-            size = sum(file["bytes"] for file in files)
-            facts = (
-                row.receipt.kind,
-                f"{row.receipt.downloaded_at:%Y-%m-%d %H:%M}",
-                str(len(files)),
-                str(size),
-            )
-        lines.append((row.project_id, *facts, outcome))
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    shown = [
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-        for line in lines
-    ]
-    more = [f"... and {len(rows) - MAX_ROWS} more"] if len(rows) > MAX_ROWS else []
-    return "\n".join([f"Clean-up: {summary}", *(shown if rows else []), *more])
+    return list(connections or ())

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_magichour import DEFAULT_CONN_ID
-from airflow_provider_magichour._transfer.locations import check_location
-from airflow_provider_magichour._validation import check_count, is_settled
+from airflow_provider_magichour._transfer.locations import check_location, index_root
+from airflow_provider_magichour._validation import (
+    check_count,
+    check_projects_at_parse,
+    is_settled,
+    read_projects,
+)
 from airflow_provider_magichour.operators.base import MagicHourOperator, run_of
-from airflow_provider_magichour.tools import check_kind
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -22,14 +26,17 @@ class MagicHourDownloadOperator(MagicHourOperator):
     Store the files of complete projects as ``{destination}/{project_id}/{file name}``, verified.
 
     Returns ``path``, ``bytes``, ``sha256`` and ``content_type`` of each file; for a list of projects, one
-    such list for each, in order. What is there and whole is not fetched again. Each project leaves a receipt
-    beside its files, by which :class:`MagicHourCleanupOperator` can delete it at Magic Hour later.
+    such list for each, in order. What is there and whole is not fetched again. Each project leaves an entry
+    in the catalogue, by which :class:`MagicHourCleanupOperator` can delete it at Magic Hour later.
 
-    :param project_id: the project, or a list of them. (templated)
-    :param kind: ``image``, ``video`` or ``audio``. (templated)
+    :param project_id: the project, or a list of them: an id, or what a task before it returned. (templated)
+    :param kind: ``image``, ``video`` or ``audio``; None where ``project_id`` tells it. (templated)
     :param destination: a folder on local disk, or what ObjectStoragePath takes, such as
         ``s3://aws_default@bucket/media``. (templated)
     :param overwrite: whether to fetch what is there and whole already.
+    :param index: where the catalogue lies; None for the part of the destination before its first template.
+        (templated)
+    :param receipt: whether to write an entry of what is stored; without one, no clean-up deletes it.
     :param max_bytes: the largest file that is taken, None for any.
     :param parallel: files that are fetched at once.
     :param magichour_conn_id: the connection. (templated)
@@ -41,16 +48,19 @@ class MagicHourDownloadOperator(MagicHourOperator):
         "project_id",
         "kind",
         "destination",
+        "index",
         *MagicHourOperator.template_fields,
     )
 
     def __init__(
         self,
         *,
-        project_id: Templated[str | list[str]],
-        kind: Templated[KindName],
+        project_id: Templated[str | Mapping[str, Any] | Sequence[str | Mapping[str, Any]]],
+        kind: Templated[KindName | None] = None,
         destination: Templated[str],
         overwrite: bool = False,
+        index: Templated[str | None] = None,
+        receipt: bool = True,
         max_bytes: int | None = None,
         parallel: int = 4,
         magichour_conn_id: str = DEFAULT_CONN_ID,
@@ -60,11 +70,13 @@ class MagicHourDownloadOperator(MagicHourOperator):
         self.project_id: Any = project_id
         self.kind: Any = kind
         self.destination: Any = destination
+        self._unrendered: Any = destination
         self.overwrite = overwrite
+        self.index: Any = index
+        self.receipt = receipt
         self.max_bytes = max_bytes
         self.parallel = parallel
-        if is_settled(kind):
-            check_kind(kind)
+        check_projects_at_parse(project_id, kind)
         if is_settled(destination):
             check_location(destination)
         if max_bytes is not None:
@@ -74,17 +86,23 @@ class MagicHourDownloadOperator(MagicHourOperator):
 
     def execute(self, context: Context) -> Any:
         """Store the files."""
-        stored = self.hook.download_project(
-            self.kind,
-            self.project_id,
-            self.destination,
+        projects = read_projects(self.project_id, self.kind)
+        destination = check_location(self.destination)
+        if not projects.ids:
+            return []
+        stored: list[Any] = self.hook.download_project(
+            projects.kind,
+            projects.ids,
+            destination,
             self.overwrite,
+            index=index_root(self._unrendered, destination, self.index) if self.receipt else None,
+            receipt=self.receipt,
             downloaded_by=run_of(context),
             max_bytes=self.max_bytes,
             parallel=self.parallel,
         )
-        self._files = [file for one in stored for file in (one if isinstance(one, list) else [one])]
-        return stored
+        self._files = [file for files in stored for file in files]
+        return stored if projects.is_list else stored[0]
 
     def get_openlineage_facets_on_complete(self, task_instance: Any) -> Any:
         """Return the stored files as the task's output data sets."""

@@ -13,7 +13,7 @@ from typing import Any
 
 import psutil
 
-from airflow_provider_magichour._transfer.receipts import FILE_NAME
+from airflow_provider_magichour._transfer.catalogue import FOLDER
 from airflow_provider_magichour.simulator import Simulator
 from scripts.local import LocalAirflow
 from tests.distributed.load import DagRun, Job, Load
@@ -61,8 +61,12 @@ class Saved:
 
 def saved_projects(folder: Path) -> dict[str, Saved]:
     """Return the projects that have a receipt below a destination, by their ids."""
-    paths = folder.glob(f"*/{FILE_NAME}")
-    return {path.parent.name: Saved(path.parent, json.loads(path.read_text())) for path in paths}
+    records = (json.loads(path.read_text()) for path in folder.glob(f"{FOLDER}/*/*.json"))
+    return {
+        one["project_id"]: Saved(folder / one["folder"] / one["project_id"], one)
+        for one in records
+        if one["event"] is None
+    }
 
 
 # -------------------------------------------------------------------------------------- paid, and what for
@@ -153,9 +157,7 @@ def whole_files(load: Load, accounts: Accounts, simulator: Simulator) -> Invaria
                     invariant.violations.append(f"{job.name}: project {project_id} was not saved")
                 continue
             there = {
-                path.name: hashlib.sha256(path.read_bytes()).hexdigest()
-                for path in saved.folder.iterdir()
-                if path.name != FILE_NAME
+                path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in saved.folder.iterdir()
             }
             made = simulator.digests(project_id)
             receipt = {Path(file["path"]).name: file["sha256"] for file in saved.receipt["files"]}
@@ -169,8 +171,7 @@ def whole_files(load: Load, accounts: Accounts, simulator: Simulator) -> Invaria
 def no_orphans(folder: Path) -> Invariant:
     """Nothing but files and receipts is left."""
     known = [path for path in folder.rglob("*") if path.is_file()]
-    parts = [path for path in known if path.name.startswith(".") and path.name != FILE_NAME]
-    parts = [path for path in parts if ".magichour-index" not in path.parts] + list(folder.rglob("*.part"))
+    parts = [path for path in known if path.name.startswith(".")] + list(folder.rglob("*.part"))
     return Invariant(
         "no orphan part file",
         f"{len(known)} files checked",

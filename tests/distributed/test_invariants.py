@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_magichour._client import api
-from airflow_provider_magichour._transfer.receipts import FILE_NAME
+from airflow_provider_magichour._transfer import catalogue
 from airflow_provider_magichour.simulator import Simulator
 from tests.distributed import invariants
 from tests.distributed.invariants import Accounts
@@ -86,7 +87,7 @@ def test_whole_files_notices_damaged_and_missing_files(saved: Any) -> None:
     assert not invariants.whole_files(load, read_accounts(simulator, folder), simulator).holds
     (folder / "output.png").unlink()
     assert not invariants.whole_files(load, read_accounts(simulator, folder), simulator).holds
-    (folder / FILE_NAME).unlink()
+    shutil.rmtree(folder.parent / catalogue.FOLDER)
     assert (
         "was not saved"
         in invariants.whole_files(load, read_accounts(simulator, folder), simulator).violations[0]

@@ -10,7 +10,7 @@ import pytest
 from airflow_provider_magichour import exceptions as errors
 from airflow_provider_magichour._transfer.lineage import dataset_name
 from airflow_provider_magichour.operators import MagicHourDownloadOperator
-from tests.support.files import IMAGE, complete_project, sha256, visible
+from tests.support.files import IMAGE, complete_project, entry, sha256, visible
 from tests.support.tasks import task_context
 
 
@@ -30,8 +30,7 @@ def test_files_of_one_project_are_stored(magichour_simulator, hook, tmp_path):
         assert file["bytes"] == Path(file["path"]).stat().st_size
         assert file["content_type"] == "image/png"
         assert Path(file["path"]).parent == tmp_path / project_id
-    receipt = json.loads((tmp_path / project_id / ".magichour-receipt.json").read_text())
-    assert receipt["downloaded_by"] == {
+    assert entry(tmp_path, project_id)["downloaded_by"] == {
         "dag_id": "d",
         "run_id": "r",
         "task_id": "task",
@@ -239,12 +238,12 @@ def test_check_result_returns_an_incomplete_project(magichour_simulator, hook, t
 def test_newer_receipt_is_not_overwritten(magichour_simulator, hook, tmp_path, overwrite):
     project_id = complete_project(magichour_simulator, hook)
     hook.download_project("image", project_id, str(tmp_path))
-    receipt = tmp_path / project_id / ".magichour-receipt.json"
-    newer = json.dumps({**json.loads(receipt.read_text()), "version": 2})
+    (receipt,) = tmp_path.glob("magichour-catalog/*/*.json")
+    newer = json.dumps({**json.loads(receipt.read_text()), "version": 3})
     receipt.write_text(newer)
     asked = len(magichour_simulator.requests("download"))
     with pytest.raises(errors.MagicHourDownloadError, match="update it") as caught:
         hook.download_project("image", project_id, str(tmp_path), overwrite=overwrite)
-    assert str(receipt) in str(caught.value)
+    assert str(tmp_path / project_id) in str(caught.value)
     assert receipt.read_text() == newer
     assert len(magichour_simulator.requests("download")) == asked

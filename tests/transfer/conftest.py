@@ -43,11 +43,15 @@ class Host:
     def _answer(self, seen: Any) -> Reply:
         if not seen.path.startswith("/v1/"):
             return self.fetch(seen)
+        if seen.path == "/v1/account":
+            return Reply(body={"id": "account-1", "credits": 100})
+        if seen.method == "DELETE":
+            return Reply(204)
         self.asked += 1
         urls = [path if "://" in path else f"{self.server.url}{path}?sig={self.asked}" for path in self.paths]
         downloads = [{"url": url, "expires_at": "2030-01-01T00:00:00Z"} for url in urls]
         project = {"id": "p1", "status": "complete", "enabled": True, "downloads": downloads, "error": None}
-        return Reply(body=project)
+        return Reply(body={**project, "created_at": "2026-01-01T00:00:00Z"})
 
     @property
     def fetches(self) -> list[Any]:

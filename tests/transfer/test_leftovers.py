@@ -19,7 +19,7 @@ from tests.transfer.conftest import Host
 
 
 def names(folder: Path) -> set[str]:
-    return {path.name for path in folder.iterdir() if path.name != ".magichour-receipt.json"}
+    return {path.name for path in folder.iterdir()}
 
 
 def leave(folder: Path, *files: str) -> None:

@@ -16,12 +16,10 @@ from pathlib import Path
 import pytest
 
 from airflow_provider_magichour import exceptions as errors
-from airflow_provider_magichour._transfer import receipts
 from airflow_provider_magichour._transfer.responses import Validator
 from airflow_provider_magichour._transfer.sinks import LocalSink
-from airflow_provider_magichour._transfer.storage import Storage
 from airflow_provider_magichour.hooks import MagicHourHook
-from tests.support.files import complete_project, sha256, visible
+from tests.support.files import complete_project, entries, entry, sha256, visible
 from tests.support.scripted_server import Reply
 from tests.transfer.conftest import digest, ranged
 
@@ -62,7 +60,7 @@ def test_killed_download_is_resumed(magichour_simulator, hook, tmp_path):
     (file,) = hook.download_project("image", project_id, str(tmp_path / "killed"))
     assert file["sha256"] == known["sha256"] == sha256(file["path"])
     assert magichour_simulator.requests("download")[-1]["headers"]["range"] == f"bytes={held}-"
-    assert sorted(path.name for path in part.parent.iterdir()) == [".magichour-receipt.json", "output.png"]
+    assert [path.name for path in part.parent.iterdir()] == ["output.png"]
 
 
 def test_retry_resumes_a_failed_download(host, tmp_path, media):
@@ -168,7 +166,20 @@ def test_second_download_sends_no_file_request(host, tmp_path, media):
     first = download(tmp_path)
     host.server.seen.clear()
     assert download(tmp_path) == first
-    assert host.server.seen == []
+    assert [seen.path for seen in host.server.seen] == ["/v1/video-projects/p1"]
+
+
+def test_files_of_a_deleted_project_are_found(sim, hook, tmp_path):
+    """A Clear of a task that ran before the clean-up needs nothing of Magic Hour."""
+    project_id = complete_project(sim, hook)
+    first = hook.download_project("image", project_id, str(tmp_path))
+    hook.delete_project("image", project_id)
+    assert hook.download_project("image", project_id, str(tmp_path)) == first  # enabled: false
+    sim.faults({"match": {"route": "get_project"}, "status": 404})
+    assert hook.download_project("image", project_id, str(tmp_path)) == first
+    (tmp_path / project_id / "output.png").unlink()
+    with pytest.raises(errors.MagicHourNotFoundError):
+        hook.download_project("image", project_id, str(tmp_path))
 
 
 def test_second_download_fetches_only_missing_or_damaged_files(host, tmp_path, media):
@@ -195,8 +206,7 @@ def test_overwrite_replaces_atomically_and_renews_the_receipt(host, tmp_path, me
     host.fetch = fetch_it
     (file,) = download(tmp_path, overwrite=True)
     assert sha256(final) == file["sha256"] == digest(media)
-    storage = Storage(str(tmp_path), str(tmp_path))
-    assert receipts.read(storage, "p1").files[0]["sha256"] == digest(media)
+    assert entry(tmp_path, "p1")["files"][0]["sha256"] == digest(media)
 
 
 def test_failed_file_does_not_stop_the_others(host, tmp_path, media):
@@ -205,7 +215,7 @@ def test_failed_file_does_not_stop_the_others(host, tmp_path, media):
     with pytest.raises(errors.MagicHourDownloadError, match="bad"):
         download(tmp_path)
     assert visible(tmp_path) == ["p1/a.mp4", "p1/c.mp4"]
-    assert not (tmp_path / "p1" / ".magichour-receipt.json").exists()
+    assert entries(tmp_path) == {}
 
 
 def test_equal_names_get_distinct_files(host, tmp_path):

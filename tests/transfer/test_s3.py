@@ -75,7 +75,7 @@ def uploads(client):
 
 
 def outputs(client):
-    return [key for key in keys(client) if "/." not in f"/{key}"]
+    return [key for key in keys(client) if "/." not in f"/{key}" and "magichour-catalog" not in key]
 
 
 def body(client, key):
@@ -83,6 +83,7 @@ def body(client, key):
 
 
 WHERE = "s3://aws_test@media/in/here"
+ENTRY = "in/here/magichour-catalog/dt=2026-01-01/000000-p1.json"
 
 
 def download(**options):
@@ -109,20 +110,21 @@ def test_file_is_stored_with_its_receipt_and_cleaned_up(host, s3, media):
         }
     ]
     assert digest(body(s3, "in/here/p1/output.mp4")) == digest(media)
-    receipt = json.loads(body(s3, "in/here/p1/.magichour-receipt.json"))
+    receipt = json.loads(body(s3, ENTRY))
+    assert receipt["folder"] == ""
+    assert receipt["destination"] == "s3://media/in/here"
     assert receipt["files"][0]["path"] == "p1/output.mp4"
     assert receipt["downloaded_by"]["run_id"] == "run"
     host.server.seen.clear()
     assert download() == files
-    assert host.server.seen == []
+    assert [seen.path for seen in host.server.seen] == ["/v1/video-projects/p1"]
 
-    assert clean_up(dry_run=True)["kept"] == [{"id": "p1", "reason": "dry run"}]
-    host.server.answer = lambda seen: Reply(204)
+    assert clean_up(dry_run=True)["kept"] == [{"id": "p1", "reason": "would delete"}]
     assert clean_up()["deleted"] == ["p1"]
     assert host.server.seen[-1].method == "DELETE"
     assert clean_up() == {"deleted": [], "missing": [], "kept": []}
-    assert json.loads(body(s3, "in/here/p1/.magichour-receipt.json"))["deleted_at"]
-    assert not [key for key in keys(s3) if "index" in key]
+    deleted = json.loads(body(s3, ENTRY.replace(".json", "-deleted.json")))
+    assert deleted["outcome"] == "deleted"
     assert outputs(s3) == ["in/here/p1/output.mp4"]
 
 
@@ -133,7 +135,7 @@ def test_project_whose_object_is_gone_is_kept(host, s3, media):
     host.server.seen.clear()
     (kept,) = clean_up()["kept"]
     assert "is not there" in kept["reason"]
-    assert host.server.seen == []
+    assert [seen.path for seen in host.server.seen] == ["/v1/account"]
     assert download()
     assert body(s3, "in/here/p1/output.mp4") == media
 
@@ -142,10 +144,10 @@ def test_project_whose_object_is_gone_is_kept(host, s3, media):
 def test_damaged_receipt_is_kept_and_repaired(host, s3, media, content):
     host.fetch = lambda seen: Reply(body=media)
     download()
-    s3.put_object(Bucket="media", Key="in/here/p1/.magichour-receipt.json", Body=content)
+    s3.put_object(Bucket="media", Key=ENTRY, Body=content)
     assert "not JSON" in clean_up()["kept"][0]["reason"]
     download()
-    assert clean_up(dry_run=True)["kept"] == [{"id": "p1", "reason": "dry run"}]
+    assert clean_up(dry_run=True)["kept"] == [{"id": "p1", "reason": "would delete"}]
 
 
 @pytest.mark.parametrize("size", [300_000, 12_000_000])
@@ -254,7 +256,58 @@ def test_empty_receipt_is_replaced(hook, magichour_simulator, s3):
     assert digest(body(s3, f"in/here/{project_id}/output.png")) == file["sha256"]
 
 
-def test_new_project_is_stored_without_a_list_request(hook, magichour_simulator, s3, monkeypatch):
+def requests_to(s3_server, monkeypatch):
+    """Return a list that each request to the store is added to, as the client sends it."""
+    import aiohttp
+
+    sent = []
+    original = aiohttp.ClientSession._request
+
+    async def note(self, method, url, **options):
+        if str(url).startswith(s3_server):
+            sent.append(method)
+        return await original(self, method, url, **options)
+
+    monkeypatch.setattr(aiohttp.ClientSession, "_request", note)
+    return sent
+
+
+@pytest.mark.parametrize("made", [False, True])
+def test_requests_to_the_store_are_few(hook, sim, s3, s3_server, monkeypatch, made):
+    """Two writes, the file and its entry; one read, and none of what this very try has made."""
+    hook.download_project("image", complete_project(sim, hook), WHERE)  # opens the store
+    project_id = complete_project(sim, hook)
+    sent = requests_to(s3_server, monkeypatch)
+    hook.download_project("image", project_id, WHERE, made=[project_id] if made else [])
+    assert sorted(sent) == (["PUT", "PUT"] if made else ["GET", "PUT", "PUT"])
+    sent.clear()
+    hook.download_project("image", project_id, WHERE)
+    assert sent == ["GET", "GET"]  # what is there, and its entry
+
+
+@pytest.mark.parametrize("pages", [1, 3])
+def test_catalogue_is_listed_in_pages(s3, monkeypatch, pages):
+    storage = open_destination(WHERE)
+    names = [f"{number:06}-p.json" for number in range(5)]
+    for name in names:
+        s3.put_object(Bucket="media", Key=f"in/here/magichour-catalog/dt=2026-01-01/{name}", Body=b"{}")
+    original = type(storage.fs).call_s3
+
+    def few(self, method, **options):
+        return original(self, method, MaxKeys=5 if pages == 1 else 2, **options)
+
+    monkeypatch.setattr(type(storage.fs), "call_s3", few)
+    folder = "magichour-catalog/dt=2026-01-01"
+    assert list(storage.scan(folder)) == storage.names(folder) == names
+    assert list(storage.scan(folder, names[2])) == names[3:]
+    assert storage.names("magichour-catalog") == ["dt=2026-01-01"]
+    assert storage.sizes(folder) == dict.fromkeys(names, 2)
+    assert storage.names("nowhere") == []
+    assert storage.sizes("nowhere") == {}
+    assert open_destination("s3://aws_test@no-such-bucket").names("") == []
+
+
+def test_new_project_is_stored_without_listing_the_others(hook, magichour_simulator, s3, monkeypatch):
     import s3fs
 
     listed = []

@@ -1,0 +1,195 @@
+"""Files between Magic Hour and storage."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, overload
+
+from airflow_provider_magichour._transfer.lineage import record_outputs
+from airflow_provider_magichour._validation import check_count, check_id, check_ids, read_projects
+from airflow_provider_magichour.exceptions import MagicHourArgumentError, MagicHourError
+from airflow_provider_magichour.hooks.base import MagicHourBaseHook, all_or_error
+from airflow_provider_magichour.tools import check_kind
+
+if TYPE_CHECKING:
+    from airflow_provider_magichour._transfer.records import Records
+    from airflow_provider_magichour._transfer.storage import Storage
+    from airflow_provider_magichour._transfer.upload import Source
+    from airflow_provider_magichour.types import KindName, ProjectRef
+
+
+class MagicHourFilesHook(MagicHourBaseHook):
+    """
+    Store the files of projects, and upload those that projects start from.
+
+    :param magichour_conn_id: the connection.
+    """
+
+    if TYPE_CHECKING:
+
+        def get_project(self, kind: Any, project_id: Any) -> Any:
+            """Return a project's details."""
+
+    @overload
+    def download_project(
+        self,
+        kind: KindName | None,
+        project_id: ProjectRef,
+        destination: str,
+        overwrite: bool = False,
+        **options: Any,
+    ) -> list[dict[str, Any]]: ...
+    @overload
+    def download_project(
+        self,
+        kind: KindName | None,
+        project_id: list[Any],
+        destination: str,
+        overwrite: bool = False,
+        **options: Any,
+    ) -> list[list[dict[str, Any]]]: ...
+    def download_project(
+        self,
+        kind: KindName | None,
+        project_id: Any,
+        destination: str,
+        overwrite: bool = False,
+        **options: Any,
+    ) -> Any:
+        """
+        Store a complete project's files as ``{destination}/{project_id}/{file name}``, verified.
+
+        Of a list of projects, all are tried before an error is raised.
+
+        :param kind: ``image``, ``video`` or ``audio``; None where ``project_id`` names it.
+        :param project_id: the project, or a list of them.
+        :param destination: a folder on local disk, or what ObjectStoragePath takes.
+        :param overwrite: whether to fetch what is there and whole already.
+        :param options: as :meth:`download_all` takes them.
+        :return: ``path``, ``bytes``, ``sha256`` and ``content_type`` of each file; of a list of projects,
+            one such list for each, in order.
+        :raises MagicHourDownloadError: if a file could not be fetched or stored whole.
+        """
+        projects = read_projects(project_id, kind)
+        files = self.download_all(projects.kind, projects.ids, destination, overwrite, **options)
+        return all_or_error(projects.ids, files, projects.is_list)
+
+    def download_all(
+        self,
+        kind: str,
+        project_ids: Sequence[str],
+        destination: str,
+        overwrite: bool = False,
+        *,
+        index: str | None = None,
+        receipt: bool = True,
+        made: Iterable[str] = (),
+        facts: Mapping[str, Mapping[str, Any]] | None = None,
+        downloaded_by: Mapping[str, Any] | None = None,
+        max_bytes: int | None = None,
+        parallel: int = 4,
+        file_name: str | None = None,
+        open_args: Mapping[str, Any] | None = None,
+    ) -> list[list[dict[str, Any]] | MagicHourError]:
+        """
+        Store the files of projects, as :meth:`download_project` does; no failure keeps the others back.
+
+        ``overwrite``, ``receipt``, ``max_bytes``, ``parallel``, ``file_name`` and ``open_args`` are those of
+        :class:`~airflow_provider_magichour.operators.MagicHourDownloadOperator`.
+
+        :param index: where the catalogue lies, None for the destination; it should stay from run to run.
+        :param made: projects that this try of the task has made: nothing is looked for in the destination.
+        :param facts: by project, what else to record of it: ``tool``, ``finished_at``, ``body_fingerprint``.
+        :param downloaded_by: the Airflow task, to be recorded: ``dag_id``, ``run_id`` and so on.
+        :return: in order, the files of each project, or the :class:`MagicHourError`.
+        """
+        from airflow_provider_magichour._transfer.download import Downloads
+        from airflow_provider_magichour._transfer.file_names import check_file_name
+        from airflow_provider_magichour._transfer.storage import open_destination
+
+        ids, storage = check_ids(project_ids, "project_ids"), open_destination(destination)
+        results = Downloads(
+            storage=storage,
+            settings=self.settings,
+            get_project=lambda project_id: self.get_project(kind, project_id),
+            kind=check_kind(kind),
+            records=self._records(storage, index, facts or {}, downloaded_by),
+            write_receipts=receipt,
+            made=frozenset(made),
+            overwrite=overwrite,
+            max_bytes=check_count(max_bytes, "max_bytes") if max_bytes is not None else None,
+            parallel=check_count(parallel, "parallel"),
+            file_name=check_file_name(file_name),
+            open_args=open_args or {},
+        ).run(ids)
+        record_outputs(self, [file for files in results if isinstance(files, list) for file in files])
+        return results
+
+    def _records(
+        self,
+        storage: Storage,
+        index: str | None,
+        facts: Mapping[str, Mapping[str, Any]],
+        downloaded_by: Mapping[str, Any] | None,
+    ) -> Records:
+        from airflow_provider_magichour._transfer.locations import index_root
+        from airflow_provider_magichour._transfer.records import Records
+        from airflow_provider_magichour._transfer.storage import open_destination
+
+        return Records(
+            root=open_destination(index_root(None, storage.shown(""), index), "index"),
+            destination=storage,
+            conn_id=self.magichour_conn_id,
+            read_account_id=lambda: self.account_id,
+            downloaded_by=downloaded_by,
+            facts=facts,
+        )
+
+    def acknowledge_moved(
+        self,
+        destination: str,
+        project_id: str,
+        moved_to: Mapping[str, str],
+        *,
+        index: str | None = None,
+    ) -> None:
+        """
+        Record that downloaded files were moved away on purpose, so that a clean-up does not look for them.
+
+        :param destination: where they were downloaded to.
+        :param project_id: their project.
+        :param moved_to: where each file went, by its name; for people to read.
+        :param index: where the catalogue lies, None for the destination.
+        :raises MagicHourArgumentError: if the project has no receipt there, or it lists no such file.
+        """
+        from airflow_provider_magichour._transfer.receipts import ReceiptError
+        from airflow_provider_magichour._transfer.records import acknowledge_moved
+        from airflow_provider_magichour._transfer.storage import open_destination
+
+        storage = open_destination(destination)
+        root = open_destination(index, "index") if index is not None else storage
+        try:
+            acknowledge_moved(root, storage, check_id(project_id), moved_to)
+        except ReceiptError as error:
+            raise MagicHourArgumentError(f"moved_to of project {project_id}: {error}") from error
+
+    @overload
+    def upload_file(self, path: Source) -> str: ...
+    @overload
+    def upload_file(self, path: list[Source]) -> list[str]: ...
+    def upload_file(self, path: Any) -> Any:
+        """
+        Upload a file and return what create calls take: ``api-assets/...``.
+
+        :param path: a local path, an object-storage URL such as ``s3://bucket/face.png``, a path object or
+            an open binary file that has a name; or a list of them, which are uploaded side by side. What
+            Magic Hour can read by itself (``https://...``, ``api-assets/...``) is returned as it is.
+        :raises MagicHourArgumentError: if there is no such file, or it is empty or of an unknown type.
+        :raises MagicHourUploadError: if it could not be uploaded; a later try may pass.
+        """
+        from airflow_provider_magichour._transfer.upload import upload_all
+
+        is_list = isinstance(path, list | tuple)
+        sources = list(path) if is_list else [path]
+        results = upload_all(self.settings, [(source, "") for source in sources])
+        return all_or_error([str(source) for source in sources], results, is_list)
