@@ -255,6 +255,16 @@ def check_seconds(value: object, name: str) -> float:
     return seconds
 
 
+def check_delay(value: object, name: str) -> float:
+    """
+    Return a time span in seconds as :func:`check_seconds` does; zero is one, too.
+
+    :raises MagicHourArgumentError: if it is not a finite time of zero or more.
+    """
+    is_zero = not isinstance(value, bool) and str(value).strip() in {"0", "0.0", "0:00:00"}
+    return 0.0 if is_zero else check_seconds(value, name)
+
+
 def check_number(value: object, name: str) -> float:
     """
     Return a finite number above zero, also from what a template made of one.

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from datetime import datetime, timedelta
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import (
-    AirflowException,
-    AirflowFailException,
     AirflowSensorTimeout,
     AirflowSkipException,
     BaseSensorOperator,
@@ -20,94 +17,120 @@ from airflow.providers.common.compat.sdk import (
 )
 
 from airflow_provider_magichour import DEFAULT_CONN_ID
-from airflow_provider_magichour._validation import check_seconds, check_some_ids, is_many
+from airflow_provider_magichour._validation import (
+    MISSING_XCOM_HINT,
+    check_delay,
+    check_projects_at_parse,
+    check_seconds,
+    is_settled,
+    optional,
+    read_projects,
+)
 from airflow_provider_magichour.exceptions import (
+    MagicHourArgumentError,
     MagicHourError,
-    MagicHourNotFoundError,
-    MagicHourSensorTimeoutError,
-    MagicHourTimeoutError,
 )
 from airflow_provider_magichour.links import MagicHourProjectLink
-from airflow_provider_magichour.tools import check_kind
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
-    from airflow_provider_magichour._polling.wait import CheckRound
+    from airflow_provider_magichour._polling.wait import WaitResult
+    from airflow_provider_magichour._validation import ProjectIds
     from airflow_provider_magichour.hooks import MagicHourHook
     from airflow_provider_magichour.types import KindName, Templated
 
 __all__ = ["MagicHourProjectSensor"]
+
+#: Seconds between two starts of a rescheduled sensor, at least, where the user gives no interval.
+RESCHEDULE_INTERVAL = 60.0
+#: What Airflow's sensors take and this one has no use for, with the reason.
+_NOT_TAKEN = {
+    "exponential_backoff": "the interval grows with the project's age anyway",
+    "max_wait": "the interval has an upper end anyway: set poll_interval for a fixed one",
+    "silent_fail": "status checks that fail are repeated until timeout anyway",
+}
 
 
 class MagicHourProjectSensor(BaseSensorOperator):
     """
     Wait until a project, or all projects of a list, are finished.
 
-    The project is the XCom; of a list, the list in the same order.
+    All modes check the status as often, and raise the same errors with the same words: a wrong key (401),
+    plan (403) or id (404, for a minute) ends the wait; after any other failed check it goes on until
+    ``timeout``. That, or ``execution_timeout`` where it is shorter, counts from the start of the task's try;
+    in reschedule mode, as in Airflow, ``timeout`` counts from the first try, and ``execution_timeout`` for
+    each poke.
 
-    All modes look as often, judge alike and raise the same errors: a wrong key (401), plan (403) or id (404)
-    ends the wait at once; anything else that goes wrong with a look is ridden out until ``timeout``. That,
-    or ``execution_timeout`` where it is shorter, counts from the start of the task's try; in reschedule
-    mode, as in Airflow, ``timeout`` counts from the first try and ``execution_timeout`` for each look.
-
-    :param project_id: the project, or a list of them, 10,000 at most for good measure. (templated)
-    :param kind: ``image``, ``video`` or ``audio``. (templated)
+    :param project_id: the project, or a list of them, 10,000 at most for good measure: an id, or what a task
+        returned that names one (create, generate, another sensor, ``triggering_projects``). (templated)
+    :param kind: ``image``, ``video`` or ``audio``; may be left out where ``project_id`` tells it. (templated)
     :param magichour_conn_id: the connection. (templated)
-    :param poll_interval: seconds between looks. Else an explicit ``poke_interval`` is; else the interval
-        fits the kind and grows with the project's age.
+    :param poll_interval: seconds between status checks, one at least. Else an explicit ``poke_interval``
+        is; else the interval fits the kind and grows with the project's age, and a rescheduled sensor is
+        started once a minute at most. (templated)
     :param deferrable: whether a trigger waits, which holds no worker.
+    :param defer_after: seconds to wait on the worker before the task defers; 0 defers at once. If None,
+        projects that are likely to finish sooner than a deferral takes are waited for. (templated)
     :param fail_on_error: whether a failed, canceled or deleted project fails the task, once all projects
-        of a list are finished. If False, the project tells.
-    :param return_projects: whether to return whole projects, or ``{"id", "status"}`` each, for long lists.
+        of a list are finished. If False, the returned project says so.
+    :param return_projects: whether to return whole projects with their ``kind``, or ``{"id", "kind",
+        "status"}`` each, for long lists.
+    :return: the project; for a list, the list in the same order.
     :raises MagicHourProjectFailedError: if a project failed.
     :raises MagicHourProjectCanceledError: if a person canceled one.
     :raises MagicHourNotFoundError: if there is no such project of this kind, or it was deleted.
     :raises MagicHourSensorTimeoutError: if a project was not finished in time.
     """
 
-    template_fields: Sequence[str] = ("project_id", "kind", "magichour_conn_id")  # pyright: ignore[reportIncompatibleVariableOverride]
+    template_fields: Sequence[str] = (  # pyright: ignore[reportIncompatibleVariableOverride]
+        "project_id",
+        "kind",
+        "magichour_conn_id",
+        "poll_interval",
+        "defer_after",
+    )
     operator_extra_links = (MagicHourProjectLink(),)
     ui_color = "#efe6ff"
 
     def __init__(
         self,
         *,
-        project_id: Templated[str | list[str]],
-        kind: Templated[KindName],
+        project_id: Templated[Any],
+        kind: Templated[KindName | None] = None,
         magichour_conn_id: str = DEFAULT_CONN_ID,
-        poll_interval: float | None = None,
+        poll_interval: Templated[timedelta | float | str | None] = None,
         poke_interval: timedelta | float | None = None,
         deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
+        defer_after: Templated[timedelta | float | str | None] = None,
         fail_on_error: bool = True,
         return_projects: bool = True,
         **kwargs: Any,
     ) -> None:
+        for name, reason in _NOT_TAKEN.items():
+            if kwargs.get(name):
+                raise MagicHourArgumentError(f"{name} is not supported: {reason}; leave it out")
         if poke_interval is not None:
             kwargs["poke_interval"] = poke_interval
         super().__init__(**kwargs)
         self.project_id: Any = project_id
         self.kind: Any = kind
         self.magichour_conn_id = magichour_conn_id
-        self.poll_interval = poll_interval
+        self.poll_interval: Any = poll_interval
         self.deferrable = deferrable
+        self.defer_after: Any = defer_after
         self.fail_on_error = fail_on_error
         self.return_projects = return_projects
-        #: The fixed interval that the user asked for, if any.
-        self._interval = poll_interval if poke_interval is None else self.poke_interval
-        if poll_interval is not None:
-            self._interval = check_seconds(poll_interval, "poll_interval")
-        self._found: CheckRound | None = None
-        self._check_what_is_no_template()
-
-    def _check_what_is_no_template(self) -> None:
-        """Fail at parse time where that is possible: on what no template and no XCom can change."""
-        if self.project_id is None or (isinstance(self.project_id, str) and not self.project_id.strip()):
-            check_some_ids(self.project_id)
-        if isinstance(self.project_id, list) and not self.project_id:
-            check_some_ids(self.project_id)
-        if self.kind is None or (isinstance(self.kind, str) and "{{" not in self.kind):
-            check_kind(self.kind)
+        self._has_poke_interval = poke_interval is not None
+        #: What the poke of this process found unfinished.
+        self._found: WaitResult | None = None
+        check_projects_at_parse(project_id, kind)
+        if isinstance(project_id, list) and not project_id:
+            raise _nothing_to_wait_for()
+        if is_settled(poll_interval):
+            self._interval()
+        if is_settled(defer_after):
+            optional(check_delay, defer_after, "defer_after")
 
     if TYPE_CHECKING:
 
@@ -122,125 +145,218 @@ class MagicHourProjectSensor(BaseSensorOperator):
 
         return MagicHourHook(self.magichour_conn_id)
 
+    # ------------------------------------------------------------------------------------ arguments
+
+    def _projects(self) -> ProjectIds:
+        found = read_projects(self.project_id, optional(lambda value, _: value, self.kind, "kind"))
+        if not found.ids:
+            raise _nothing_to_wait_for()
+        return found
+
+    def _interval(self) -> float | None:
+        """Return the fixed interval that the user asked for, if any."""
+        interval = optional(check_seconds, self.poll_interval, "poll_interval")
+        return float(self.poke_interval) if interval is None and self._has_poke_interval else interval
+
     # ---------------------------------------------------------------------------------------- modes
 
     def execute(self, context: Context) -> Any:
         """Wait in the way that was asked for."""
         if self.reschedule and not self.deferrable:
             return self._execute_rescheduled(context)
+        from airflow_provider_magichour._polling.sensor_errors import sensor_errors
         from airflow_provider_magichour.hooks.connection import get_settings
 
-        with self._lenient():
-            ids = self._ids()
+        with sensor_errors(self):
+            wanted = self._projects()
             get_settings(self.magichour_conn_id)  # a mistyped connection fails here, not after a while
-            MagicHourProjectLink.push(context, self.kind, ids[0])
-            if self.deferrable:
-                return self._defer(context, ids)
-            return self._wait_here(ids)
+            MagicHourProjectLink.push(context, wanted.kind, wanted.ids[0])
+            if not self.deferrable:
+                return self._wait_on_worker(wanted)
+            patience = optional(check_delay, self.defer_after, "defer_after")
+            found = self._wait(wanted.kind, wanted.ids, self._deadline(context), patience)
+            if not found.pending:
+                return self._result(wanted, found.outcomes, found.projects)
+            return self._defer(context, wanted, list(dict.fromkeys(wanted.ids)), {})
 
-    def _defer(self, context: Context, ids: list[str]) -> None:
+    def _deadline(self, context: Mapping[str, Any]) -> float:
         from airflow_provider_magichour._polling import schedule
-        from airflow_provider_magichour.triggers import MagicHourProjectTrigger
 
-        until = schedule.deadline(schedule.started_at(context), self.timeout, self.execution_timeout)
-        self.defer(
-            trigger=MagicHourProjectTrigger(
-                self.kind, list(dict.fromkeys(ids)), self.magichour_conn_id, until, self._interval
-            ),
-            method_name="execute_complete",
-            timeout=schedule.deferral_timeout(until),
-        )
+        return schedule.deadline(schedule.started_at(context), self.timeout, self.execution_timeout)
 
-    def execute_complete(self, context: Context, event: Any = None) -> Any:
-        """
-        Return what the trigger waited for, or raise what it found.
-
-        :param event: the trigger's event.
-        """
-        from airflow_provider_magichour.triggers import read_event
-
-        with self._lenient():
-            ids = self._ids()
-            return self._result(ids, read_event(event, self.kind, ids), None)
-
-    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
-        """Tell Airflow's own end of a deferral like the trigger's, where no triggerer was there to end it."""
-        from airflow_provider_magichour._polling.wait import timeout_error
-
-        with self._lenient():
-            try:
-                # Not the base sensor's: with soft_fail it skips whatever goes wrong, and hides what it was.
-                return super(BaseSensorOperator, self).resume_execution(next_method, next_kwargs, context)
-            except (MagicHourError, AirflowSkipException):
-                raise
-            except AirflowException as error:
-                if "timeout" in str(error):
-                    ids = dict.fromkeys(self._ids())
-                    raise timeout_error(ids, len(ids), time.time()) from error
-                if self.soft_fail:  # the trigger itself failed: as any sensor does
-                    raise AirflowSkipException(
-                        f"Skipping due to soft_fail is set to True: {error}"
-                    ) from error
-                raise
-
-    def _wait_here(self, ids: list[str]) -> Any:
-        from airflow_provider_magichour._polling import schedule
-        from airflow_provider_magichour._polling.wait import wait_for_finished
+    def _read_settings(self) -> Any:
         from airflow_provider_magichour.hooks.connection import get_settings_async
 
+        return functools.partial(get_settings_async, self.magichour_conn_id)
+
+    def _wait(
+        self, kind: str, ids: Sequence[str], deadline: float, seconds: float | None = 0.0
+    ) -> WaitResult:
+        """Check each project once, and wait for a limited time."""
+        from airflow_provider_magichour._polling.wait import wait_on_worker
+        from airflow_provider_magichour._polling.wait_request import WaitRequest
+
+        request = WaitRequest(kind, ids, deadline, self._interval())
+        return wait_on_worker(
+            request, self.magichour_conn_id, self._read_settings(), seconds, logger=self.log
+        )
+
+    def _wait_on_worker(self, wanted: ProjectIds) -> Any:
+        """Wait on the worker until all projects are finished."""
+        from airflow_provider_magichour._polling import schedule
+        from airflow_provider_magichour._polling.wait import wait_for_finished
+
         outcomes, projects = wait_for_finished(
-            self.kind,
-            ids,
+            wanted.kind,
+            wanted.ids,
             self.magichour_conn_id,
-            functools.partial(get_settings_async, self.magichour_conn_id),
-            schedule.deadline(time.time(), self.timeout, self.execution_timeout),
-            poll_interval=self._interval,
+            self._read_settings(),
+            schedule.worker_deadline(time.time(), self.timeout, self.execution_timeout),
+            poll_interval=self._interval(),
             logger=self.log,
         )
-        return self._result(ids, outcomes, projects)
+        return self._result(wanted, outcomes, projects)
 
     def _execute_rescheduled(self, context: Context) -> Any:
+        """Poke once; Airflow counts the time, and starts the task again."""
+        from airflow_provider_magichour._polling.sensor_errors import sensor_errors
+
         try:
             return super().execute(context)
         except (AirflowSensorTimeout, AirflowSkipException) as error:
-            if self._found is None:  # not the time was up, but the look found something
+            if self._found is None:  # the poke itself raised this
                 raise
-            with self._lenient():
+            with sensor_errors(self):
                 raise self._found.timeout() from error
 
     def poke(self, context: Context) -> bool | PokeReturnValue:
-        """Look once; the projects are the value when all are finished."""
-        from airflow_provider_magichour._polling.poller import WaitRequest
-        from airflow_provider_magichour._polling.wait import check_once
-        from airflow_provider_magichour.hooks.connection import get_settings
+        """Check each project once; the projects are the value when all are finished."""
+        from airflow_provider_magichour._polling.sensor_errors import sensor_errors
 
         self._found = None
-        with self._lenient():  # Airflow's own loop would skip without saying why
-            ids = self._ids()
-            MagicHourProjectLink.push(context, self.kind, ids[0])
-            wait = WaitRequest(self.kind, ids, time.time() + self.timeout, self._interval)
-            found = check_once(wait, get_settings(self.magichour_conn_id), self.log)
-            if len(found.outcomes) == len(wait.ids):
-                return PokeReturnValue(True, self._result(ids, found.outcomes, found.projects))
+        with sensor_errors(self):  # Airflow's own loop would skip without saying why
+            wanted = self._projects()
+            MagicHourProjectLink.push(context, wanted.kind, wanted.ids[0])
+            found = self._check_once(context, wanted)
+            if not found.pending:
+                return PokeReturnValue(True, self._result(wanted, found.outcomes, found.projects))
         self._found = found
+        # Airflow starts the task again after poke_interval.
+        least = RESCHEDULE_INTERVAL if self._interval() is None else 0.0
+        self.poke_interval = max(found.next_in, least)
         return False
 
-    def _get_next_poke_interval(
-        self, started_at: datetime | float, run_duration: Callable[[], float], poke_count: int
-    ) -> float:
-        """Return the seconds until Airflow pokes again, in reschedule mode."""
-        if self.exponential_backoff or self._found is None:
-            return float(super()._get_next_poke_interval(started_at, run_duration, poke_count))
-        return max(min(self._found.delay, self.timeout - run_duration()), 0.0)
+    def _check_once(self, context: Context, wanted: ProjectIds) -> WaitResult:
+        """Check each project once; a connection that can't be read for a while fails the first poke only."""
+        from airflow_provider_magichour._polling.airflow import is_first_poke
+        from airflow_provider_magichour._polling.refreshing_sender import CANNOT_READ
+        from airflow_provider_magichour._polling.wait import WaitResult
+        from airflow_provider_magichour.hooks.connection import get_settings
+
+        is_first = is_first_poke(context)
+        if is_first:
+            get_settings(self.magichour_conn_id)  # a mistyped connection fails here, not after a while
+        try:
+            return self._wait(wanted.kind, wanted.ids, time.time() + self.timeout)
+        except CANNOT_READ as error:
+            if is_first:
+                raise
+            self.log.warning("%s; trying again at the next poke", error)
+            return WaitResult({}, {}, dict.fromkeys(wanted.ids), error, 0.0)
+
+    # ------------------------------------------------------------------------------------- deferral
+
+    def _defer(
+        self, context: Context, wanted: ProjectIds, pending: list[str], outcomes: Mapping[str, str]
+    ) -> None:
+        """
+        Defer until the first pending projects are finished, as many as one trigger can hold.
+
+        :param pending: the projects that are not known to be finished.
+        :param outcomes: how the others ended.
+        """
+        from airflow_provider_magichour._polling.deferral import log_deferral, split_ids
+        from airflow_provider_magichour._polling.schedule import deferral_timeout
+        from airflow_provider_magichour.triggers import MagicHourProjectTrigger
+
+        until = self._deadline(context)
+        log_deferral(self.log, until)
+        self.defer(
+            trigger=MagicHourProjectTrigger(
+                wanted.kind, split_ids(pending)[0], self.magichour_conn_id, until, self._interval()
+            ),
+            method_name="execute_complete",
+            kwargs={"pending": pending, "outcomes": dict(outcomes)},
+            timeout=deferral_timeout(until),
+        )
+
+    def execute_complete(
+        self,
+        context: Context,
+        event: Any = None,
+        pending: Sequence[str] | None = None,
+        outcomes: Mapping[str, str] | None = None,
+    ) -> Any:
+        """
+        Return what the trigger waited for, raise what it found, or wait for the next projects.
+
+        ``dag.test()``, and a task that version 0.1.0 deferred, hand over the event alone.
+
+        :param event: the trigger's event.
+        :param pending: the projects that were not known to be finished when the task deferred.
+        :param outcomes: how the others ended.
+        """
+        from airflow_provider_magichour._polling.deferral import split_ids
+        from airflow_provider_magichour._polling.sensor_errors import sensor_errors
+        from airflow_provider_magichour.triggers import named_ids, read_event
+
+        with sensor_errors(self):
+            wanted = self._projects()
+            if pending is None:
+                named = named_ids(event)
+                is_ours = named and set(named) <= set(wanted.ids)
+                found = read_event(event, wanted.kind, named if is_ours else wanted.ids)
+                left = [one for one in dict.fromkeys(wanted.ids) if one not in found]
+                if left:
+                    rest = self._wait(wanted.kind, left, self._deadline(context))
+                    found, left = {**found, **rest.outcomes}, list(rest.pending)
+            else:
+                found = {**(outcomes or {}), **read_event(event, wanted.kind, split_ids(pending)[0])}
+                left = [one for one in pending if one not in found]
+            if left:
+                return self._defer(context, wanted, left, found)
+            return self._result(wanted, found, None)
+
+    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
+        """Check once more where Airflow itself ended the deferral, because no triggerer did."""
+        from airflow_provider_magichour._polling.sensor_errors import sensor_errors
+
+        with sensor_errors(self):
+            try:
+                return super().resume_execution(next_method, next_kwargs, context)
+            except (AirflowSensorTimeout, AirflowSkipException) as error:
+                # Airflow's sensor makes skips of all errors: the one that it was is its cause.
+                cause = error.__cause__ if isinstance(error, AirflowSkipException) else error
+                if isinstance(cause, AirflowSensorTimeout) and not isinstance(cause, MagicHourError):
+                    return self._check_last()
+                if isinstance(cause, MagicHourError | AirflowSkipException):
+                    raise cause from cause.__cause__
+                raise AirflowSkipException(f"{str(error).rstrip('.')}: {cause}") from cause
+
+    def _check_last(self) -> Any:
+        wanted = self._projects()
+        found = self._wait(wanted.kind, wanted.ids, time.time())
+        if found.pending:
+            raise found.timeout()
+        return self._result(wanted, found.outcomes, found.projects)
 
     # ---------------------------------------------------------------------------------------- ends
 
-    def _ids(self) -> list[str]:
-        check_kind(self.kind)
-        return check_some_ids(self.project_id)
-
     def _result(
-        self, ids: list[str], outcomes: Mapping[str, str], projects: Mapping[str, Mapping[str, Any]] | None
+        self,
+        wanted: ProjectIds,
+        outcomes: Mapping[str, str],
+        projects: Mapping[str, Mapping[str, Any]] | None,
     ) -> Any:
         """
         Return what the task returns.
@@ -248,57 +364,30 @@ class MagicHourProjectSensor(BaseSensorOperator):
         :param outcomes: how each project ended.
         :param projects: the finished projects, None where they have to be asked for.
         """
-        failed = [one for one in outcomes if outcomes[one] != "complete"] if self.fail_on_error else []
+        ids = list(dict.fromkeys(wanted.ids))
         if projects is None:
-            wanted = list(outcomes) if self.return_projects else failed
-            projects = self._fetch(wanted, outcomes)
+            failed = [one for one in outcomes if outcomes[one] != "complete"] if self.fail_on_error else []
+            again = self._wait(wanted.kind, ids if self.return_projects else failed, time.time())
+            if again.pending:
+                raise MagicHourError(
+                    "The trigger's event says that these projects are finished, but Magic Hour says that "
+                    f"they are not finished: {', '.join([*again.pending][:10])}; clear the task to wait again"
+                )
+            projects = again.projects
         if self.fail_on_error:
             from airflow_provider_magichour._client.api import raise_project_errors
 
-            raise_project_errors(projects[one] for one in outcomes if one in projects)
+            raise_project_errors(projects[one] for one in ids if one in projects)
         results: list[Any] = [
-            projects[one] if self.return_projects else {"id": one, "status": outcomes[one]} for one in ids
+            {**projects[one], "kind": wanted.kind}
+            if self.return_projects
+            else {"id": one, "kind": wanted.kind, "status": outcomes[one]}
+            for one in wanted.ids
         ]
-        return results if is_many(self.project_id) else results[0]
+        return results if wanted.is_list else results[0]
 
-    def _fetch(self, wanted: list[str], outcomes: Mapping[str, str]) -> dict[str, Mapping[str, Any]]:
-        """Ask for finished projects, which must be as the event says."""
-        if not wanted:
-            return {}
-        from airflow_provider_magichour._client import api
 
-        answers = self.hook.send_all([api.get_project(self.kind, one) for one in wanted])
-        projects: dict[str, Mapping[str, Any]] = {}
-        for one, answer in zip(wanted, answers, strict=True):
-            if isinstance(answer, MagicHourNotFoundError) and outcomes[one] == "deleted":
-                projects[one] = {"id": one, "status": "deleted", "enabled": False}
-                continue
-            if isinstance(answer, MagicHourError):
-                raise answer
-            if not isinstance(answer, Mapping) or not api.is_finished(answer):
-                raise MagicHourError(
-                    f"The event says that project {one} ended as {outcomes[one]}, but Magic Hour says that "
-                    "it is not finished: clear the task to wait again"
-                )
-            projects[one] = answer
-        return projects
-
-    @contextmanager
-    def _lenient(self) -> Iterator[None]:
-        """Raise timeouts as a sensor's, and skip instead of failing where the user asked for that."""
-        try:
-            try:
-                yield
-            except MagicHourTimeoutError as error:
-                raise MagicHourSensorTimeoutError(*error.args) from None
-        except (AirflowFailException, AirflowSensorTimeout) as error:
-            if self.soft_fail or self.never_fail:
-                asked = "soft_fail" if self.soft_fail else "never_fail"
-                raise AirflowSkipException(f"Skipping due to {asked} is set to True: {error}") from error
-            raise
-        except AirflowSkipException:
-            raise
-        except Exception as error:
-            if self.never_fail:
-                raise AirflowSkipException(f"Skipping due to never_fail is set to True: {error}") from error
-            raise
+def _nothing_to_wait_for() -> MagicHourArgumentError:
+    return MagicHourArgumentError(
+        f"project_id is an empty list, so there is nothing to wait for; {MISSING_XCOM_HINT}"
+    )

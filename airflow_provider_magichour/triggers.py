@@ -1,4 +1,4 @@
-"""What waits without a worker."""
+"""The trigger that waits without a worker, and its event."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_provider_magichour import exceptions
 from airflow_provider_magichour._client import api
-from airflow_provider_magichour._polling.poller import WaitRequest
 from airflow_provider_magichour._polling.wait import OUTCOMES, wait_for_outcomes
+from airflow_provider_magichour._polling.wait_request import WaitRequest
 from airflow_provider_magichour._validation import check_seconds, check_some_ids
 from airflow_provider_magichour.exceptions import MagicHourError, MagicHourNotFoundError
 from airflow_provider_magichour.hooks.connection import get_settings_async
@@ -24,14 +24,15 @@ if TYPE_CHECKING:
 
 __all__ = ["MagicHourGenerateTrigger", "MagicHourProjectTrigger"]
 
-#: No event comes sooner after the trigger's start. Up to 3.3 at least, Airflow fails a task that is resumed
-#: before the scheduler has noticed that its worker went away (apache/airflow#72716).
-SETTLING_SECONDS = 3.0
+#: No event comes sooner after the trigger's start, in seconds. Up to 3.3 at least, Airflow fails a task that
+#: is resumed before the scheduler has noticed that its worker went away (apache/airflow#72716). That took up
+#: to 8 s in bursts of 30 tasks on two cores; ``python -m benchmarks.waiting.bursts`` measures it.
+MIN_EVENT_SECONDS = 20.0
 
 
 class MagicHourProjectTrigger(BaseTrigger):
     """
-    Wait for one or many projects of one kind; fire one event when all are finished.
+    Wait for one or many projects of one kind, and fire one event when all are finished.
 
     All triggers of a triggerer that wait on the same connection share one poller. The event is small:
     ``{"kind", "outcomes": {project id: "complete", "error", "canceled", "deleted" or "missing"}}``, or
@@ -41,8 +42,9 @@ class MagicHourProjectTrigger(BaseTrigger):
     :param project_ids: the projects.
     :param magichour_conn_id: the connection; its key is read when the trigger runs, and stored nowhere.
     :param deadline: when to stop waiting, in unix seconds; it survives a restart of the triggerer.
-    :param poll_interval: seconds between looks; adaptive if None.
-    :param usual_seconds: the median duration of such projects, where the tool is known.
+    :param poll_interval: seconds between status checks; adaptive if None.
+    :param tool: the tool that made the projects, where it is known.
+    :param usual_seconds: the median duration of such projects, as 0.1.0 stored it; the tool's if None.
     :param submitted_at: when the projects were made, in unix seconds, where that was just now.
     :param missing_ok: whether a project that Magic Hour does not know (404) is the outcome ``missing``
         instead of an error that ends the wait.
@@ -56,6 +58,7 @@ class MagicHourProjectTrigger(BaseTrigger):
         deadline: float,
         poll_interval: float | None = None,
         *,
+        tool: str | None = None,
         usual_seconds: float | None = None,
         submitted_at: float | None = None,
         missing_ok: bool = False,
@@ -66,12 +69,13 @@ class MagicHourProjectTrigger(BaseTrigger):
         self.magichour_conn_id = magichour_conn_id
         self.deadline = check_seconds(deadline, "deadline")
         self.poll_interval = None if poll_interval is None else check_seconds(poll_interval, "poll_interval")
+        self.tool = tool
         self.typical_seconds = usual_seconds
         self.submitted_at = submitted_at
         self.missing_ok = missing_ok
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
-        """Return what makes this trigger again, in another process; no secret is part of it."""
+        """Return what makes this trigger again in another process; no secret is part of it."""
         return (
             f"{type(self).__module__}.{type(self).__qualname__}",
             {
@@ -80,6 +84,7 @@ class MagicHourProjectTrigger(BaseTrigger):
                 "magichour_conn_id": self.magichour_conn_id,
                 "deadline": self.deadline,
                 "poll_interval": self.poll_interval,
+                "tool": self.tool,
                 "usual_seconds": self.typical_seconds,
                 "submitted_at": self.submitted_at,
                 "missing_ok": self.missing_ok,
@@ -87,7 +92,7 @@ class MagicHourProjectTrigger(BaseTrigger):
         )
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Wait, then fire the one event; a poller that others do not need is closed before that."""
+        """Wait, then fire the one event; a poller that no other wait uses is closed before that."""
         event: dict[str, Any] = {"kind": self.kind}
         started = asyncio.get_running_loop().time()
         try:
@@ -97,6 +102,7 @@ class MagicHourProjectTrigger(BaseTrigger):
                     self.project_ids,
                     self.deadline,
                     self.poll_interval,
+                    tool=self.tool,
                     typical_seconds=self.typical_seconds,
                     submitted_at=self.submitted_at,
                 ),
@@ -108,8 +114,8 @@ class MagicHourProjectTrigger(BaseTrigger):
         except MagicHourError as error:
             event["project_ids"] = self.project_ids
             event["error"] = carry_error(error)
-        if self.task_instance is not None:  # in a triggerer, with a scheduler beside it
-            await asyncio.sleep(started + SETTLING_SECONDS - asyncio.get_running_loop().time())
+        if self.task_instance is not None:  # in a triggerer, with a scheduler in another process
+            await asyncio.sleep(started + MIN_EVENT_SECONDS - asyncio.get_running_loop().time())
         yield TriggerEvent(event)  # type: ignore[no-untyped-call]
 
 
@@ -155,6 +161,14 @@ def read_event(event: object, kind: str, project_ids: Iterable[str]) -> dict[str
     ):
         raise _foreign(event, kind)
     return {project_id: outcomes[project_id] for project_id in expected}
+
+
+def named_ids(event: object) -> list[str]:
+    """Return the projects that an event names, in the order in which the trigger was given them."""
+    if not isinstance(event, Mapping):
+        return []
+    named = event.get("project_ids") if "error" in event else event.get("outcomes")
+    return [str(one) for one in named] if isinstance(named, list | Mapping) else []
 
 
 def carry_error(error: MagicHourError) -> dict[str, Any]:

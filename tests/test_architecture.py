@@ -35,7 +35,7 @@ LAYER = {part: number for number, parts in enumerate(LAYERS) for part in parts}
 OPTIONAL_PARTS = {"simulator": {"_client"}, "webhooks": {"_client"}, "ui": {"_client", "_transfer"}}
 
 MOST_ENTRIES, MOST_LINES, MOST_LINES_OF_FUNCTION = 16, 400, 50
-TOO_LONG_YET = {"_polling.poller"}
+TOO_LONG_YET: set[str] = set()
 HEAVY_LIBRARIES = {"requests", "aiohttp", "tenacity", "fastapi", "jsonschema", "sqlalchemy"}
 
 

@@ -62,7 +62,7 @@ def run(task: MagicHourProjectSensor, **context: Any) -> Any:
 
 def test_sensor_returns_the_finished_project(mode: str, projects: Projects) -> None:
     projects.script("p1", "queued", "rendering", "complete")
-    assert run(sensor(mode, "p1")) == project("p1")
+    assert run(sensor(mode, "p1")) == project("p1", kind="image")
 
 
 def test_list_is_returned_in_order_with_duplicates(mode: str, projects: Projects) -> None:
@@ -72,7 +72,10 @@ def test_list_is_returned_in_order_with_duplicates(mode: str, projects: Projects
 
 
 def test_duplicate_ids_cost_one_request(mode: str, projects: Projects) -> None:
-    assert run(sensor(mode, ["p1", "p1"], return_projects=False)) == [{"id": "p1", "status": "complete"}] * 2
+    assert (
+        run(sensor(mode, ["p1", "p1"], return_projects=False))
+        == [{"id": "p1", "kind": "image", "status": "complete"}] * 2
+    )
     assert projects.asked["p1"] == 1
 
 
@@ -111,7 +114,10 @@ def test_fail_on_error_false_returns_the_failed_project(mode: str, projects: Pro
         ("complete", True),
     ]
     statuses = run(sensor(mode, ["p1", "p2"], fail_on_error=False, return_projects=False))
-    assert statuses == [{"id": "p1", "status": "canceled"}, {"id": "p2", "status": "deleted"}]
+    assert statuses == [
+        {"id": "p1", "kind": "image", "status": "canceled"},
+        {"id": "p2", "kind": "image", "status": "deleted"},
+    ]
 
 
 def test_failed_project_fails_the_list_when_all_are_finished(mode: str, projects: Projects) -> None:
@@ -159,7 +165,7 @@ def test_unknown_status_is_waited_on_and_warned_of_once(
     assert run(sensor(mode, "p1", return_projects=True))["status"] == "complete"
     texts = (*capfd.readouterr(), caplog.text)  # where it goes depends on the Airflow
     said = max(text.count("status 'post-processing'") for text in texts)
-    assert said == (2 if mode == "reschedule" else 1)  # rescheduled, each look is a process
+    assert said == (1 if mode == "poke" else 2)  # of each process: of a poke; before and after a deferral
 
 
 def test_all_modes_raise_the_same_timeout(mode: str, projects: Projects) -> None:
@@ -168,7 +174,7 @@ def test_all_modes_raise_the_same_timeout(mode: str, projects: Projects) -> None
         run(sensor(mode, ["p1", "p2"], timeout=1))
     assert isinstance(caught.value, errors.MagicHourTimeoutError)
     assert isinstance(caught.value, AirflowSensorTimeout)
-    assert str(caught.value).startswith("1 of 2 projects were not finished: p1 (rendering) by the deadline, ")
+    assert str(caught.value).startswith("Timed out waiting for 1 of 2 projects: p1 (status: rendering), at ")
     assert caught.value.project_id == "p1"
 
 
@@ -183,7 +189,7 @@ def test_all_modes_raise_the_same_timeout_when_the_server_is_down(mode: str, pro
     ("last", "why"),
     [
         ("canceled", "Project p1 was canceled in the Magic Hour web app"),
-        ("rendering", r"Project p1 \(rendering\) was not finished by the deadline"),
+        ("rendering", r"Timed out waiting for project p1 \(status: rendering\), at "),
         (Reply(404, {"message": "none such"}), "GET /v1/image-projects/p1 returned 404: none such"),
     ],
 )
@@ -198,7 +204,7 @@ def test_soft_fail_skips_with_the_reason(
 @pytest.mark.parametrize("lenient", ["soft_fail", "never_fail"])
 def test_soft_fail_does_not_skip_a_running_project(mode: str, projects: Projects, lenient: str) -> None:
     projects.script("p1", "rendering", Reply(500), "complete")
-    assert run(sensor(mode, "p1", **{lenient: True})) == project("p1")
+    assert run(sensor(mode, "p1", **{lenient: True})) == project("p1", kind="image")
 
 
 @pytest.mark.parametrize("lenient", ["soft_fail", "never_fail"])
@@ -224,9 +230,19 @@ def test_soft_fail_skips_alike_when_resumed_and_on_a_worker(projects: Projects) 
 
 
 def test_deferral_timeout_raises_the_same_error(projects: Projects) -> None:
+    projects.script("p1", "rendering")
     task = sensor("deferrable", "p1")
-    with pytest.raises(errors.MagicHourSensorTimeoutError, match="p1"):
+    with pytest.raises(errors.MagicHourSensorTimeoutError, match=r"p1 \(status: rendering\)"):
         task.resume_execution("__fail__", {"error": "Trigger timeout"}, task_context("wait"))
+
+
+@pytest.mark.parametrize("lenient", [{}, {"soft_fail": True}, {"never_fail": True}])
+def test_complete_project_is_returned_where_airflow_ended_the_deferral(
+    projects: Projects, lenient: dict[str, Any]
+) -> None:
+    task = sensor("deferrable", "p1", **lenient)
+    found = task.resume_execution("__fail__", {"error": "Trigger timeout"}, task_context("wait"))
+    assert found == project("p1", kind="image")
 
 
 @pytest.mark.parametrize(
@@ -251,7 +267,7 @@ def test_constructor_refuses_bad_arguments(arguments: dict[str, Any], named: str
         sensor("poke", **{"project_id": "p1", **arguments})
 
 
-@pytest.mark.parametrize("value", [None, "", [], ["p1", None], "../p1", {"id": "p1"}, 7])
+@pytest.mark.parametrize("value", [None, "", [], ["p1", None], "../p1", {"name": "p1"}, 7])
 def test_rendered_value_that_is_no_id_is_refused(mode: str, projects: Projects, value: Any) -> None:
     task = sensor(mode, "p1")
     task.project_id = value
@@ -267,14 +283,18 @@ def deferred(task: MagicHourProjectSensor, context: Any) -> TaskDeferred:
 
 
 def test_sensor_defers_once_without_a_secret(projects: Projects) -> None:
+    ids = [f"p{n}" for n in range(1000)]
+    for one in ids:
+        projects.script(one, "rendering")
     context = task_context("wait")
-    ended = deferred(sensor("deferrable", [f"p{n}" for n in range(1000)]), context)
+    ended = deferred(sensor("deferrable", ids), context)
     assert KEY not in json.dumps(stored(ended.trigger.serialize()[1]))
     assert len(rebuilt(ended.trigger).project_ids) == 1000
     assert context["ti"].xcoms.pull("wait", "_link_MagicHourProjectLink").endswith("?imageId=p0")
 
 
 def test_deadline_counts_from_the_start_of_the_try(projects: Projects) -> None:
+    projects.script("p1", "rendering")
     start = datetime.now(UTC) - timedelta(seconds=100)
     context = task_context("wait", start_date=start)
     ended = deferred(sensor("deferrable", "p1", timeout=3600), context)
@@ -286,6 +306,7 @@ def test_deadline_counts_from_the_start_of_the_try(projects: Projects) -> None:
 
 
 def test_explicit_poke_interval_is_the_poll_interval(projects: Projects) -> None:
+    projects.script("p1", "rendering")
     plain = {"poll_interval": None}
     assert deferred(sensor("deferrable", "p1", **plain), task_context()).trigger.poll_interval is None
     explicit = sensor("deferrable", "p1", poke_interval=7, **plain)
@@ -295,12 +316,26 @@ def test_explicit_poke_interval_is_the_poll_interval(projects: Projects) -> None
 
 
 @pytest.mark.parametrize("mode", ["reschedule"], indirect=True)
-def test_reschedule_mode_uses_the_adaptive_interval(mode: str, projects: Projects) -> None:
+@pytest.mark.parametrize(
+    ("response", "poll_interval", "seconds"),
+    [
+        (None, None, 60),
+        (None, 7, 7),
+        (Reply(429, {"message": "slow down"}, {"Retry-After": "200"}), None, 200),
+        (Reply(503, {"message": "overloaded"}, {"Retry-After": "90"}), 7, 90),
+    ],
+)
+def test_reschedule_mode_starts_the_task_once_a_minute_at_most(
+    mode: str, projects: Projects, response: Any, poll_interval: float | None, seconds: float
+) -> None:
     created = datetime.now(UTC).isoformat()
-    projects.script("p1", project("p1", "rendering", type="NEW_TYPE", created_at=created))
+    projects.script("p1", response or project("p1", "rendering", type="NEW_TYPE", created_at=created))
     with pytest.raises(AirflowRescheduleException) as caught:
-        sensor(mode, "p1", kind="video", poll_interval=None).execute(task_context("wait"))
-    assert 4 < (caught.value.reschedule_date - datetime.now(UTC)).total_seconds() < 11
+        sensor(mode, "p1", kind="video", poll_interval=poll_interval, timeout=1000).execute(
+            task_context("wait")
+        )
+    delay = (caught.value.reschedule_date - datetime.now(UTC)).total_seconds()
+    assert delay == pytest.approx(seconds, abs=2)
 
 
 @pytest.mark.parametrize(

@@ -70,8 +70,8 @@ def test_wait_logs_each_status_with_age_and_credits(
         )
 
     story = [record.getMessage() for record in caplog.records if project_id in record.getMessage()]
-    assert all(", next look in 0 s" in line for line in story[:-1])
-    assert story[-1] == f"Project {project_id}: complete, 0 s after it was made, 5 credits"
+    assert all(", next status check in 0 s" in line for line in story[:-1])
+    assert story[-1] == f"Project {project_id}: complete, 0 s after it was created, 5 credits"
     assert [line.split(": ")[1].split(",")[0] for line in story] in (
         ["queued", "rendering", "complete"],
         ["rendering", "complete"],

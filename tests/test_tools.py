@@ -42,9 +42,9 @@ def test_unknown_kind_is_named(kind):
 
 
 def test_typical_duration_follows_from_kind_and_type():
-    assert typical_seconds("video", "FACE_SWAP") == 96
+    assert typical_seconds("video", "FACE_SWAP") == 71
     assert typical_seconds("image", "FACE_SWAP") == 4
-    assert typical_seconds("image", "AI_GIF") is None
+    assert typical_seconds("image", "NEW_TYPE") is None
     assert typical_seconds("image", None) is None
 
 

@@ -48,7 +48,7 @@ def test_event_holds_the_outcome_of_each_project(projects: Projects) -> None:
 def test_event_waits_for_the_scheduler_to_notice_the_deferral(
     projects: Projects, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("airflow_provider_magichour.triggers.SETTLING_SECONDS", 0.5)
+    monkeypatch.setattr("airflow_provider_magichour.triggers.MIN_EVENT_SECONDS", 0.5)
 
     async def run(in_triggerer: bool) -> float:
         one = trigger(["p1"])
@@ -64,23 +64,34 @@ def test_event_waits_for_the_scheduler_to_notice_the_deferral(
     assert asyncio.run(run(in_triggerer=True)) >= 0.5
 
 
-def test_missing_ok_records_a_missing_project(projects: Projects) -> None:
+def test_missing_ok_records_a_missing_project(projects: Projects, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("airflow_provider_magichour._polling.poller.MISSING_SECONDS", 0.2)
     projects.script("p2", Reply(404, {"message": "none such"}))
     event = run_trigger(trigger(["p1", "p2"], missing_ok=True))
     assert read_event(event, "image", ["p1", "p2"]) == {"p1": "complete", "p2": "missing"}
 
 
-def test_passed_deadline_ends_the_wait_without_a_status_check(projects: Projects) -> None:
+def test_trigger_checks_once_after_a_deadline_that_passed_while_no_triggerer_ran(projects: Projects) -> None:
     event = run_trigger(trigger(["p1"], seconds=-1))
-    with pytest.raises(errors.MagicHourTimeoutError, match="p1"):
-        read_event(event, "image", ["p1"])
-    assert not projects.asked
+    assert read_event(event, "image", ["p1"]) == {"p1": "complete"}
+    assert projects.asked["p1"] == 1
 
 
-def test_hanging_server_does_not_move_the_deadline(projects: Projects) -> None:
+def test_passed_deadline_times_out_after_one_status_check(projects: Projects) -> None:
+    projects.script("p1", "rendering")
+    event = run_trigger(trigger(["p1", "p2"], seconds=-1))
+    with pytest.raises(errors.MagicHourTimeoutError, match=r"1 of 2 projects: p1 \(status: rendering\)"):
+        read_event(event, "image", ["p1", "p2"])
+    assert projects.asked == {"p1": 1, "p2": 1}
+
+
+def test_hanging_server_moves_the_deadline_by_one_status_check(
+    projects: Projects, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("airflow_provider_magichour._polling.poller.CHECK_SECONDS", 0.5)
     projects.script("p1", Reply(delay=4))
     started = time.monotonic()
-    event = run_trigger(trigger(["p1"], seconds=1))
+    event = run_trigger(trigger(["p1"], seconds=0.2))
     assert time.monotonic() - started < 3.5
     with pytest.raises(errors.MagicHourTimeoutError):
         read_event(event, "image", ["p1"])
@@ -131,7 +142,7 @@ def test_canceled_trigger_leaves_the_shared_poller_running(projects: Projects) -
     async def main() -> Any:
         keep = asyncio.ensure_future(anext(trigger(["p1"]).run()))
         drop = asyncio.ensure_future(anext(trigger(["p2"]).run()))
-        await asyncio.sleep(0.2)  # in the middle of a look at p2
+        await asyncio.sleep(0.2)  # in the middle of a status check of p2
         drop.cancel()
         with pytest.raises(asyncio.CancelledError):
             await drop

@@ -30,7 +30,7 @@ def test_first_failure_is_raised_and_names_the_others(projects: Projects) -> Non
 def test_timeout_names_the_project(projects: Projects) -> None:
     projects.script("p1", "rendering")
     with pytest.raises(
-        errors.MagicHourTimeoutError, match="Project p1 \\(rendering\\) was not finished"
+        errors.MagicHourTimeoutError, match="Timed out waiting for project p1 \\(status: rendering\\)"
     ) as caught:
         MagicHourHook().wait_for_project("image", "p1", 0.5, 0.05)
     assert not isinstance(caught.value, errors.MagicHourSensorTimeoutError)

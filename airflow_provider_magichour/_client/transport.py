@@ -26,6 +26,7 @@ from urllib3.exceptions import HTTPError
 
 from airflow_provider_magichour import __version__
 from airflow_provider_magichour._client import api, environment, retry
+from airflow_provider_magichour._client.concurrency import ConnectionLimit
 from airflow_provider_magichour._client.sanitize import Mask, one_line
 from airflow_provider_magichour._client.settings import Settings
 from airflow_provider_magichour._client.timeouts import BufferedResponse, PoolsAdapter, mount, pools
@@ -187,6 +188,7 @@ class AsyncSender:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.throttle = settings.throttle
+        self.connections = ConnectionLimit(settings.max_connections, settings.requests_per_second)
         # The same proxy and the same certificates as the synchronous sender's: what works in a task works
         # deferred. aiohttp's own trust_env would read neither, and prefer a .netrc entry.
         self._proxy = environment.proxy_for(settings.base_url)
@@ -224,31 +226,42 @@ class AsyncSender:
         retrying = tenacity.AsyncRetrying(**retry.policy(request, self.settings.max_attempts, self.throttle))
         return api.result(request, await retrying(self.attempt, request))
 
-    async def attempt(self, request: api.Request) -> api.Response:
+    async def attempt(self, request: api.Request, time_limit: float | None = None) -> api.Response:
         """
         Send a request once.
 
+        :param request: the call.
+        :param time_limit: seconds that it may take, where that is less than the connection's ``timeout``.
         :raises MagicHourConnectionError: no whole response came.
         """
         if not request.repeatable:
             raise ValueError(f"{request} may cost credits, which only the synchronous sender can send safely")
-        await self.throttle.wait_turn_async()
         url = self._base_url.with_path(self._base_path + request.path, encoded=True)
         if request.params:
             url = url.with_query(dict(request.params))
         try:
-            async with self._session.request(
-                request.method,
-                url,
-                data=request.body,
-                headers=None if request.body is None else _HEADERS_WITH_BODY,
-                allow_redirects=False,
-                proxy=self._proxy,
-            ) as response:
+            async with (
+                self.connections.slot(self.throttle, time_limit) as is_surplus,
+                self._session.request(
+                    request.method,
+                    url,
+                    data=request.body,
+                    headers=_headers_of(request, is_surplus),
+                    allow_redirects=False,
+                    proxy=self._proxy,
+                ) as response,
+            ):
                 body = await _read_bounded(response)
                 return _response(self.settings.mask, response.status, response.headers, body)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise _connection_error(request, error, self.settings.mask) from self.settings.mask.cause(error)
+
+
+def _headers_of(request: api.Request, is_surplus: bool) -> Mapping[str, str] | None:
+    """Return a request's headers beside those of the session; a connection too many is closed after it."""
+    if is_surplus:
+        return {**_HEADERS_WITH_BODY, "Connection": "close"}
+    return None if request.body is None else _HEADERS_WITH_BODY
 
 
 async def _read_bounded(response: aiohttp.ClientResponse) -> bytes:

@@ -1,4 +1,4 @@
-"""When to look at a project next: one pure function, the same for every way of waiting."""
+"""When the status of a project is checked next: one pure function, the same for every way of waiting."""
 
 from __future__ import annotations
 
@@ -8,25 +8,32 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-#: Seconds between looks where only the kind is known; Magic Hour advises 2-3 (image, audio) and 5-10 (video).
-FIRST_INTERVAL: Mapping[str, float] = {"image": 2.5, "audio": 2.5, "video": 8.0}
-#: The interval as a share of the age, or of the usual duration where that is more.
+#: Seconds between status checks where only the kind is known; Magic Hour advises 2-3 (image, audio) and 5-10
+#: (video).
+FIRST_INTERVAL: Mapping[str, float] = {
+    "image": 2.0,
+    "audio": 2.0,
+    "video": 6.0,
+    "face detection": 2.0,
+}
+#: The interval as a share of the age, or of the typical duration where that is more.
 SHARE = 0.08
-#: The usual upper end of the interval, in seconds: what bounds how late a finish is seen.
+#: The upper end of the interval, in seconds: what bounds how late a finish is noticed.
 CAP = 9.5
 #: The interval of very old projects as a share of their age, and its upper end in seconds.
 OLD_SHARE, OLD_CAP = 0.01, 60.0
-#: Where the usual duration is known: no look before this share of it, because few projects finish earlier...
+#: Where the typical duration is known: no check before this share of it, because few projects finish
+#: earlier...
 EARLY_SHARE = 0.35
 #: ...but one at least this often, in seconds, because Magic Hour may have become faster.
 EARLY_CAP = 120.0
 #: How far a draw of randomness moves the interval, up or down.
 JITTER = 0.05
-#: No interval is shorter, in seconds, unless ``poll_interval`` is, or less time is left.
-FLOOR = 1.0
-#: The last look comes this long before the deadline, in seconds, so that its answer can still arrive.
+#: No adaptive interval is shorter, in seconds, and no fixed one either, unless less time is left.
+FLOOR = MIN_POLL_INTERVAL = 1.0
+#: The last check comes this long before the deadline, in seconds, so that its response can still arrive.
 LAST_CHECK = 1.0
-#: The longest pause after failed looks, in seconds.
+#: The longest pause after failed checks, in seconds.
 BACKOFF_CAP = 60.0
 #: A project that seems older than this, in seconds, more likely has a wrong ``created_at``: it counts as new.
 OLDEST = 7 * 24 * 3600.0
@@ -42,10 +49,10 @@ def next_delay(
     poll_interval: float | None = None,
 ) -> float:
     """
-    Return the seconds until the next look at a project that is not finished.
+    Return the seconds until the next status check of a project that is not finished.
 
-    The interval grows with age; where the usual duration is known, the first look waits for the time when
-    a finish becomes likely. The last look comes shortly before the deadline, none after it.
+    The interval grows with age; where the typical duration is known, the first check waits for the time when
+    a finish becomes likely. The last check comes shortly before the deadline.
 
     :param kind: ``image``, ``video`` or ``audio``.
     :param typical_seconds: the median duration of such projects, None where it is not known.
@@ -59,7 +66,7 @@ def next_delay(
         jitter = 1 - JITTER + 2 * JITTER * draw
         delay = max(FLOOR, _interval(kind, typical_seconds, age) * jitter)
     else:
-        delay = poll_interval
+        delay = max(MIN_POLL_INTERVAL, poll_interval)
     return before_deadline(delay, time_left)
 
 
@@ -75,7 +82,7 @@ def _interval(kind: str, typical_seconds: float | None, age: float) -> float:
 
 
 def before_deadline(delay: float, time_left: float) -> float:
-    """Return the delay, shortened so that the last look comes just before the deadline, and none after it."""
+    """Return the delay, shortened so that the last check comes just before the deadline, not after it."""
     if delay < time_left - LAST_CHECK:
         return delay
     if time_left > 2 * LAST_CHECK:
@@ -85,11 +92,11 @@ def before_deadline(delay: float, time_left: float) -> float:
 
 def backoff(delay: float, failures: int, retry_after: float | None = None) -> float:
     """
-    Return the pause after failed looks: twice as long after each, with an upper end.
+    Return the pause after failed checks: twice as long after each, with an upper end.
 
-    :param delay: the delay after a look that did not fail, jittered.
-    :param failures: how many looks in a row failed, 1 at least.
-    :param retry_after: what the answer asked for, waited for at least.
+    :param delay: the delay after a check that did not fail, jittered.
+    :param failures: how many checks in a row failed, 1 at least.
+    :param retry_after: what the response asked for, waited for at least.
     """
     grown = max(delay, min(delay * 2.0 ** min(failures - 1, 30), BACKOFF_CAP))
     return max(grown, retry_after or 0.0)
@@ -113,6 +120,8 @@ DEFAULT_TIMEOUT = 2 * 3600.0
 
 #: How much later than the trigger's own deadline Airflow ends a deferral: its own end skips the resumed task.
 DEFERRAL_MARGIN = 300.0
+#: How much sooner than ``execution_timeout`` a wait on a worker ends: this share of it, and at most so long.
+MARGIN_SHARE, MAX_MARGIN = 0.1, timedelta(seconds=15)
 
 
 def started_at(context: Mapping[str, Any]) -> float:
@@ -140,6 +149,21 @@ def deadline(started: float, timeout: float | None, execution_timeout: timedelta
     if isinstance(execution_timeout, timedelta):
         limit = min(limit, execution_timeout.total_seconds())
     return started + limit
+
+
+def worker_deadline(started: float, timeout: float | None, execution_timeout: timedelta | None) -> float:
+    """
+    Return when to stop waiting on a worker: a little before Airflow's own end of ``execution_timeout``.
+
+    So the last check and the error are the wait's own, the same as in a trigger.
+
+    :param started: when the task started, in unix seconds.
+    :param timeout: seconds; :data:`DEFAULT_TIMEOUT` if None.
+    :param execution_timeout: the task's own, if any.
+    """
+    if isinstance(execution_timeout, timedelta):
+        execution_timeout -= min(MAX_MARGIN, execution_timeout * MARGIN_SHARE)
+    return deadline(started, timeout, execution_timeout)
 
 
 def deferral_timeout(until: float) -> timedelta:

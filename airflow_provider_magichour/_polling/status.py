@@ -1,12 +1,11 @@
-"""One look at a project: what an answer means, the same for every way to wait."""
+"""One status check: what a response means for a wait, the same for every way to wait."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from airflow_provider_magichour._client import api
 from airflow_provider_magichour.exceptions import (
@@ -18,27 +17,23 @@ from airflow_provider_magichour.exceptions import (
     MagicHourPermissionError,
 )
 
-if TYPE_CHECKING:
-    from airflow_provider_magichour._client.settings import Settings
-    from airflow_provider_magichour._client.transport import AsyncSender
-
-#: Looks under way at once, over as many kept connections at most.
-MAX_CHECKS = 16
-#: Answers that no further look will change, where they are Magic Hour's own and not a proxy's web page.
+#: The kind of what is not a project: a face detection.
+FACE_DETECTION = "face detection"
+#: Errors that no further check will change. A proxy's web page is of another class.
 FINAL_ERRORS = (MagicHourAuthenticationError, MagicHourPermissionError, MagicHourNotFoundError)
 
 
 @dataclass(frozen=True, slots=True)
 class StatusCheck:
     """
-    What one look at a project found; none of it set means that the project is not finished yet.
+    What one status check found; at most one of ``outcome``, ``error`` and ``transient_error`` is set.
 
     :param outcome: how the project ended: ``complete``, ``error``, ``canceled`` or ``deleted``.
-    :param project: the project, where the answer was one.
-    :param error: what ends the wait: the key, the plan or the id is wrong.
-    :param blip: what went wrong with this look alone; the next one may find more.
-    :param retry_after: seconds that the answer asked to wait.
-    :param next_in: seconds until the project is looked at again, for the log.
+    :param project: the project, where the response held one.
+    :param error: what ends the wait: 401, 403 or 404 of Magic Hour itself.
+    :param transient_error: why this check failed, where a later one may not.
+    :param retry_after: seconds that the response asked to wait.
+    :param next_in: seconds until the next check.
     """
 
     outcome: str | None = None
@@ -49,51 +44,32 @@ class StatusCheck:
     next_in: float | None = None
 
 
-def classify_response(request: api.Request, answer: api.Response | MagicHourConnectionError) -> StatusCheck:
+def status_request(kind: str, project_id: str) -> api.Request:
+    """Return the call that asks for the status of a project or a face detection."""
+    if kind == FACE_DETECTION:
+        return api.get_face_detection(project_id)
+    return api.get_project(kind, project_id)
+
+
+def classify_response(request: api.Request, response: api.Response | MagicHourConnectionError) -> StatusCheck:
     """
-    Tell what an answer to :func:`api.get_project` means for a wait: the one judgement of every mode.
+    Decide what a response to :func:`status_request` means for a wait.
 
     :param request: the call.
-    :param answer: what came of it, one try without a retry.
+    :param response: what came of it, one try without a retry.
     """
-    if isinstance(answer, MagicHourConnectionError):
-        return StatusCheck(transient_error=answer)
+    if isinstance(response, MagicHourConnectionError):
+        return StatusCheck(transient_error=response)
     try:
-        project = api.result(request, answer)
+        project = api.result(request, response)
     except MagicHourError as error:
-        if isinstance(error, FINAL_ERRORS) and error.is_own:
+        if isinstance(error, FINAL_ERRORS):
             return StatusCheck(error=error)
         return StatusCheck(
-            transient_error=error, retry_after=api.retry_after_seconds(answer, datetime.now(UTC))
+            transient_error=error, retry_after=api.retry_after_seconds(response, datetime.now(UTC))
         )
     if "status" not in project:
-        said = f"without a status: {api.quoted_message(answer)!r}"
-        return StatusCheck(transient_error=MagicHourApiError(answer.status, said, str(request)))
+        message = f"without a status: {api.quoted_message(response)!r}"
+        return StatusCheck(transient_error=MagicHourApiError(response.status, message, str(request)))
     outcome = project["status"] if api.is_finished(project) else None
     return StatusCheck("deleted" if project.get("enabled") is False else outcome, project)
-
-
-async def check_all(settings: Settings, kind: str, project_ids: Iterable[str]) -> dict[str, StatusCheck]:
-    """
-    Look once at each project, side by side.
-
-    :param settings: how to reach Magic Hour.
-    :param kind: the kind of all of them.
-    :param project_ids: the projects.
-    """
-    from airflow_provider_magichour._client.transport import AsyncSender
-
-    checks: dict[str, StatusCheck] = {}
-    queue = iter(project_ids)
-
-    async def work(sender: AsyncSender) -> None:
-        for project_id in queue:
-            request = api.get_project(kind, project_id)
-            try:
-                checks[project_id] = classify_response(request, await sender.attempt(request))
-            except MagicHourConnectionError as error:
-                checks[project_id] = StatusCheck(transient_error=error)
-
-    async with AsyncSender(settings) as sender:
-        await asyncio.gather(*(work(sender) for _ in range(MAX_CHECKS)))
-    return checks

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import time
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, cast, overload
 
 from airflow.providers.common.compat.sdk import AirflowFailException
@@ -27,8 +28,7 @@ from airflow_provider_magichour.hooks.connection import get_settings, get_settin
 from airflow_provider_magichour.hooks.files import MagicHourFilesHook
 
 if TYPE_CHECKING:
-    from airflow_provider_magichour._validation import ProjectIds
-    from airflow_provider_magichour.types import KindName, Project, ProjectRef, Seconds
+    from airflow_provider_magichour.types import KindName, Project, ProjectRef
 
 
 class MagicHourHook(MagicHourFilesHook):
@@ -118,19 +118,23 @@ class MagicHourHook(MagicHourFilesHook):
         self,
         kind: KindName | None,
         project_id: ProjectRef,
-        timeout: Seconds,
-        poll_interval: Seconds | None = None,
+        timeout: float | timedelta,
+        poll_interval: float | timedelta | None = None,
     ) -> Project: ...
     @overload
     def wait_for_project(
         self,
         kind: KindName | None,
         project_id: list[Any],
-        timeout: Seconds,
-        poll_interval: Seconds | None = None,
+        timeout: float | timedelta,
+        poll_interval: float | timedelta | None = None,
     ) -> list[Project]: ...
     def wait_for_project(
-        self, kind: KindName | None, project_id: Any, timeout: Seconds, poll_interval: Seconds | None = None
+        self,
+        kind: KindName | None,
+        project_id: Any,
+        timeout: float | timedelta,
+        poll_interval: float | timedelta | None = None,
     ) -> Any:
         """
         Wait on this thread until a project is complete, and return it.
@@ -186,18 +190,9 @@ class MagicHourHook(MagicHourFilesHook):
         :raises MagicHourWrongKindError: if the project is of another kind, also with ``missing_ok``.
         """
         projects = read_projects(project_id, kind)
-        return all_or_error(projects.ids, self.delete_all(projects, missing_ok), projects.is_list)
-
-    def delete_all(self, projects: ProjectIds, missing_ok: bool = True) -> list[bool | MagicHourError]:
-        """
-        Delete projects, as :meth:`delete_project` does; no failure keeps the others back.
-
-        :param projects: what :func:`read_projects` returned.
-        :param missing_ok: whether a project that is gone already is no error.
-        :return: in order, whether each was there, or the error.
-        """
         results = self._send_for_each(api.delete_project, projects)
-        return [_deleted(result, missing_ok) for result in results]
+        deleted = [_deleted(result, missing_ok) for result in results]
+        return all_or_error(projects.ids, deleted, projects.is_list)
 
     def check_result(
         self,
@@ -207,7 +202,7 @@ class MagicHourHook(MagicHourFilesHook):
         download_outputs: bool,
         download_directory: str | None = None,
         *,
-        timeout: Seconds = 24 * 3600,
+        timeout: float | timedelta = 24 * 3600,
     ) -> dict[str, Any]:
         """
         Return a project as it is, or once it is complete, and store its files.

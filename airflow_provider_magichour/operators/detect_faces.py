@@ -1,24 +1,17 @@
-"""Files for projects: uploads, and the faces in them."""
+"""Finds the faces in an image or a video."""
 
 from __future__ import annotations
 
+import functools
 import logging
 import time
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_magichour import DEFAULT_CONN_ID
-from airflow_provider_magichour._client import api
-from airflow_provider_magichour._polling.status import FINAL_ERRORS
-from airflow_provider_magichour._validation import check_body, check_seconds, is_settled
-from airflow_provider_magichour.exceptions import (
-    MagicHourApiError,
-    MagicHourArgumentError,
-    MagicHourConnectionError,
-    MagicHourError,
-    MagicHourRenderError,
-    MagicHourTimeoutError,
-)
+from airflow_provider_magichour._validation import check_body, check_seconds, is_settled, optional
+from airflow_provider_magichour.exceptions import MagicHourArgumentError, MagicHourError, MagicHourRenderError
 from airflow_provider_magichour.operators.base import MagicHourOperator
 
 if TYPE_CHECKING:
@@ -27,9 +20,6 @@ if TYPE_CHECKING:
     from airflow_provider_magichour.types import Templated
 
 log = logging.getLogger(__name__)
-
-#: The longest time between two looks at a face detection, in seconds; it starts at ``poll_interval``.
-MAX_INTERVAL = 10.0
 
 
 class MagicHourDetectFacesOperator(MagicHourOperator):
@@ -43,8 +33,8 @@ class MagicHourDetectFacesOperator(MagicHourOperator):
         (templated)
     :param confidence_score: how certain a face has to be, from 0 to 1; Magic Hour's default (0.5) if None.
         (templated)
-    :param poll_interval: seconds between the first looks; they become fewer.
-    :param timeout: seconds to wait at most.
+    :param poll_interval: seconds between status checks; if None, they become fewer with time. (templated)
+    :param timeout: seconds to wait at most. (templated)
     :param durable: whether to remember the submit in Airflow's task state store.
     :param magichour_conn_id: the connection. (templated)
     :return: the faces, ``{"path", "url"}`` each. A path is what ``original_face`` takes, in the
@@ -54,7 +44,13 @@ class MagicHourDetectFacesOperator(MagicHourOperator):
     :raises MagicHourTimeoutError: if it was not finished in time; a retry goes on waiting for it.
     """
 
-    template_fields: Sequence[str] = (*MagicHourOperator.template_fields, "assets", "confidence_score")
+    template_fields: Sequence[str] = (
+        *MagicHourOperator.template_fields,
+        "assets",
+        "confidence_score",
+        "poll_interval",
+        "timeout",
+    )
     operator_extra_links = ()  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType, reportIncompatibleVariableOverride]  # there is no page of a detection
 
     def __init__(
@@ -62,8 +58,8 @@ class MagicHourDetectFacesOperator(MagicHourOperator):
         *,
         assets: Templated[dict[str, Any]],
         confidence_score: Templated[float | str | None] = None,
-        poll_interval: float = 2.0,
-        timeout: float = 600.0,
+        poll_interval: Templated[timedelta | float | str | None] = None,
+        timeout: Templated[timedelta | float | str] = 600.0,
         durable: bool = True,
         magichour_conn_id: str = DEFAULT_CONN_ID,
         **kwargs: Any,
@@ -71,13 +67,17 @@ class MagicHourDetectFacesOperator(MagicHourOperator):
         super().__init__(magichour_conn_id=magichour_conn_id, **kwargs)
         self.assets: Any = assets
         self.confidence_score: Any = confidence_score
-        self.poll_interval = check_seconds(poll_interval, "poll_interval")
-        self.timeout = check_seconds(timeout, "timeout")
+        self.poll_interval: Any = poll_interval
+        self.timeout: Any = timeout
         self.durable = durable
         if is_settled(assets):
             _check_assets(assets)
         if is_settled(confidence_score):
             _check_score(confidence_score)
+        if is_settled(poll_interval):
+            optional(check_seconds, poll_interval, "poll_interval")
+        if is_settled(timeout):
+            check_seconds(timeout, "timeout")
 
     def execute(self, context: Context) -> list[dict[str, Any]]:
         """Submit, or take up what an earlier try submitted; then wait."""
@@ -98,32 +98,22 @@ class MagicHourDetectFacesOperator(MagicHourOperator):
         return found
 
     def _wait(self, detection_id: str) -> Mapping[str, Any]:
-        deadline = time.monotonic() + self.timeout
-        interval = self.poll_interval
-        trouble: MagicHourError | None = None
-        while True:
-            try:
-                detection = self.hook.get_face_detection(detection_id)
-                trouble = None
-            except FINAL_ERRORS:
-                raise
-            except (MagicHourApiError, MagicHourConnectionError) as error:
-                detection, trouble = {}, error
-            status = detection.get("status")
-            if status == "complete":
-                return detection
-            if status in api.TERMINAL_STATUSES:
-                raise MagicHourRenderError(detection_id, None, "the face detection failed")
-            left = deadline - time.monotonic()
-            if left <= 0:
-                last = trouble or f"its status is {status}"
-                raise MagicHourTimeoutError(
-                    f"Face detection {detection_id} was not finished within {self.timeout:g} s ({last}); "
-                    "a retry goes on waiting for it",
-                    detection_id,
-                )
-            time.sleep(min(interval, left))
-            interval = min(interval * 1.3, max(MAX_INTERVAL, self.poll_interval))
+        from airflow_provider_magichour._polling.status import FACE_DETECTION
+        from airflow_provider_magichour._polling.wait import wait_for_finished
+        from airflow_provider_magichour.hooks.connection import get_settings_async
+
+        outcomes, detections = wait_for_finished(
+            FACE_DETECTION,
+            [detection_id],
+            self.magichour_conn_id,
+            functools.partial(get_settings_async, self.magichour_conn_id),
+            time.time() + check_seconds(self.timeout, "timeout"),
+            poll_interval=optional(check_seconds, self.poll_interval, "poll_interval"),
+            logger=self.log,
+        )
+        if outcomes[detection_id] != "complete":
+            raise MagicHourRenderError(detection_id, None, "the face detection failed")
+        return detections[detection_id]
 
 
 def _check_assets(assets: Any) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from airflow_provider_magichour.exceptions import (
 from airflow_provider_magichour.hooks.connection import get_settings_async
 from airflow_provider_magichour.operators.base import run_of
 from airflow_provider_magichour.operators.create import LIMIT_PATIENCE, MagicHourCreateProjectOperator
-from airflow_provider_magichour.tools import TOOLS, tool_kind
+from airflow_provider_magichour.tools import tool_kind
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -168,7 +168,7 @@ class MagicHourGenerateOperator(MagicHourCreateProjectOperator):
                 until,
                 self.poll_interval,
                 missing_ok=True,
-                usual_seconds=self._typical_seconds(),
+                tool=self.tool,
                 submitted_at=time.time(),
             ),
             method_name="execute_complete",
@@ -194,16 +194,12 @@ class MagicHourGenerateOperator(MagicHourCreateProjectOperator):
                 poll_interval=self.poll_interval,
                 missing_ok=True,
                 logger=self.log,
-                typical_seconds=self._typical_seconds(),
+                tool=self.tool,
                 submitted_at=time.time(),
             )
         except MagicHourTimeoutError as error:
             return error
         return None
-
-    def _typical_seconds(self) -> float | None:
-        known = TOOLS.get(self.tool)
-        return known.typical_seconds if known else None
 
     def _deadline(self, context: Mapping[str, Any]) -> float:
         """Return when to stop: after ``timeout`` from now, or ``execution_timeout`` from the task's start."""

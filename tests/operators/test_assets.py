@@ -83,7 +83,7 @@ def test_uncertain_submit_is_not_sent_again(sim: Simulator, store: TaskStateStor
 
 
 def test_transient_errors_do_not_end_the_wait(sim: Simulator) -> None:
-    sim.faults({"match": GET, "times": 12, "status": 503})
+    sim.faults({"match": GET, "times": 3, "status": 503})
     assert operator().execute(task_context())
 
 

@@ -1,0 +1,48 @@
+"""What a deferral has to fit into: the database's column, and the time that the scheduler needs."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+#: The most bytes of a trigger's stored arguments. ``trigger.kwargs`` is TEXT on MySQL, which holds 65,535.
+MAX_STORED_BYTES = 60_000
+#: Bytes of the arguments beside the ids, with much room: a connection id may have 250 characters.
+OTHER_BYTES = 2_000
+
+
+def stored_bytes(plain: int) -> int:
+    """Return how long a text of so many bytes is once Airflow has encrypted it (Fernet, base64)."""
+    token = 57 + 16 * (plain // 16 + 1)  # version, time, vector and signature; padded to whole blocks
+    return 4 * -(-token // 3)
+
+
+def split_ids(project_ids: Sequence[str]) -> list[list[str]]:
+    """
+    Split ids into lists that each fit into one trigger's arguments, in order.
+
+    :param project_ids: the projects of one task.
+    """
+    parts: list[list[str]] = [[]]
+    size = OTHER_BYTES
+    for project_id in dict.fromkeys(project_ids):
+        more = len(json.dumps(project_id)) + 2
+        if parts[-1] and stored_bytes(size + more) > MAX_STORED_BYTES:
+            parts.append([])
+            size = OTHER_BYTES
+        parts[-1].append(project_id)
+        size += more
+    return parts
+
+
+def log_deferral(logger: logging.Logger | Any, deadline: float) -> None:
+    """Log that the task waits in the triggerer, so that a missing triggerer is noticed."""
+    until = datetime.fromtimestamp(deadline, UTC)
+    logger.info(
+        "Waiting in the triggerer until %s UTC at the latest; a task that stays deferred after its projects "
+        "are finished lacks a running triggerer",
+        f"{until:%H:%M}" if until.date() == datetime.now(UTC).date() else f"{until:%Y-%m-%d %H:%M}",
+    )

@@ -1,0 +1,173 @@
+"""What is waited for: one task's wait, and one project of it."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import random
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from airflow_provider_magichour._polling.durations import LEARNED
+from airflow_provider_magichour._polling.schedule import (
+    OLDEST,
+    backoff,
+    before_deadline,
+    created_at,
+    next_delay,
+)
+from airflow_provider_magichour._polling.status import StatusCheck, status_request
+from airflow_provider_magichour.tools import TOOLS, typical_seconds
+
+#: A project that is seen for the first time within this many seconds of its submit was polled from its start.
+FROM_START = 60.0
+
+
+class WaitRequest:
+    """
+    One task's wait for one or many projects; what was found comes out of :meth:`news`.
+
+    :param kind: the kind of all its projects, or :data:`~.status.FACE_DETECTION`.
+    :param project_ids: the projects.
+    :param deadline: when to stop waiting, in unix seconds.
+    :param poll_interval: seconds between status checks, adaptive if None.
+    :param tool: the tool that made the projects, where it is known.
+    :param typical_seconds: the median duration of the projects; the tool's if None.
+    :param submitted_at: when they were made, in unix seconds, where that was just now: no check at once.
+    """
+
+    __slots__ = (
+        "_arrived",
+        "_found",
+        "deadline",
+        "ids",
+        "kind",
+        "late",
+        "poll_interval",
+        "project_type",
+        "submitted_at",
+        "typical_seconds",
+    )
+
+    def __init__(
+        self,
+        kind: str,
+        project_ids: Iterable[str],
+        deadline: float,
+        poll_interval: float | None = None,
+        *,
+        tool: str | None = None,
+        typical_seconds: float | None = None,
+        submitted_at: float | None = None,
+    ) -> None:
+        known = TOOLS.get(tool or "")
+        self.kind = kind
+        self.ids = list(dict.fromkeys(project_ids))
+        self.deadline = deadline
+        self.poll_interval = poll_interval
+        self.project_type = known.project_type if known else None
+        self.typical_seconds = known.typical_seconds if known and typical_seconds is None else typical_seconds
+        self.submitted_at = submitted_at
+        #: By how many seconds status checks were late since this was logged last, and what limits them.
+        self.late: tuple[float, str] = (0.0, "")
+        self._found: list[tuple[str, StatusCheck]] = []
+        self._arrived = asyncio.Event()
+
+    def notify(self, project_id: str, check: StatusCheck) -> None:
+        """Put a status check among the news."""
+        self._found.append((project_id, check))
+        self._arrived.set()
+
+    async def news(self, seconds: float) -> list[tuple[str, StatusCheck]]:
+        """Return what was found since the last call; wait for something this long at most."""
+        if not self._found:
+            self._arrived.clear()
+            try:
+                async with asyncio.timeout(seconds):
+                    await self._arrived.wait()
+            except TimeoutError:
+                return []
+        found, self._found = self._found, []
+        return found
+
+
+class PolledProject:
+    """One project whose status is checked, for one wait or several."""
+
+    __slots__ = (
+        "created",
+        "due",
+        "failures",
+        "kind",
+        "last_notified_status",
+        "missing_since",
+        "project_id",
+        "project_type",
+        "request",
+        "seen",
+        "typical_seconds",
+        "unfinished_age",
+        "waits",
+    )
+
+    def __init__(self, wait: WaitRequest, project_id: str, now: float) -> None:
+        self.kind = wait.kind
+        self.project_id = project_id
+        self.request = status_request(wait.kind, project_id)
+        self.created = now if wait.submitted_at is None else min(wait.submitted_at, now)
+        self.project_type = wait.project_type
+        self.typical_seconds = wait.typical_seconds
+        self.waits: tuple[WaitRequest, ...] = (wait,)
+        #: When to check next, on the loop's clock; None while a check is under way.
+        self.due: float | None = None
+        #: How many checks in a row failed.
+        self.failures = 0
+        #: Since when a 404 has been the only response, in unix seconds.
+        self.missing_since: float | None = None
+        #: Whether the project itself was seen, which tells its age and type.
+        self.seen = False
+        #: Its age when it was seen unfinished last; None where it may have been finished all the time.
+        self.unfinished_age: float | None = None
+        if wait.submitted_at is not None and now - wait.submitted_at < FROM_START:
+            self.unfinished_age = 0.0
+        #: The status that the waits were notified of last; None to notify them of whatever is found next.
+        self.last_notified_status: str | None = None
+
+    def update(self, check: StatusCheck, project: Mapping[str, Any], now: float) -> None:
+        """Take the age and the type from the project itself, and learn how long such projects take."""
+        self.failures = 0
+        self.missing_since = None
+        if not self.seen:
+            self.seen = True
+            created = created_at(project)
+            if created is not None and now - OLDEST <= created <= now:
+                self.created = created
+            self.project_type = project.get("type") or self.project_type
+            if self.typical_seconds is None:
+                self.typical_seconds = typical_seconds(self.kind, self.project_type)
+        age = now - self.created
+        if check.outcome is None:
+            self.unfinished_age = age
+        elif check.outcome == "complete" and self.unfinished_age is not None and self.project_type:
+            LEARNED.add(self.kind, self.project_type, min(self.unfinished_age, age), age)
+
+    def delay(self, check: StatusCheck, now: float) -> float:
+        """Return the seconds until the next check: the soonest that one of the waits wants."""
+        typical = LEARNED.median(self.kind, self.project_type) or self.typical_seconds
+        return min(self._delay_for(wait, check, typical, now) for wait in self.waits)
+
+    def _delay_for(self, wait: WaitRequest, check: StatusCheck, typical: float | None, now: float) -> float:
+        left = wait.deadline - now
+        if left <= 0:  # what is checked once more at the end is not checked again and again
+            left = math.inf
+        delay = next_delay(
+            self.kind,
+            typical,
+            now - self.created,
+            left,
+            random.random(),
+            poll_interval=wait.poll_interval,
+        )
+        if check.transient_error is None or self.missing_since is not None:
+            return delay
+        return before_deadline(backoff(delay, self.failures, check.retry_after), left)
