@@ -105,3 +105,20 @@ def test_every_page_is_in_the_table_of_contents() -> None:
 def test_pictures_are_small() -> None:
     for picture in (ROOT / "docs" / "images").iterdir():
         assert picture.stat().st_size < 150_000
+
+
+SECURITY = (ROOT / "docs" / "security.md").read_text()
+REFERENCES = sorted(set(re.findall(r"`([\w/]+\.py)(?:::(\w+))?`", SECURITY)))
+
+
+@pytest.mark.parametrize(("path", "name"), REFERENCES)
+def test_security_page_names_code_and_tests_that_exist(path: str, name: str) -> None:
+    found = [folder / path for folder in (ROOT / "tests", ROOT / "airflow_provider_magichour")]
+    text = "".join(file.read_text() for file in found if file.exists())
+    assert text, f"no {path} in tests or the package"
+    assert not name or re.search(rf"^ *(async )?(def|class) {name}\b", text, re.MULTILINE), f"no {name}"
+
+
+def test_security_page_names_a_test_for_most_threats() -> None:
+    assert sum(path.rpartition("/")[2].startswith("test_") for path, _ in REFERENCES) > 30
+    assert "`::" not in SECURITY
