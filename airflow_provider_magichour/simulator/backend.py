@@ -36,7 +36,7 @@ class Backend:
     """
 
     def __init__(self, settings: Settings, signer: Signer) -> None:
-        self.settings = settings
+        self._first_settings = settings
         self.signer = signer
         self.listeners: list[Callable[[str, Project], None]] = []
         self._random = random.Random(settings.seed)
@@ -46,6 +46,7 @@ class Backend:
         """Forget everything and start with fresh accounts."""
         for project in getattr(self, "projects", {}).values():
             _cancel(project)
+        self.settings = self._first_settings
         keys = (self.settings.api_key, *self.settings.more_api_keys)
         #: By API key; an account can have several keys, or none.
         self.accounts: dict[str, Account] = {}
@@ -63,11 +64,12 @@ class Backend:
 
     def add_account(self, key: str) -> Account:
         """Return the account of this API key, opened if need be; its id is the same after a restart."""
-        if key not in self.accounts:
-            account_id = "cm" + hashlib.sha256(key.encode()).hexdigest()[:23]
-            self.accounts[key] = Account(account_id, self.settings.credits)
-            self.all_accounts.append(self.accounts[key])
-        return self.accounts[key]
+        account_id = "cm" + hashlib.sha256(key.encode()).hexdigest()[:23]
+        account = next((one for one in self.all_accounts if one.id == account_id), None)
+        if account is None:
+            account = Account(account_id, self.settings.credits)
+            self.all_accounts.append(account)
+        return self.accounts.setdefault(key, account)
 
     def add_api_key(self, key: str) -> None:
         """Give the first account another key."""
@@ -83,7 +85,7 @@ class Backend:
         del self.accounts[key]
 
     def warn(self, message: str) -> None:
-        """Log a warning, and keep it for :meth:`Admin.state`."""
+        """Log a warning, and keep it for the state."""
         self.warnings.append(message)
         _logger.warning("%s", message)
 

@@ -62,6 +62,21 @@ def test_account_ids_outlive_a_restart() -> None:
     assert len(set(found[0])) == 2
 
 
+def test_a_key_that_was_revoked_leads_to_the_same_account_again(magichour: Simulator) -> None:
+    account_id = magichour.add_account("mhk_stranger")
+    magichour.revoke_api_key("mhk_stranger")
+    assert magichour.add_account("mhk_stranger") == account_id
+    assert [account["id"] for account in magichour.state()["accounts"]].count(account_id) == 1
+
+
+def test_reset_forgets_added_keys_and_accounts(magichour: Simulator) -> None:
+    first_key, accounts = magichour.api_key, magichour.state()["accounts"]
+    magichour.add_api_key("mhk_other_key")
+    magichour.add_account("mhk_stranger")
+    magichour.reset()
+    assert (magichour.api_key, magichour.state()["accounts"]) == (first_key, accounts)
+
+
 def test_accounts_and_keys_can_be_added_over_http(magichour: Simulator) -> None:
     admin = f"{magichour.url}/_simulator"
     added = requests.post(f"{admin}/accounts", json={"key": "mhk_stranger"}, timeout=5).json()
