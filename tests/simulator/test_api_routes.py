@@ -335,7 +335,8 @@ def test_a_project_is_queued_then_rendering_then_complete(kind: str) -> None:
 def test_projects_have_the_fields_that_the_provider_knows(magichour: Simulator) -> None:
     project = make(magichour, "video")
     assert api.is_finished(project)
-    assert set(Project.__annotations__) - {"image_count"} <= set(project)
+    # Images have a count, and the provider adds the kind.
+    assert set(Project.__annotations__) - {"image_count", "kind"} <= set(project)
 
 
 def test_a_deleted_project_stays_visible_and_is_gone(magichour: Simulator) -> None:
