@@ -7,8 +7,10 @@ event loop, no framework, so that the server is not what is measured.
 
     python -m benchmarks.load_server --port 8011
 
-``GET /_stats`` tells what was asked, ``GET /_faults?share=0.1`` lets that share of answers go wrong,
-``GET /_pause?seconds=5`` answers 429 with that ``Retry-After`` until the seconds are over.
+``GET /_stats`` gives what was asked, ``GET /_faults?share=0.1`` lets that share of responses go wrong,
+``GET /_pause?seconds=5`` gives 429 with that ``Retry-After`` until the seconds are over, and
+``GET /_latency?seconds=0.2`` delays every response by so much. A project whose number begins with ``hang`` is
+never answered.
 """
 
 from __future__ import annotations
@@ -53,6 +55,8 @@ class World:
         self.paused_at = self.paused_until = 0.0
         self.asked_in_pause: list[float] = []
         self.faults = 0.0
+        self.latency = 0.0
+        self.checked_at: dict[str, list[float]] = {}
 
     def stats(self) -> dict[str, Any]:
         return {
@@ -70,6 +74,10 @@ class World:
         given = dict(parse_qsl(parts.query))
         if parts.path == "/_faults":
             self.faults = float(given["share"])
+        elif parts.path == "/_latency":
+            self.latency = float(given["seconds"])
+        elif parts.path == "/_times":
+            return json.dumps({"times": self.checked_at.get(given["id"], [])}).encode()
         elif parts.path == "/_pause":
             self.paused_at = time.time()
             self.paused_until = self.paused_at + float(given["seconds"])
@@ -93,6 +101,8 @@ class World:
         if not found:
             return 404, b'{"message": "no such project"}', ""
         kind, one, made, duration = found.groups()
+        if one.rpartition("-")[2].startswith("watched"):
+            self.checked_at.setdefault(one, []).append(now)
         ends = (int(made) + int(duration)) / 1000
         done = now >= ends
         if done:
@@ -126,6 +136,7 @@ class Connection(asyncio.Protocol):
     def __init__(self, world: World) -> None:
         self.world = world
         self.buffer = b""
+        self.closing = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport: Any = transport
@@ -140,6 +151,7 @@ class Connection(asyncio.Protocol):
         self.buffer += data
         while b"\r\n\r\n" in self.buffer:
             head, _, self.buffer = self.buffer.partition(b"\r\n\r\n")
+            self.closing = b"\r\nconnection: close" in head.lower()
             self.answer(head.split(b" ", 2)[1].decode())
 
     def answer(self, path: str) -> None:
@@ -148,6 +160,13 @@ class Connection(asyncio.Protocol):
             return
         if self.world.faults and random.random() < self.world.faults:
             self.go_wrong(path)
+            return
+        if path.rpartition("-")[2].startswith("hang"):
+            self.world.requests += 1
+            return
+        if self.world.latency:
+            loop = asyncio.get_running_loop()
+            loop.call_later(self.world.latency, lambda: self.send(*self.world.answer(path)))
             return
         self.send(*self.world.answer(path))
 
@@ -176,6 +195,8 @@ class Connection(asyncio.Protocol):
         )
         if not self.transport.is_closing():
             self.transport.write(head.encode() + body)
+            if self.closing:
+                self.transport.close()
 
 
 async def serve(port: int) -> None:

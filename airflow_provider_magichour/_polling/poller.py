@@ -108,7 +108,8 @@ class Poller:
         now = time.time()
         for project_id in wait.ids:
             self._add(wait, project_id, now)
-        while len(self._workers) < min(self._max_connections, len(self._projects)):
+        # More workers than connections: where all of these are in use by slow checks, others are waiting.
+        while len(self._workers) < min(2 * self._max_connections, len(self._projects)):
             # A context of its own: what a worker logs belongs to no single task.
             context = contextvars.Context()
             self._workers.append(self._loop.create_task(self._work(), context=context))
