@@ -17,7 +17,7 @@ BENCHMARKS ?= files waiting webhooks
 .DEFAULT_GOAL := help
 .PHONY: help install test test-stores test-airflow test-distributed test-matrix test-browser lint audit bench docs demo airflow dist constraints clean
 
-# A virtual environment does not survive being moved or copied to another folder: make it anew there.
+# A virtual environment does not survive being moved or copied to another folder: make it again there.
 ifneq ("$(CURDIR)","$(shell cat $(STAMP) 2>/dev/null)")
 .PHONY: $(STAMP)
 endif
@@ -25,7 +25,7 @@ endif
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-install: $(STAMP) ## Make .venv with the package and all that is needed to work on it.
+install: $(STAMP) ## Make .venv with the package and its development tools.
 
 $(STAMP): pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "Python 3.11, 3.12 or 3.13 is needed; none was found. Try: make install PYTHON=/path/to/python" >&2; exit 1; }
@@ -36,7 +36,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(PIP) '.[dev]'
 	@printf '%s' "$(CURDIR)" > $(STAMP)
 
-test: $(STAMP) ## Run the tests, with the coverage of branches. TESTS=... chooses some.
+test: $(STAMP) ## Run the tests with branch coverage. TESTS=... chooses some.
 	$(RUN) pytest --numprocesses $(WORKERS) -m 'not real_airflow and not stores' --durations 10 --cov --cov-report term $(ENOUGH) $(TESTS)
 
 test-stores: $(STAMP) ## Run the tests of object storage on S3, Azure and Google emulators; needs npm.
@@ -46,7 +46,7 @@ test-stores: $(STAMP) ## Run the tests of object storage on S3, Azure and Google
 	@test -x .stores/node_modules/.bin/azurite-blob || npm install --silent --no-fund --no-audit --prefix .stores azurite@3.37.0
 	$(RUN) pytest --numprocesses 1 -m stores --durations 5 $(TESTS)
 
-test-airflow: $(STAMP) ## Run the tests that kill the processes of a whole Airflow; about five minutes.
+test-airflow: $(STAMP) ## Run the tests with a whole Airflow; about five minutes.
 	$(RUN) pytest -m real_airflow --durations 10 $(TESTS)
 
 test-distributed: $(STAMP) ## Run chaos tests on a cluster: Celery, PostgreSQL, Redis; ten minutes. ARGS=--full runs each fault alone, too.
@@ -58,22 +58,22 @@ lint: $(STAMP) ## Check style and types.
 	$(RUN) mypy
 	$(RUN) pyright --pythonpath .venv/bin/python
 
-audit: $(STAMP) ## Look up known vulnerabilities of what constraints.txt pins; says so where that cannot be asked.
+audit: $(STAMP) ## Check the pins in constraints.txt for known vulnerabilities.
 	@$(RUN) scripts.audit
 
 bench: $(STAMP) ## Measure the figures of docs/benchmarks.md. BENCHMARKS=... chooses some.
 	@status=0; for each in $(BENCHMARKS); do $(RUN) benchmarks.$$each --write || status=1; done; exit $$status
 
-demo: $(STAMP) ## Make an image, a video and a voice in a real Airflow: locally, or with MAGIC_HOUR_API_KEY at Magic Hour.
+demo: $(STAMP) ## Run the example pipeline in a real Airflow, locally or with MAGIC_HOUR_API_KEY at Magic Hour.
 	@$(RUN) scripts.demo
 
-airflow: $(STAMP) ## Open Airflow with the examples, and a local Magic Hour, for clicking around.
+airflow: $(STAMP) ## Open Airflow with the examples and a local Magic Hour.
 	@$(RUN) scripts.playground
 
-test-matrix: $(STAMP) ## Run the tests on each Airflow and Python, by uv. MATRIX=quick does less; MATRIX=2.11-py3.12 chooses.
+test-matrix: $(STAMP) ## Run the tests on each Airflow and Python. MATRIX=quick does less; MATRIX=2.11-py3.12 chooses.
 	$(RUN) scripts.matrix --workers $(WORKERS) $(if $(filter quick,$(MATRIX)),--quick,$(addprefix --only ,$(MATRIX)))
 
-test-browser: $(STAMP) ## Walk through Airflow's UI in Chromium as a DAG author. PICTURES=docs/images takes the docs' pictures.
+test-browser: $(STAMP) ## Test Airflow's UI in Chromium. PICTURES=docs/images takes the docs' pictures.
 	@command -v chromium > /dev/null || { test "$$(id -u)" = 0 && apt-get update --quiet=2 && \
 		apt-get install --quiet=2 --yes --no-install-recommends chromium; } || { echo "Chromium is needed: apt-get install chromium" >&2; exit 2; }
 	@$(PIP) '.[browser]'

@@ -1,4 +1,4 @@
-"""What an event loop and its process look like from inside: lag, memory, sockets."""
+"""Measures an event loop and its process from inside: lag, memory, sockets."""
 
 from __future__ import annotations
 

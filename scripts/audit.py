@@ -40,11 +40,11 @@ class Ignored:
 IGNORED: tuple[Ignored, ...] = ()
 
 
-def judge(
+def summarize(
     report: Mapping[str, Any], today: date, ignored: Collection[Ignored] = IGNORED
 ) -> tuple[int, list[str]]:
     """
-    Tell what pip-audit's report means: the exit status, and what to say.
+    Return what pip-audit's report means: the exit status and the lines to print.
 
     A package that was skipped was not checked, which pip-audit itself takes for clean.
 
@@ -75,14 +75,14 @@ def judge(
 
 def main() -> int:
     """Ask, print what came of it, and return the exit status."""
-    # uv keeps pip-audit apart from the packages that it looks at.
+    # uv keeps pip-audit apart from the packages that it checks at.
     command = [sys.executable, "-m", "uv", "tool", "run", "--quiet", "--from", PIP_AUDIT, "pip-audit"]
     options = ["--requirement", "constraints.txt", "--no-deps", "--disable-pip", "--progress-spinner", "off"]
     done = subprocess.run(  # noqa: S603  # our own arguments
         [*command, *options, "--format", "json"], cwd=ROOT, capture_output=True, text=True, check=False
     )
     try:
-        status, lines = judge(json.loads(done.stdout), datetime.now(UTC).date())
+        status, lines = summarize(json.loads(done.stdout), datetime.now(UTC).date())
     except (ValueError, KeyError, TypeError):
         last = (done.stderr.strip() or "it said nothing").splitlines()[-1]
         status, lines = UNKNOWN, [f"pip-audit did not work: {last[:300]}"]

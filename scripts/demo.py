@@ -1,5 +1,5 @@
 """
-``make demo``: an image, a video and a voice out of a real Airflow.
+``make demo``: make an image, a video and a voice in a real Airflow.
 
 Without ``MAGIC_HOUR_API_KEY`` they are made by a local Magic Hour (the simulator). With it they are made by
 Magic Hour itself, which costs credits: it says so and asks first, unless ``CONFIRM=yes``.
@@ -109,7 +109,7 @@ def _xcom(airflow: LocalAirflow, run: str, kind: str, task: str) -> Any:
 
 
 def _watch(airflow: LocalAirflow, run: str) -> str:
-    """Tell each change of a task, until the run ends, and return its state."""
+    """Print each change of a task until the run ends, and return its state."""
     seen: dict[str, str] = {}
     deadline = time.monotonic() + LONGEST_RUN
     while time.monotonic() < deadline:

@@ -57,7 +57,7 @@ def pipeline() -> str:
 def file_life() -> str:
     """Draw how a file comes to its final name."""
     steps = [
-        ("signed URL", "asked for anew", "when it expires"),
+        ("signed URL", "requested again", "when it expires"),
         ("partial file", "resumes where", "it was cut off"),
         ("verified", "length, sha256,", "no error page"),
         ("final name", "appears at once,", "whole or not at all"),
@@ -77,48 +77,48 @@ def file_life() -> str:
 
 
 def waiting() -> str:
-    """Draw when a project is looked at, by tool, against a fixed interval of five seconds."""
+    """Draw when the status of a project is checked, by tool, against a fixed interval of five seconds."""
     span, left, width = 180.0, 190, 640
     rows: list[tuple[str, float | None, list[float]]] = [
         ("every 5 s", None, [second * 5.0 for second in range(1, 37)]),
-        ("a new video tool", None, list(_looks("video", None, span))),
+        ("a new video tool", None, list(_checks("video", None, span))),
     ]
     for tool in ("text-to-video", "face-swap", "ai-image-generator"):
         known = TOOLS[tool]
-        rows.append((tool, known.typical_seconds, list(_looks(known.kind, known.typical_seconds, span))))
+        rows.append((tool, known.typical_seconds, list(_checks(known.kind, known.typical_seconds, span))))
     parts = [
         _text(
             left, 24, "each tick is one request; the bar shows when such a project is usually done", GREY, 12
         )
     ]
-    for number, (label, usual, looks) in enumerate(rows):
+    for number, (label, typical, checks) in enumerate(rows):
         y = 58 + number * 38
         parts.append(_text(left - 14, y + 5, label, INK, 13, end=True))
         parts.append(_path(f"M {left} {y} H {left + width}", "#d8dbe0"))
-        if usual:
-            start, stop = left + width * usual * 0.6 / span, left + width * min(usual * 1.65, span) / span
+        if typical:
+            start, stop = left + width * typical * 0.6 / span, left + width * min(typical * 1.65, span) / span
             parts.append(
                 f'<rect x="{start:.0f}" y="{y - 11}" width="{stop - start:.0f}" height="22" rx="4" '
                 f'fill="{GREEN}" opacity=".22"/>'
             )
         colour = PURPLE if number else GREY
-        for look in looks:
-            x = left + width * look / span
+        for check in checks:
+            x = left + width * check / span
             parts.append(_path(f"M {x:.1f} {y - 9} v 18", colour, width=2))
-        parts.append(_text(left + width + 14, y + 5, str(len(looks)), INK, 13))
+        parts.append(_text(left + width + 14, y + 5, str(len(checks)), INK, 13))
     bottom = 58 + len(rows) * 38
     parts += [
         _text(left + width * second / span, bottom + 6, f"{second} s", GREY, 12, middle=True)
         for second in range(0, 181, 30)
     ]
     parts.append(_text(left + width + 14, 24, "requests", GREY, 12))
-    return _svg(left + width + 80, bottom + 22, "when a project is looked at", parts)
+    return _svg(left + width + 80, bottom + 22, "when the status of a project is checked", parts)
 
 
-def _looks(kind: str, usual: float | None, span: float) -> Iterator[float]:
-    """Give the seconds at which a project that is never finished is looked at."""
+def _checks(kind: str, typical: float | None, span: float) -> Iterator[float]:
+    """Yield the seconds at which a project that is never finished is checked."""
     age = 0.0
-    while (age := age + next_delay(kind, usual, age, 3600.0, 0.5)) <= span:
+    while (age := age + next_delay(kind, typical, age, 3600.0, 0.5)) <= span:
         yield age
 
 

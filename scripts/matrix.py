@@ -1,8 +1,8 @@
 """
-``make test-matrix``: run the tests on every Airflow and Python that this package promises.
+``make test-matrix``: run the tests on every Airflow and Python that this package supports.
 
 Each environment lives in ``.matrix/NAME``, made by uv from its own pins, and is used again until its pins
-change. A Python is looked for where uv looks, then in pyenv's versions (``PYENV_ROOT`` or ``~/.pyenv``); if
+change. A Python is taken from where uv finds one, then from pyenv's versions (``PYENV_ROOT`` or ``~/.pyenv``); if
 there is none, uv is asked to fetch it. One that is not to be had ends the run with exit code 2 before any
 test: no environment is ever passed over in silence.
 
@@ -81,8 +81,8 @@ LEFT_OUT = (
     "tests/distributed",  # Celery, on the newest Airflow
 )
 
-# The quick form leaves out Airflow 3.3, which `make test` runs on, the other Python of 2.11, and rooms that
-# hardly know Airflow: tools, transport, polling, receipts, throttle, simulator, local files.
+# The quick form leaves out Airflow 3.3, which `make test` runs on, the other Python of 2.11, and parts that
+# depend little on Airflow: tools, transport, polling, receipts, throttle, simulator, local files.
 QUICK = ("2.11-py3.12", "3.1-py3.12")
 QUICK_TESTS = (
     "tests/test_airflow_versions.py",

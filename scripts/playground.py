@@ -1,4 +1,4 @@
-"""``make airflow``: Airflow's UI with the examples and a local Magic Hour, for clicking around."""
+"""``make airflow``: Airflow's UI with the examples and a local Magic Hour, to try out."""
 
 from __future__ import annotations
 

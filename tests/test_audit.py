@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from scripts import audit
-from scripts.audit import NONE, SOME, UNKNOWN, Ignored, judge
+from scripts.audit import NONE, SOME, UNKNOWN, Ignored, summarize
 
 TODAY = date(2026, 11, 21)
 CLEAN: dict[str, Any] = {"name": "yarl", "version": "1.0", "vulns": []}
@@ -28,11 +28,11 @@ def report(*packages: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_clean_report_exits_with_0() -> None:
-    assert judge(report(CLEAN), TODAY) == (NONE, ["1 packages, no known vulnerability that counts"])
+    assert summarize(report(CLEAN), TODAY) == (NONE, ["1 packages, no known vulnerability that counts"])
 
 
 def test_vulnerability_is_named() -> None:
-    assert judge(report(CLEAN, HOLE), TODAY) == (
+    assert summarize(report(CLEAN, HOLE), TODAY) == (
         SOME,
         ["aiohttp 3.9.1: PYSEC-2024-24, CVE-2024-23334 (mended in 3.9.2)"],
     )
@@ -41,18 +41,18 @@ def test_vulnerability_is_named() -> None:
 @pytest.mark.parametrize("name", ["PYSEC-2024-24", "CVE-2024-23334"])
 def test_ignored_vulnerability_counts_again_after_its_day(name: str) -> None:
     ignored = [Ignored(name, "no static files are served here", TODAY)]
-    status, (line, _) = judge(report(HOLE), TODAY, ignored)
+    status, (line, _) = summarize(report(HOLE), TODAY, ignored)
     assert status == NONE
     assert line.endswith("ignored until 2026-11-21: no static files are served here")
-    assert judge(report(HOLE), date(2026, 11, 22), ignored)[0] == SOME
+    assert summarize(report(HOLE), date(2026, 11, 22), ignored)[0] == SOME
 
 
 def test_skipped_package_is_not_clean() -> None:
-    status, lines = judge(report(CLEAN, *[SKIPPED] * 6), TODAY)
+    status, lines = summarize(report(CLEAN, *[SKIPPED] * 6), TODAY)
     assert status == UNKNOWN
     assert lines == ["6 of 7 packages could not be checked: vine, vine, vine, vine, vine, ..."]
-    assert judge(report(SKIPPED, HOLE), TODAY)[0] == SOME
-    assert judge(report(), TODAY)[0] == UNKNOWN
+    assert summarize(report(SKIPPED, HOLE), TODAY)[0] == SOME
+    assert summarize(report(), TODAY)[0] == UNKNOWN
 
 
 @pytest.mark.parametrize(("out", "status"), [("", UNKNOWN), (json.dumps(report(CLEAN)), NONE)])

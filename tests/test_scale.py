@@ -18,7 +18,7 @@ def figures(**process: float) -> dict[str, Any]:
         return {"projects": projects, "starts": starts, "cpu": cpu, "database": {"all": cost}, "logs": cost}
 
     return {
-        "process": {"look": 0.0, "megabyte_s3": 0.0, **process},
+        "process": {"status_check": 0.0, "megabyte_s3": 0.0, **process},
         "airflow": {
             "scale_nothing": run(10, 10, 0.5),
             "scale_mapped": run(10, 20, 1.1),
@@ -46,9 +46,9 @@ def test_capacity_follows_from_the_costs() -> None:
 
 def test_megabytes_and_status_checks_cost_what_was_measured() -> None:
     work = Work("text-to-video", 10, 1)
-    one = model.cost(figures(megabyte_s3=0.02, look=0.001), work)
+    one = model.cost(figures(megabyte_s3=0.02, status_check=0.001), work)
     assert one["workers"] == pytest.approx(1.1 + 10 * 0.02)
-    assert one["triggerer"] == pytest.approx(1.1 + work.looks * 0.001)
+    assert one["triggerer"] == pytest.approx(1.1 + work.checks * 0.001)
 
 
 def test_list_waits_for_its_slowest_project() -> None:

@@ -2,7 +2,7 @@
 How many projects a day one triggerer, one worker slot and one API key carry: the tables of docs/scale.md.
 
     python -m benchmarks.scale --write                     measure, half an hour or more, and write
-    python -m benchmarks.scale --keep --write              compute anew from the page's own figures
+    python -m benchmarks.scale --keep --write              compute again from the page's own figures
     python -m benchmarks.scale --keep --tool lip-sync --megabytes 30 --each 50     for your own projects
 
 What is measured is in the page as JSON, below "Measured figures"; everything else is computed from it.

@@ -11,12 +11,12 @@ from typing import Any
 
 from airflow_provider_magichour._client.settings import Settings
 from airflow_provider_magichour.tools import TOOLS
-from benchmarks.waiting.schedule import SIGMA, looks
+from benchmarks.waiting.schedule import SIGMA, checks
 
 DAY = 86_400
 #: Assumptions: what a call to Magic Hour takes on its way, and what one connection carries.
 CALL_SECONDS, MB_PER_SECOND = 0.2, 30.0
-#: Calls for a project besides the looks: create, look after the wait, project before the download, delete.
+#: Calls for a project besides the checks: create, check after the wait, project before the download, delete.
 OTHER_CALLS = 4
 #: What a task with a list does side by side.
 SIDE_BY_SIDE = 4
@@ -32,7 +32,7 @@ class Work:
     """
     What is made.
 
-    :param tool: one whose usual duration is known.
+    :param tool: one whose typical duration is known.
     :param megabytes: the files of one project, an assumption.
     :param each: projects of one generate task; 1 is a mapped task each.
     """
@@ -45,7 +45,7 @@ class Work:
     def median(self) -> float:
         seconds = TOOLS[self.tool].typical_seconds
         if seconds is None:
-            raise ValueError(f"the usual duration of {self.tool} is not known")
+            raise ValueError(f"the typical duration of {self.tool} is not known")
         return seconds
 
     @property
@@ -61,16 +61,16 @@ class Work:
         return self.median * math.exp(SIGMA * statistics.NormalDist().inv_cdf(1 - 1 / self.each))
 
     @property
-    def looks(self) -> float:
-        """How often a project is looked at, by the schedule itself."""
-        return _looks(TOOLS[self.tool].kind, self.median)
+    def checks(self) -> float:
+        """How often a project is checked, by the schedule itself."""
+        return _checks(TOOLS[self.tool].kind, self.median)
 
 
 @functools.cache
-def _looks(kind: str, median: float) -> float:
+def _checks(kind: str, median: float) -> float:
     source = random.Random(7)
-    is_persistent = [median * math.exp(SIGMA * source.gauss(0, 1)) for _ in range(RUNS)]
-    return statistics.mean(looks(kind, median, one, source)[0] for one in is_persistent)
+    durations = [median * math.exp(SIGMA * source.gauss(0, 1)) for _ in range(RUNS)]
+    return statistics.mean(checks(kind, median, one, source)[0] for one in durations)
 
 
 def share(one: float, in_list: float, length: int, each: int) -> float:
@@ -105,15 +105,15 @@ def cost(figures: dict[str, Any], work: Work) -> dict[str, float]:
     starts = mapped["starts"] / mapped["projects"] / work.each
     workers = measured("cpu", "workers") + process["megabyte_s3"] * work.megabytes
     api_server = measured("cpu", "api-server")
-    on_the_way = 4 * CALL_SECONDS + work.megabytes / MB_PER_SECOND  # create, look, project, file
+    on_the_way = 4 * CALL_SECONDS + work.megabytes / MB_PER_SECOND  # create, check, project, file
     return {
         "starts": starts,
-        "calls": work.looks + OTHER_CALLS,
-        "looks": work.looks,
+        "calls": work.checks + OTHER_CALLS,
+        "checks": work.checks,
         "workers": workers,
         "api_server": api_server,
         "scheduler": nothing["cpu"]["scheduler"] * starts,
-        "triggerer": measured("cpu", "triggerer") + process["look"] * work.looks,
+        "triggerer": measured("cpu", "triggerer") + process["status_check"] * work.checks,
         "postgresql": measured("cpu", "postgresql"),
         "database": share(stored(mapped), stored(listed), length, work.each),
         "logs": measured("logs"),
@@ -128,7 +128,7 @@ def carries(figures: dict[str, Any], work: Work) -> dict[str, float]:
     rate = Settings(api_key="").requests_per_second
     return {
         **keys,
-        f"triggerer, {rate:g} calls/s": rate * DAY / one["looks"],
+        f"triggerer, {rate:g} calls/s": rate * DAY / one["checks"],
         "triggerer, CPU": DAY / one["triggerer"],
         f"triggerer, {CAPACITY:,} triggers": CAPACITY * work.each * DAY / work.slowest,
         "worker slot": DAY / one["slot"],

@@ -73,7 +73,7 @@ def measured_table(figures: dict[str, Any]) -> str:
     """Return what was measured, for people."""
     process, airflow = figures["process"], figures["airflow"]
     by_process = {
-        "look": ("a look, in a busy poller", 1e6, "µs"),
+        "status_check": ("a status check, in a busy poller", 1e6, "µs"),
         "submit_single": ("a submit by a task with one body, store in memory", 1e3, "ms"),
         "submit_in_list": ("a submit in a list of 100, store in memory", 1e3, "ms"),
         "download": ("a small file: project, file, receipt", 1e3, "ms"),

@@ -1,5 +1,5 @@
 """
-CPU that our code costs its process by itself: looks, submits, downloads, deletes.
+CPU that our code costs its process by itself: checks, submits, downloads, deletes.
 
     python -m benchmarks.scale.process [--rounds N]
 
@@ -29,21 +29,21 @@ from benchmarks.load_server import load_server
 from benchmarks.waiting import cpu
 from scripts.local.processes import free_port
 
-LOOKS = 5_000
+CHECKS = 5_000
 SUBMITS = 200
 SMALL_FILES, SMALL = 200, 1_000
 LARGE = 256 * MIB
 DELETES = 1_000
 
 
-def looks(rounds: int) -> float:
-    """Return the CPU seconds of one look in a poller that is busy."""
+def checks(rounds: int) -> float:
+    """Return the CPU seconds of one check in a poller that is busy."""
     with load_server() as server:
         asyncio.run(cpu.ours(server, 100))
         found = []
         for _ in range(rounds):
             started = time.process_time()
-            done = asyncio.run(cpu.ours(server, LOOKS))
+            done = asyncio.run(cpu.ours(server, CHECKS))
             found.append((time.process_time() - started) / done)
     return statistics.median(found)
 
@@ -147,7 +147,7 @@ def _submits(rounds: int) -> dict[str, float]:
 
 def measure(rounds: int) -> dict[str, float]:
     """Return the CPU seconds of each, and how busy the machine was."""
-    found = {"look": looks(rounds), **_submits(rounds), **_files(rounds)}
+    found = {"status_check": checks(rounds), **_submits(rounds), **_files(rounds)}
     return {**found, "load_average": os.getloadavg()[2]}
 
 

@@ -91,7 +91,7 @@ def _airflow_figures(real: dict[str, Any]) -> list[Figure]:
         ]
     for name, label in {
         "killed": "1,000 waits, their triggerer killed (SIGKILL) and started again",
-        "stopped": "1,000 waits, their triggerer stopped politely (SIGTERM) and started again",
+        "stopped": "1,000 waits, their triggerer stopped (SIGTERM) and started again",
         "two": "600 waits on two triggerers, one of them stopped halfway",
     }.items():
         if one := real.get(name):
@@ -117,7 +117,7 @@ def _loop_figures(found: dict[str, Any]) -> list[Figure]:
     if one := found.get("soak"):
         rows += [
             Figure(
-                f"{one['seconds']:.0f} s of waits with 10 % of the answers wrong: lost",
+                f"{one['seconds']:.0f} s of waits with 10 % of the responses wrong: lost",
                 f"{one['other']} of {one['complete'] + one['other']}",
                 "0",
                 one["other"] == 0,
@@ -138,22 +138,30 @@ def _cost_figures(found: dict[str, Any]) -> list[Figure]:
     if one := found.get("cpu"):
         rows += [
             at_most(
-                "CPU per look, against a new aiohttp session per poll",
+                "CPU per status check, against a new aiohttp session per poll",
                 one["ratio_to_session_per_poll"],
                 0.4,
                 "x",
             ),
-            at_most("CPU per look, against the official async SDK", one["ratio_to_official_sdk"], 0.25, "x"),
+            at_most(
+                "CPU per status check, against the official async SDK",
+                one["ratio_to_official_sdk"],
+                0.25,
+                "x",
+            ),
         ]
         if "ratio_to_dbt_cloud" in one:
             rows.append(
                 at_most(
-                    "CPU per look, against the dbt Cloud provider's hook", one["ratio_to_dbt_cloud"], 0.4, "x"
+                    "CPU per status check, against the dbt Cloud provider's hook",
+                    one["ratio_to_dbt_cloud"],
+                    0.4,
+                    "x",
                 )
             )
     for which, bar in (("known", 0.5), ("kind", 0.65)):
         if one := found.get("schedule", {}).get(which):
-            label = "usual duration known" if which == "known" else "only the kind known"
+            label = "typical duration known" if which == "known" else "only the kind known"
             rows += [
                 at_most(f"requests per project, {label}, against every 5 s", one["ratio"], bar, "x"),
                 at_most(
@@ -183,9 +191,9 @@ measured. It speaks plain HTTP on loopback, which is kind to those who open a co
 handshakes would cost them more. The real Airflow has a SQLite database and all its processes on this machine;
 a trigger of its own samples the lag of the triggerer's event loop every 20 ms. For 2,000 triggers an event
 loop that runs the triggers' own `run()` stands in for the triggerer. CPU is the process's user and system
-time per look, the median of interleaved rounds. Requests and lateness are drawn from the schedule itself:
+time per check, the median of interleaved rounds. Requests and lateness are drawn from the schedule itself:
 durations log-normal around the medians of Magic Hour's tools, sigma 0.5, as many for each tool; the first
-look comes at once, for ours and for the fixed interval.
+check comes at once, for ours and for the fixed interval.
 """
 
 

@@ -82,7 +82,7 @@ def outcome(airflow: LocalAirflow, run: str, server: LoadServer, tasks: int, eac
 
 
 def conf(tasks: int, each: int, durations: tuple[float, float], **more: Any) -> dict[str, Any]:
-    """Return what the DAG run is told."""
+    """Return the conf of the DAG run."""
     return {"tasks": tasks, "each": each, "shortest": durations[0], "longest": durations[1], **more}
 
 
@@ -112,14 +112,14 @@ def killed(
     ):
         run = airflow.trigger(DAG_ID, conf(tasks, each, durations))
         wait_until_deferred(airflow, run, tasks)
-        time.sleep(5)  # in the middle of looks
+        time.sleep(5)  # in the middle of checks
         airflow.kill("triggerer", sig)
         airflow.start("triggerer")
         return outcome(airflow, run, server, tasks, each)
 
 
 def two(tasks: int = 6, each: int = 100) -> dict[str, Any]:
-    """Two triggerers that share the waits; one is stopped politely, and the other takes its waits."""
+    """Two triggerers that share the waits; one is stopped by SIGTERM, and the other takes over its waits."""
     with (
         tempfile.TemporaryDirectory() as home,
         load_server() as server,

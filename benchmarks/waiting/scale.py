@@ -21,9 +21,9 @@ from typing import Any
 from benchmarks.load_server import KEY, LoadServer, load_server, project_id
 from benchmarks.probe import percentile, rss, sample_lag, sockets
 
-#: Looks a second that the connection allows.
+#: Status checks a second that the connection allows.
 RATE = 300
-#: All 10,000 are looked at within about this time, in seconds.
+#: All 10,000 are checked within about this time, in seconds.
 ROUND = 10_000 / RATE
 
 
@@ -53,7 +53,7 @@ async def measure(server: LoadServer, triggers: int, each: int) -> dict[str, Any
         asyncio.create_task(event_of(one)) for one in make_triggers(triggers, each, shortest, shortest + 60)
     ]
     lags = asyncio.create_task(sample_lag(shortest - 10))
-    await asyncio.sleep(ROUND + 10)  # every project was looked at once
+    await asyncio.sleep(ROUND + 10)  # every project was checked once
     growth = rss() - before
     held = sockets()
     await asyncio.to_thread(server.control, "/_pause?seconds=5")

@@ -16,13 +16,13 @@ SIGMA = 0.5
 RUNS = 3000
 
 
-def looks(kind: str, usual: float | None, is_persistent: float, source: random.Random) -> tuple[int, float]:
-    """Return how many looks a project costs from its start, and how late its end is seen."""
-    age, count = 0.0, 1  # the first look comes at once: nothing is known of the project before it
-    while age < is_persistent:
-        age += next_delay(kind, usual, age, math.inf, source.random())
+def checks(kind: str, typical: float | None, duration: float, source: random.Random) -> tuple[int, float]:
+    """Return how many checks a project costs from its start, and how late its end is seen."""
+    age, count = 0.0, 1  # the first check comes at once: nothing is known of the project before it
+    while age < duration:
+        age += next_delay(kind, typical, age, math.inf, source.random())
         count += 1
-    return count, age - is_persistent
+    return count, age - duration
 
 
 def percentile(values: list[float], share: float) -> float:
@@ -39,12 +39,12 @@ def measure(known: bool) -> dict[str, float]:
         if tool.typical_seconds is None:
             continue
         for _ in range(RUNS):
-            is_persistent = tool.typical_seconds * math.exp(SIGMA * source.gauss(0, 1))
-            count, lateness = looks(tool.kind, tool.typical_seconds if known else None, is_persistent, source)
+            duration = tool.typical_seconds * math.exp(SIGMA * source.gauss(0, 1))
+            count, lateness = checks(tool.kind, tool.typical_seconds if known else None, duration, source)
             ours += count
-            fixed += 1 + math.ceil(is_persistent / FIXED)
+            fixed += 1 + math.ceil(duration / FIXED)
             late.append(lateness)
-            share.append(lateness / max(0.04 * is_persistent, 1.0))
+            share.append(lateness / max(0.04 * duration, 1.0))
     return {
         "projects": len(late),
         "requests_per_project": ours / len(late),
@@ -63,7 +63,7 @@ LINES = {
     "fixed 5 s": ("#999999", None),
     "image, kind only": ("#0b7285", "image"),
     "video, kind only": ("#c2255c", "video"),
-    "usual duration known": ("#5f3dc4", "known"),
+    "typical duration known": ("#5f3dc4", "known"),
 }
 
 
@@ -72,16 +72,14 @@ def points(which: str | None) -> list[tuple[float, float, float]]:
     found = []
     source = random.Random(5)
     for step in range(41):
-        is_persistent = 4 * (1000 / 4) ** (step / 40)
+        duration = 4 * (1000 / 4) ** (step / 40)
         if which is None:
-            found.append((is_persistent, 1 + is_persistent / FIXED + 0.5, FIXED / 2))
+            found.append((duration, 1 + duration / FIXED + 0.5, FIXED / 2))
             continue
-        usual = is_persistent if which == "known" else None
+        typical = duration if which == "known" else None
         kind = "video" if which == "known" else which
-        runs = [looks(kind, usual, is_persistent * source.uniform(0.95, 1.05), source) for _ in range(300)]
-        found.append(
-            (is_persistent, statistics.mean(r[0] for r in runs), statistics.mean(r[1] for r in runs))
-        )
+        runs = [checks(kind, typical, duration * source.uniform(0.95, 1.05), source) for _ in range(300)]
+        found.append((duration, statistics.mean(r[0] for r in runs), statistics.mean(r[1] for r in runs)))
     return found
 
 

@@ -1,9 +1,9 @@
 """
-Waits that come and go for minutes while one answer in ten goes wrong: none is lost, nothing leaks.
+Waits that come and go for minutes while one response in ten is wrong: none is lost, nothing leaks.
 
     python -m benchmarks.waiting.soak --seconds 300
 
-Wrong are 5xx, resets, slow answers, halves of answers and HTML pages. One wait in ten is canceled halfway.
+Wrong are 5xx, resets, slow responses, cut responses and HTML pages. One wait in ten is canceled halfway.
 """
 
 from __future__ import annotations

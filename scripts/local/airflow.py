@@ -136,7 +136,7 @@ class LocalAirflow(AirflowClient):
 
     def restart_dead(self) -> list[str]:
         """
-        Start again what has ended by itself, as systemd or Kubernetes would, and return its names.
+        Restart what has ended by itself, as systemd or Kubernetes would, and return its names.
 
         What was killed by :meth:`kill` stays down. To be called from the main thread.
         """
@@ -177,7 +177,7 @@ class LocalAirflow(AirflowClient):
 
     def check_running(self) -> None:
         """
-        Look whether all processes run.
+        Check that all processes run.
 
         :raises ProcessError: naming the one that has ended, with what it printed last.
         """
@@ -187,7 +187,7 @@ class LocalAirflow(AirflowClient):
 
     def wait_until_healthy(self, timeout: float = 180) -> None:
         """
-        Wait until every process answers or has sent a heartbeat.
+        Wait until every process responds or has sent a heartbeat.
 
         :raises ProcessError: if one ends, or is not healthy in time.
         """
@@ -197,8 +197,8 @@ class LocalAirflow(AirflowClient):
         def healthy() -> bool:
             self.check_running()
             with contextlib.suppress(requests.RequestException):
-                answer = self.session.get(f"{self.url}/api/v2/monitor/health", timeout=30)
-                health = answer.json() if answer.ok else {}
+                response = self.session.get(f"{self.url}/api/v2/monitor/health", timeout=30)
+                health = response.json() if response.ok else {}
                 return all(health.get(part, {}).get("status") == "healthy" for part in parts) and (
                     self.celery is None or len(self.celery.ping()) >= self.celery.workers
                 )

@@ -1,4 +1,4 @@
-"""What one can ask of an Airflow: its REST API, and the logs in its folder."""
+"""The REST API of a local Airflow, and the logs in its folder."""
 
 from __future__ import annotations
 
@@ -40,15 +40,17 @@ class AirflowClient:
         :raises requests.HTTPError: for any other error, with the API's own words.
         """
         if "Authorization" not in self.session.headers:
-            answer = self.session.get(f"{self.url}/auth/token", timeout=60)
-            answer.raise_for_status()
-            self.session.headers["Authorization"] = f"Bearer {answer.json()['access_token']}"
-        answer = self.session.request(method, f"{self.url}/api/v2{path}", timeout=60, **options)
-        if missing_ok and answer.status_code == 404:
+            response = self.session.get(f"{self.url}/auth/token", timeout=60)
+            response.raise_for_status()
+            self.session.headers["Authorization"] = f"Bearer {response.json()['access_token']}"
+        response = self.session.request(method, f"{self.url}/api/v2{path}", timeout=60, **options)
+        if missing_ok and response.status_code == 404:
             return None
-        if not answer.ok:
-            raise requests.HTTPError(f"{method} {path}: {answer.status_code} {answer.text}", response=answer)
-        return answer.json() if answer.content else None
+        if not response.ok:
+            raise requests.HTTPError(
+                f"{method} {path}: {response.status_code} {response.text}", response=response
+            )
+        return response.json() if response.content else None
 
     def wait_for_dag(self, dag_id: str, timeout: float = 120) -> None:
         """
@@ -211,7 +213,7 @@ def wait_until(condition: Callable[[], bool], timeout: float, what: str, every: 
     deadline = time.monotonic() + timeout
     while not condition():
         if time.monotonic() > deadline:
-            raise ProcessError(f"waited {timeout:.0f} s in vain for {what}")
+            raise ProcessError(f"timed out after {timeout:.0f} s waiting for {what}")
         time.sleep(every)
 
 

@@ -1,4 +1,4 @@
-"""Programs started on the side, all of which end with the one that started them."""
+"""Child programs that end with their parent."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ os.execvp(sys.argv[3], sys.argv[3:])
 
 
 class ProcessError(RuntimeError):
-    """A program could not be started, or ended when it should have gone on."""
+    """A program could not be started, or ended too early."""
 
 
 def free_port() -> int:
@@ -106,7 +106,7 @@ class Processes:
         return self._running[name].pid
 
     def is_running(self, name: str) -> bool:
-        """Tell whether a program was started and has not ended."""
+        """Return whether a program was started and has not ended."""
         return name in self._running and self._running[name].poll() is None
 
     def exit_code(self, name: str) -> int | None:

@@ -46,7 +46,7 @@ PostgreSQL and Redis are needed. One of these:
 
 
 class ServicesError(RuntimeError):
-    """PostgreSQL or Redis is missing, or did not do what it was asked to."""
+    """PostgreSQL or Redis is missing, or failed."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class Services:
 
     @property
     def can_restart(self) -> bool:
-        """Tell whether PostgreSQL is the run's own, so that it may be restarted."""
+        """Return whether PostgreSQL is the run's own, so that it may be restarted."""
         return self._restart is not None
 
     def restart_postgresql(self) -> None:
@@ -270,10 +270,10 @@ def _given_redis(server: str) -> Iterator[str]:
         url = make_url(server).set(database=str(number)).render_as_string(hide_password=False)
         with contextlib.closing(redis.Redis.from_url(url)) as client:
             try:
-                # The claim keeps out another run that looks at the same moment.
+                # The claim keeps out another run that checks at the same moment.
                 taken = client.dbsize() or not client.set(CLAIM, "1", nx=True)
             except redis.RedisError as error:
-                raise ServicesError(f"Redis does not answer: {error}") from error
+                raise ServicesError(f"Redis does not respond: {error}") from error
             if taken:
                 continue
             try:
@@ -381,5 +381,5 @@ def _wait(condition: Callable[[], bool], what: str) -> None:
     deadline = time.monotonic() + PATIENCE
     while not condition():
         if time.monotonic() > deadline:
-            raise ServicesError(f"waited {PATIENCE:.0f} s in vain for {what}")
+            raise ServicesError(f"timed out after {PATIENCE:.0f} s waiting for {what}")
         time.sleep(0.05)

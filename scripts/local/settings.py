@@ -45,11 +45,11 @@ class Celery:
         }
 
     def ping(self) -> list[str]:
-        """Return the names of the workers that answer now."""
+        """Return the names of the workers that respond now."""
         import celery
 
         with celery.Celery(broker=self.broker_url) as app:
-            return [name for answer in app.control.ping(timeout=1) for name in answer]
+            return [name for reply in app.control.ping(timeout=1) for name in reply]
 
 
 def worker_command(name: str, slots: int) -> list[str]:

@@ -35,7 +35,7 @@ class Job:
     """
     One project that is intended.
 
-    :param name: tells it from all others, at Magic Hour too.
+    :param name: distinguishes it from all others, at Magic Hour too.
     :param tool: what makes it.
     """
 
@@ -87,7 +87,7 @@ class Load:
     The load of one run.
 
     :param runs: the DAG runs that make projects.
-    :param others: projects that somebody else makes, which webhooks tell of.
+    :param others: projects that somebody else makes, which webhooks announce.
     """
 
     runs: list[DagRun]
@@ -122,7 +122,7 @@ def make_elsewhere(simulator: Simulator, jobs: Sequence[Job]) -> list[str]:
         session.trust_env = False
         session.headers["Authorization"] = f"Bearer {simulator.api_key}"
         for job in jobs:
-            answer = session.post(f"{simulator.url}/v1/{job.tool}", json=job.body, timeout=30)
-            answer.raise_for_status()
-            made.append(str(answer.json()["id"]))
+            response = session.post(f"{simulator.url}/v1/{job.tool}", json=job.body, timeout=30)
+            response.raise_for_status()
+            made.append(str(response.json()["id"]))
     return made

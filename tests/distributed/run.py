@@ -195,7 +195,7 @@ class _ChaosRun:
         )
 
     def _search_triggers(self) -> None:
-        """Look for the key in the arguments of the triggers that wait now."""
+        """Search the key in the arguments of the triggers that wait now."""
         search = Search([*self.context.keys, self.context.webhook_secret])
         with contextlib.suppress(Exception):  # PostgreSQL may be down
             rows = trigger_kwargs(self.cluster.services.database_url, self.cluster.fernet_key)

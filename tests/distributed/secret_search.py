@@ -21,7 +21,7 @@ from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 
 #: Anything shorter could be any word.
 SHORTEST = 8
-#: Encrypted columns that are there to hold secrets: nothing but their plain form is looked at.
+#: Encrypted columns that are there to hold secrets: nothing but their plain form is searched.
 ENCRYPTED_ON_PURPOSE = frozenset({"connection.password", "connection.extra"})
 
 
@@ -30,13 +30,13 @@ class Search:
     The search for some secrets.
 
     :param secrets: what must be nowhere.
-    :raises ValueError: if there is none, or one is too short to be looked for.
+    :raises ValueError: if there is none, or one is too short to be searched.
     """
 
     def __init__(self, secrets: Iterable[str]) -> None:
         found = [(number, *form) for number, secret in enumerate(secrets, 1) for form in _forms(secret)]
         if not found:
-            raise ValueError("there are no secrets to look for")
+            raise ValueError("there are no secrets to search for")
         self._forms = found
 
     def __call__(self, where: str, content: bytes) -> list[str]:
@@ -59,7 +59,7 @@ def _forms(secret: str) -> Iterator[tuple[str, bytes]]:
     """Give the forms of a secret with their names, each form once."""
     raw = secret.encode()
     if len(raw) < SHORTEST:
-        raise ValueError(f"a secret of less than {SHORTEST} bytes cannot be looked for")
+        raise ValueError(f"a secret of less than {SHORTEST} bytes cannot be searched")
     escaped = [json.dumps(secret, ensure_ascii=pure)[1:-1] for pure in (True, False)]
     escaped += [each.replace("/", "\\/") for each in escaped]
     quoted = [quote(secret), quote(secret, safe=""), quote_plus(secret)]
@@ -92,7 +92,7 @@ def find_in_files(folder: Path, secrets: Iterable[str], *, ignored: Collection[s
     """
     Return where the files below a folder hold a secret, their names included; empty if nowhere.
 
-    Links are not followed: what they lead to is looked at where it is, if it is below.
+    Links are not followed: what they lead to is searched where it is, if it is below.
 
     :param ignored: patterns of paths, such as ``simulator.json``, that hold one on purpose.
     :raises OSError: if there is no such folder, or a file cannot be read: unread is not clean.
@@ -120,8 +120,8 @@ def find_in_database(
     Return where any row of any table of a database holds a secret; empty if nowhere.
 
     :param url: SQLAlchemy URL, of PostgreSQL (``postgresql+psycopg2://``) or SQLite.
-    :param ignored: tables, or columns as ``table.column``, that are not looked at.
-    :param fernet_key: Airflow's; with it, what is encrypted is looked into as well, such as the arguments of
+    :param ignored: tables, or columns as ``table.column``, that are not searched.
+    :param fernet_key: Airflow's; with it, what is encrypted is searched as well, such as the arguments of
         triggers, but for what connections hold.
     """
     search = Search(secrets)
@@ -200,7 +200,7 @@ def find_in_processes(
     """
     Return which processes' command lines hold a secret; Linux only.
 
-    :param environments: whether to look at their environments too, where Airflow's connections may be.
+    :param environments: whether to search their environments too, where Airflow's connections may be.
     """
     search = Search(secrets)
     found = []

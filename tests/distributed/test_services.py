@@ -90,9 +90,9 @@ class TestOwn:
             assert client.get("key") == b"value"
 
     def test_own_servers_refuse_other_users(self, own: Services) -> None:
-        stranger = redis.Redis(port=urlsplit(own.broker_url).port)
-        with contextlib.closing(stranger), pytest.raises(redis.AuthenticationError):
-            stranger.ping()
+        other_client = redis.Redis(port=urlsplit(own.broker_url).port)
+        with contextlib.closing(other_client), pytest.raises(redis.AuthenticationError):
+            other_client.ping()
         with pytest.raises(psycopg2.OperationalError, match="password"):
             query(f"postgresql://airflow:no@127.0.0.1:{urlsplit(own.database_url).port}/airflow", "SELECT 1")
 
@@ -100,14 +100,14 @@ class TestOwn:
         assert own.result_backend == f"db+{own.database_url}"
 
     def test_given_servers_are_left_unchanged(self, own: Services, tmp_path: Path) -> None:
-        def look() -> tuple[Any, ...]:
+        def read() -> tuple[Any, ...]:
             with redis_client(own.broker_url) as client:
                 return query(own.database_url, "SELECT datname FROM pg_database"), client.info("keyspace")
 
         taken = own.broker_url.removesuffix("/0") + "/1"
         with redis_client(taken) as client:
             client.set("another", "user")
-        before = look()
+        before = read()
         env = {
             services.CHOICE: "given",
             services.POSTGRESQL_URL: own.database_url.replace("+psycopg2", ""),
@@ -123,7 +123,7 @@ class TestOwn:
             assert not first.can_restart
             with pytest.raises(ServicesError, match="cannot be restarted: given servers"):
                 first.restart_postgresql()
-        assert look() == before
+        assert read() == before
 
 
 @pytest.mark.xdist_group("services")
@@ -190,7 +190,7 @@ class TestChoice:
 
     def test_unreachable_given_servers_are_an_error(self, tmp_path: Path) -> None:
         env = {services.POSTGRESQL_URL: "postgresql://127.0.0.1:1", services.REDIS_URL: "redis://127.0.0.1:1"}
-        with pytest.raises(ServicesError, match="Redis does not answer"), start_services(tmp_path, env):
+        with pytest.raises(ServicesError, match="Redis does not respond"), start_services(tmp_path, env):
             pass
 
     def test_containers_are_taken_down(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

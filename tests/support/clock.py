@@ -1,4 +1,4 @@
-"""An event loop whose time is its own: a wait of hours passes in no time."""
+"""An event loop with a clock of its own, so that a wait of hours takes no time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A server whose answers never end."""
+"""A server whose responses never end."""
 
 from __future__ import annotations
 

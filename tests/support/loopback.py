@@ -1,4 +1,4 @@
-"""A guard: no test leaves this machine."""
+"""Refuses connections of tests that would leave this machine."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def _is_local(host: Any) -> bool:
 
 @contextlib.contextmanager
 def only_loopback() -> Iterator[None]:
-    """Refuse connections and name look-ups that are not for this machine."""
+    """Refuse connections and name lookups that are not for this machine."""
     connect, connect_ex, getaddrinfo = socket.socket.connect, socket.socket.connect_ex, socket.getaddrinfo
 
     def check(sock: socket.socket, address: Any) -> None:
@@ -47,7 +47,7 @@ def only_loopback() -> Iterator[None]:
     def checked_getaddrinfo(host: Any, *args: Any, **kwargs: Any) -> Any:
         if not _is_local(host):
             # What a machine without a network says, so that a test of unreachable hosts sees the real thing.
-            raise socket.gaierror(socket.EAI_NONAME, f"tests look up no other machine: {host!r}")
+            raise socket.gaierror(socket.EAI_NONAME, f"tests resolve no other machine: {host!r}")
         return getaddrinfo(host, *args, **kwargs)
 
     with (

@@ -1,4 +1,4 @@
-"""A secrets backend of Airflow's, in memory, that can be out of reach."""
+"""A secrets backend of Airflow's, in memory, that can be unreachable."""
 
 from __future__ import annotations
 
