@@ -2,7 +2,7 @@
 ``make test-matrix``: run the tests on every Airflow and Python that this package supports.
 
 Each environment lives in ``.matrix/NAME``, made by uv from its own pins, and is used again until its pins
-change. A Python is taken from where uv finds one, then from pyenv's versions (``PYENV_ROOT`` or ``~/.pyenv``); if
+change. A Python is taken from uv, then from pyenv's versions (``PYENV_ROOT`` or ``~/.pyenv``); if
 there is none, uv is asked to fetch it. One that is not to be had ends the run with exit code 2 before any
 test: no environment is ever passed over in silence.
 

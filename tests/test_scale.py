@@ -35,7 +35,9 @@ def test_cost_of_a_task_is_shared_by_its_projects() -> None:
 
 def test_capacity_follows_from_the_costs() -> None:
     mapped = model.carries(figures(), Work("text-to-video", 0, 1))
-    assert mapped["API key, 5 at once"] == pytest.approx(5 * 86_400 / (51 * 1.1331), rel=1e-4)
+    assert mapped["API key, 5 at once"] == pytest.approx(
+        5 * 86_400 / (Work("text-to-video", 0, 1).median * 1.1331), rel=1e-4
+    )
     assert mapped["worker core"] == pytest.approx(86_400 / 1.1)
     assert mapped["scheduler"] == pytest.approx(86_400 / (2 * 0.5))
     assert mapped["worker slot"] == pytest.approx(86_400 / (1.1 + 1.1 + 4 * 0.2))
