@@ -377,15 +377,23 @@ class TestAReplacedKey:
         assert [project["id"] for project in hook.get_project("image", ids)] == ids
         assert sim.state()["statuses"]["401"] == len(ids)
 
-    def test_without_a_new_key_the_connection_is_read_once_more(self, sim, monkeypatch):
+    @pytest.mark.parametrize("many", [False, True])
+    def test_without_a_new_key_the_call_fails_for_good(self, sim, many):
         hook = MagicHourHook()
         replace_key(sim)
         with pytest.raises(errors.MagicHourAuthenticationError):
-            hook.get_account()
+            hook.get_project("image", ["a"]) if many else hook.get_account()
+        assert set(sim.state()["statuses"]) == {"401"}
+
+    @pytest.mark.parametrize("many", [False, True])
+    def test_unreadable_connection_after_a_401_is_retryable(self, sim, monkeypatch, many):
+        monkeypatch.setattr(retry.random, "random", lambda: 0.0)
+        hook = MagicHourHook()
+        assert hook.settings
+        replace_key(sim)
         monkeypatch.delenv("AIRFLOW_CONN_MAGICHOUR_DEFAULT")
-        with pytest.raises(errors.MagicHourAuthenticationError):
-            hook.get_account()
-        assert sim.state()["statuses"] == {"401": 2}
+        with pytest.raises(errors.MagicHourConnectionError, match="could not be read again"):
+            hook.get_project("image", ["a"]) if many else hook.get_account()
 
 
 class TestTestConnection:

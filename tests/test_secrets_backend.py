@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from airflow_provider_magichour import exceptions as errors
-from airflow_provider_magichour._polling import poller, wait
+from airflow_provider_magichour._polling import refreshing_sender, wait
 from airflow_provider_magichour.hooks import MagicHourHook
 from airflow_provider_magichour.sensors import MagicHourProjectSensor
 from airflow_provider_magichour.triggers import MagicHourProjectTrigger
@@ -29,7 +29,7 @@ def projects(monkeypatch: pytest.MonkeyPatch) -> Iterator[Projects]:
     if IS_AIRFLOW_3:  # it keeps the backends that it made first
         monkeypatch.setattr("airflow.sdk.configuration._secrets_backend_cache", {}, raising=False)
     monkeypatch.setattr(wait, "JOIN_PAUSES", (0.01,) * 4)
-    monkeypatch.setattr(poller, "REREAD_PAUSE", 0.1)
+    monkeypatch.setattr(refreshing_sender, "REREAD_PAUSE", 0.1)
     with scripted_server() as server:
         monkeypatch.setattr(Vault, "connections", {"vaulted": connection_json(server.url, KEY)})
         monkeypatch.setattr(Vault, "away", 0)

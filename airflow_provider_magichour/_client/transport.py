@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Self, TypeVar, cast
 from urllib.parse import urlsplit
@@ -223,8 +223,7 @@ class AsyncSender:
         :raises MagicHourApiError: the response was an error, at the last try.
         :raises MagicHourConnectionError: no whole response came, at the last try.
         """
-        retrying = tenacity.AsyncRetrying(**retry.policy(request, self.settings.max_attempts, self.throttle))
-        return api.result(request, await retrying(self.attempt, request))
+        return await send_with_retries(self.attempt, request, self.settings)
 
     async def attempt(self, request: api.Request, time_limit: float | None = None) -> api.Response:
         """
@@ -275,32 +274,40 @@ async def _read_bounded(response: aiohttp.ClientResponse) -> bytes:
     return bytes(body)
 
 
-def send_all(settings: Settings, calls: Sequence[api.Request]) -> list[Any]:
+async def send_with_retries(
+    attempt: Callable[[api.Request], Awaitable[api.Response]], request: api.Request, settings: Settings
+) -> Any:
+    """
+    Send a request, again where that may help, and return what the API returned.
+
+    :param attempt: sends it once.
+    """
+    retrying = tenacity.AsyncRetrying(**retry.policy(request, settings.max_attempts, settings.throttle))
+    return api.result(request, await retrying(attempt, request))
+
+
+async def send_each(
+    send: Callable[[api.Request], Awaitable[Any]], calls: Sequence[api.Request], at_once: int
+) -> list[Any]:
     """
     Send calls side by side; return, in their order, what the API returned to each, or the error.
 
-    :param settings: how to reach Magic Hour.
+    :param send: sends one.
     :param calls: calls that may be repeated.
+    :param at_once: how many are under way at once.
     """
+    results: list[Any] = [None] * len(calls)
+    queue = enumerate(calls)
 
-    async def work(
-        sender: AsyncSender, queue: Iterator[tuple[int, api.Request]], done: dict[int, Any]
-    ) -> None:
+    async def work() -> None:
         for position, request in queue:
             try:
-                done[position] = await sender.send(request)
+                results[position] = await send(request)
             except MagicHourError as error:
-                done[position] = error
+                results[position] = error
 
-    async def work_side_by_side() -> list[Any]:
-        done: dict[int, Any] = {}
-        queue = enumerate(calls)
-        async with AsyncSender(settings) as sender:
-            workers = min(settings.max_connections, len(calls))
-            await asyncio.gather(*(work(sender, queue, done) for _ in range(workers)))
-        return [done[position] for position in range(len(done))]
-
-    return run_async(work_side_by_side)
+    await asyncio.gather(*(work() for _ in range(min(at_once, len(calls)))))
+    return results
 
 
 def run_async(function: Callable[[], Coroutine[Any, Any, T]]) -> T:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 from airflow_provider_magichour.exceptions import (
     MagicHourConnectionError,
@@ -67,6 +67,16 @@ class RefreshingSender:
         if self._current is None:
             raise MagicHourConnectionError("The sender is closed")
         return self._current
+
+    async def send(self, request: api.Request) -> Any:
+        """
+        Send a request, again where that may help, and return what the API returned.
+
+        :raises MagicHourError: as :meth:`AsyncSender.send` does.
+        """
+        from airflow_provider_magichour._client.transport import send_with_retries
+
+        return await send_with_retries(self.attempt, request, self.sender.settings)
 
     async def attempt(self, request: api.Request, time_limit: float | None = None) -> api.Response:
         """

@@ -24,7 +24,7 @@ from airflow_provider_magichour.exceptions import (
     MagicHourServerError,
     batch_error,
 )
-from airflow_provider_magichour.hooks.connection import get_settings
+from airflow_provider_magichour.hooks.connection import get_settings, get_settings_async
 
 if TYPE_CHECKING:
     import requests
@@ -52,7 +52,7 @@ class MagicHourBaseHook(BaseHook):
     def __init__(self, magichour_conn_id: str = default_conn_name) -> None:
         super().__init__()
         self.magichour_conn_id = magichour_conn_id
-        self._rereading = threading.Lock()
+        self._changing = threading.Lock()
         self._checking = threading.Lock()
         self._account: Mapping[str, Any] | None = None
 
@@ -128,41 +128,43 @@ class MagicHourBaseHook(BaseHook):
             return self._sender.send(request)
 
     def _has_new_key(self, refused: Sender) -> bool:
-        """Read the connection again after a 401 and take its new key over, if it has one."""
-        from airflow_provider_magichour._client.transport import Sender
-
-        with self._rereading:
-            if self._sender is not refused:
-                return True  # another thread was here before
-            try:
-                settings = get_settings(self.magichour_conn_id)
-            except Exception:  # whatever the secrets backend raises: the 401 is what went wrong
-                log.warning("The connection could not be read again after a 401", exc_info=True)
-                return False
-            if settings.api_key == refused.settings.api_key:
-                return False
-            log.info("The API key was replaced meanwhile: going on with the connection's new one.")
-            self.settings = settings
-            self._sender = Sender(settings)
-            self._account = None  # the new key may be another account's
-            return True
+        """Return whether the connection has another key by now; a call that costs nothing finds out."""
+        if self._sender is refused:
+            (result,) = self.send_all([api.get_account()])
+            if isinstance(result, MagicHourConnectionError):  # whether the key was replaced is not known
+                raise result
+        return self._sender is not refused
 
     def send_all(self, calls: Iterable[api.Request]) -> list[Any]:
         """
         Send calls that may be repeated side by side, at the connection's rate.
 
+        After a 401 the connection is read again, and a new key is used from then on.
+
         :return: in their order, what the API returned to each, or the :class:`MagicHourError`.
         """
-        from airflow_provider_magichour._client.transport import send_all
+        from airflow_provider_magichour._client.transport import run_async, send_each
+        from airflow_provider_magichour._polling.refreshing_sender import RefreshingSender
 
-        calls, sender = list(calls), self._sender
-        results = send_all(sender.settings, calls)
-        refused = [n for n, result in enumerate(results) if isinstance(result, MagicHourAuthenticationError)]
-        if refused and self._has_new_key(sender):
-            again = send_all(self.settings, [calls[n] for n in refused])
-            for n, result in zip(refused, again, strict=True):
-                results[n] = result
-        return results
+        calls, present = list(calls), [self.settings]
+
+        async def read_settings() -> Settings:
+            return present.pop() if present else self._use(await get_settings_async(self.magichour_conn_id))
+
+        async def send() -> list[Any]:
+            async with RefreshingSender(read_settings) as sender:
+                return await send_each(sender.send, calls, self.settings.max_connections)
+
+        return run_async(send) if calls else []
+
+    def _use(self, settings: Settings) -> Settings:
+        with self._changing:
+            if settings != self.settings:
+                log.info("The connection has changed: going on with its new key.")
+                self.settings = settings
+                self.__dict__.pop("_sender", None)
+                self._account = None  # the new key may be another account's
+        return settings
 
     # ------------------------------------------------------------------------------------------- account
 
