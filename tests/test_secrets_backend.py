@@ -53,7 +53,7 @@ def test_sensor_reads_the_connection_from_the_backend(projects: Projects, how: d
     sensor = MagicHourProjectSensor(
         task_id="wait", project_id="p1", kind="image", magichour_conn_id="vaulted", poll_interval=0.05, **how
     )
-    assert run_task(sensor, task_context("wait")) == project("p1")
+    assert run_task(sensor, task_context("wait")) == {**project("p1"), "kind": "image"}
 
 
 def test_trigger_waits_through_a_short_backend_outage(projects: Projects) -> None:
