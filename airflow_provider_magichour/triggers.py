@@ -231,7 +231,7 @@ async def delete_killed(settings: Settings, kind: str, project_ids: Sequence[str
         try:
             await sender.send(api.delete_project(kind, project_id))
         except MagicHourError as error:
-            if not (isinstance(error, MagicHourNotFoundError) and error.is_own):
+            if not isinstance(error, MagicHourNotFoundError):
                 logger.warning("The task was killed, but project %s was not deleted: %s", project_id, error)
                 return
         left.discard(project_id)

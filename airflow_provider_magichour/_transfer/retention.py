@@ -180,7 +180,7 @@ class Retention:
         for row, answer in zip(unknown, answers, strict=True):
             if isinstance(answer, Mapping) and answer.get("enabled") is False:
                 row.outcome = "missing"
-            elif isinstance(answer, MagicHourNotFoundError) and answer.is_own:
+            elif isinstance(answer, MagicHourNotFoundError):
                 row.keep(
                     "its receipt names no account, and the account of the connection's key has no such "
                     "project: it belongs to another account, or is gone. If it is gone, delete it by its id "
@@ -201,7 +201,7 @@ class Retention:
         return self.hook.send_all(calls) if calls else []
 
     def _conclude(self, row: Row, answer: Any) -> None:
-        if isinstance(answer, MagicHourNotFoundError) and answer.is_own:
+        if isinstance(answer, MagicHourNotFoundError):
             if self.hook.account_id == self.account_id:
                 row.outcome = "missing"
             else:  # the connection's key was replaced meanwhile
