@@ -131,7 +131,7 @@ def tool_kind(tool: object, kind: object = None) -> Kind:
 
     :param tool: the path segment of the create call, such as ``text-to-video``.
     :param kind: needed for a tool that this version does not know.
-    :raises MagicHourArgumentError: if the kind can't be told, or contradicts what is known of the tool.
+    :raises MagicHourArgumentError: if the kind is unknown, or contradicts what is known of the tool.
     """
     if not isinstance(tool, str) or not _TOOL_NAME.fullmatch(tool):
         raise MagicHourArgumentError(

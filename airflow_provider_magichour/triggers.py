@@ -221,7 +221,7 @@ async def delete_killed(settings: Settings, kind: str, project_ids: Sequence[str
     :param settings: how to reach Magic Hour.
     :param kind: the kind of the projects.
     :param project_ids: the projects; one that is gone already is done.
-    :param logger: told what was deleted and what was not. Nothing is raised.
+    :param logger: logs what was deleted and what was not. Nothing is raised.
     """
     from airflow_provider_magichour._client.transport import AsyncSender
 

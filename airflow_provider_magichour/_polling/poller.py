@@ -275,9 +275,9 @@ class Poller:
         delay = 0.0 if over else self._delay(project, check, now)
         if check.outcome is not None or status is None or status != project.last_notified_status:
             project.last_notified_status = status
-            news = check if over else replace(check, next_in=delay)
+            change = check if over else replace(check, next_in=delay)
             for wait in project.waits:
-                wait.notify(project.project_id, news)
+                wait.notify(project.project_id, change)
         if over:
             self._forget(project)
         else:

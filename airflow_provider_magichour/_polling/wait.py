@@ -115,7 +115,7 @@ async def _collect_until(
 ) -> None:
     """Take what the poller finds into account, until all is finished or the time is up (unix seconds)."""
     while progress.pending and (left := until - time.time()) > 0:
-        for project_id, check in await wait.news(min(left, LOG_INTERVAL)):
+        for project_id, check in await wait.changes(min(left, LOG_INTERVAL)):
             progress.take(project_id, check, projects)
         progress.report()
 
@@ -130,14 +130,14 @@ async def _collect_each(
     """
     Take one check of each pending project into account, and return those that found it unfinished.
 
-    A project that is answered 404 is checked until that is certain; a pause that a 429 asks for ends it.
+    A project that returns 404 is checked until that is certain; a pause that a 429 asks for ends it.
     """
     loop = asyncio.get_running_loop()
     ends = loop.time() + seconds
     unfinished: dict[str, StatusCheck] = {}
     left = set(progress.pending)
     while left and ends > max(loop.time(), poller.paused_until):
-        for project_id, check in await wait.news(min(ends - loop.time(), PAUSE_CHECK_SECONDS)):
+        for project_id, check in await wait.changes(min(ends - loop.time(), PAUSE_CHECK_SECONDS)):
             progress.take(project_id, check, projects)
             unfinished[project_id] = check
             if not isinstance(check.transient_error, MagicHourNotFoundError):

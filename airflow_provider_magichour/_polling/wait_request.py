@@ -25,7 +25,7 @@ FROM_START = 60.0
 
 class WaitRequest:
     """
-    One task's wait for one or many projects; what was found comes out of :meth:`news`.
+    One task's wait for one or many projects; what was found comes out of :meth:`changes`.
 
     :param kind: the kind of all its projects, or :data:`~.status.FACE_DETECTION`.
     :param project_ids: the projects.
@@ -74,11 +74,11 @@ class WaitRequest:
         self._arrived = asyncio.Event()
 
     def notify(self, project_id: str, check: StatusCheck) -> None:
-        """Put a status check among the news."""
+        """Add a status check to the changes."""
         self._found.append((project_id, check))
         self._arrived.set()
 
-    async def news(self, seconds: float) -> list[tuple[str, StatusCheck]]:
+    async def changes(self, seconds: float) -> list[tuple[str, StatusCheck]]:
         """Return what was found since the last call; wait for something this long at most."""
         if not self._found:
             self._arrived.clear()

@@ -176,51 +176,51 @@ class Retention:
     def _delete(self, due: Sequence[Row]) -> None:
         """Delete projects at Magic Hour; what cannot be deleted becomes kept."""
         unknown = [row for row in due if row.receipt and row.receipt.account_id is None]
-        answers = self._ask(unknown, api.get_project)
-        for row, answer in zip(unknown, answers, strict=True):
-            if isinstance(answer, Mapping) and answer.get("enabled") is False:
+        responses = self._ask(unknown, api.get_project)
+        for row, response in zip(unknown, responses, strict=True):
+            if isinstance(response, Mapping) and response.get("enabled") is False:
                 row.outcome = "missing"
-            elif isinstance(answer, MagicHourNotFoundError):
+            elif isinstance(response, MagicHourNotFoundError):
                 row.keep(
                     "its receipt names no account, and the account of the connection's key has no such "
                     "project: it belongs to another account, or is gone. If it is gone, delete it by its id "
                     "with MagicHourDeleteProjectOperator(destination=...), which records that"
                 )
-            elif isinstance(answer, MagicHourError):
-                row.keep(f"Magic Hour did not say whether it is there: {answer}")
+            elif isinstance(response, MagicHourError):
+                row.keep(f"Magic Hour did not say whether it is there: {response}")
         if not self.dry_run:
             asked = [row for row in due if row.outcome == "due"]
             found = self._ask(asked, api.delete_project)
-            for row, answer in zip(asked, found, strict=True):
-                self._conclude(row, answer)
-            answers += found
-        self._stop_where_useless(answers)
+            for row, response in zip(asked, found, strict=True):
+                self._conclude(row, response)
+            responses += found
+        self._stop_where_useless(responses)
 
     def _ask(self, rows: Sequence[Row], call: Callable[[str, str], api.Request]) -> list[Any]:
         calls = [call(row.receipt.kind, row.receipt.project_id) for row in rows if row.receipt]
         return self.hook.send_all(calls) if calls else []
 
-    def _conclude(self, row: Row, answer: Any) -> None:
-        if isinstance(answer, MagicHourNotFoundError):
+    def _conclude(self, row: Row, response: Any) -> None:
+        if isinstance(response, MagicHourNotFoundError):
             if self.hook.account_id == self.account_id:
                 row.outcome = "missing"
             else:  # the connection's key was replaced meanwhile
                 row.keep("the connection's key belongs to another account now, whose 404 proves nothing")
-        elif isinstance(answer, MagicHourError):
-            row.keep(f"Magic Hour did not delete it: {answer}")
+        elif isinstance(response, MagicHourError):
+            row.keep(f"Magic Hour did not delete it: {response}")
         else:
             row.outcome = "deleted"
 
-    def _stop_where_useless(self, answers: Sequence[Any]) -> None:
+    def _stop_where_useless(self, responses: Sequence[Any]) -> None:
         """Stop where the key is refused, and where Magic Hour is down."""
-        for answer in answers:
-            if isinstance(answer, MagicHourAuthenticationError):
-                self.stopped = answer
+        for response in responses:
+            if isinstance(response, MagicHourAuthenticationError):
+                self.stopped = response
                 return
-        if answers and all(map(_is_outage, answers)):
+        if responses and all(map(_is_outage, responses)):
             self.stopped = MagicHourError(
-                f"Magic Hour is not available: all of the last {len(answers)} requests failed, at last with: "
-                f"{answers[-1]}. The clean-up has stopped; run it again later, it goes on from here"
+                f"Magic Hour is unavailable: all of the last {len(responses)} requests failed, at last with: "
+                f"{responses[-1]}. The clean-up has stopped; run it again later, it goes on from here"
             )
 
     # ------------------------------------------------------------------------------------------ record
@@ -242,7 +242,7 @@ def _size(batch: int, left: int | None) -> int:
     return batch if left is None else max(1, min(batch, left))
 
 
-def _is_outage(answer: Any) -> bool:
-    if isinstance(answer, MagicHourApiError):
-        return answer.status_code == 429 or answer.status_code >= 500
-    return isinstance(answer, MagicHourConnectionError)
+def _is_outage(response: Any) -> bool:
+    if isinstance(response, MagicHourApiError):
+        return response.status_code == 429 or response.status_code >= 500
+    return isinstance(response, MagicHourConnectionError)

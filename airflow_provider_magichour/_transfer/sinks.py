@@ -26,7 +26,7 @@ _FLUSH = 64 * _MIB
 
 class Sink(Protocol):
     """
-    Takes a file's bytes and gives them their final name when told that they are whole.
+    Takes a file's bytes and gives them their final name once they are complete.
 
     ``offset`` is how many bytes it holds, ``validator`` which version of the file they are of. The file's
     ``content_type`` and the ``suffix`` that completes its name are set before its first byte is written.
