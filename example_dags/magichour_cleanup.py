@@ -32,6 +32,7 @@ from airflow_provider_magichour.operators import MagicHourCleanupOperator
     description="Delete at Magic Hour what was downloaded long enough ago",
     doc_md=__doc__,
     tags=["magichour", "example"],
+    default_args={"retries": 2},
     render_template_as_native_obj=True,  # so that a number in {{ }} stays a number
     params={
         "destination": Param(None, type=["null", "string"], title="Where the files are; else the variable"),

@@ -38,6 +38,7 @@ PAINTINGS = "https://commons.wikimedia.org/wiki/Special:FilePath"
     description="Put one face in the place of every face of a picture, and save it",
     doc_md=__doc__,
     tags=["magichour", "example"],
+    default_args={"retries": 2},
     params={
         "face": Param(
             f"{PAINTINGS}/Mona_Lisa,_by_Leonardo_da_Vinci,_from_C2RMF_retouched.jpg",

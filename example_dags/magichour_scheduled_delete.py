@@ -29,6 +29,7 @@ from airflow_provider_magichour.operators import MagicHourDeleteProjectOperator
     description="Delete given projects at Magic Hour, every night",
     doc_md=__doc__,
     tags=["magichour", "example"],
+    default_args={"retries": 2},
     render_template_as_native_obj=True,  # so that a list in {{ }} stays a list
     params={
         f"{kind}_ids": Param([], type="array", items={"type": "string"}, title=f"{kind.title()} projects")

@@ -375,3 +375,166 @@ def test_missing_connection_fails_at_once_with_its_cure(
     with pytest.raises(errors.MagicHourConnectionNotFoundError, match="nowhere"):
         run(sensor(mode, "p1", magichour_conn_id="nowhere"))
     assert "trying again" not in caplog.text
+
+
+# ------------------------------------------------------------------ what other tasks returned, and splits
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"id": "p1", "kind": "image", "tool": "ai-image-generator", "credits_charged": 5},
+        {"project": {"id": "p1", "status": "complete"}, "files": [], "kind": "image"},
+        {"id": "p1", "kind": "image", "status": "complete"},
+    ],
+)
+def test_result_of_another_task_names_the_project_and_its_kind(
+    mode: str, projects: Projects, value: dict[str, Any]
+) -> None:
+    assert run(sensor(mode, value, kind=None)) == project("p1", kind="image")
+    found = run(sensor(mode, [value, {"id": "p2", "kind": "image"}], kind=None, return_projects=False))
+    assert [one["id"] for one in found] == ["p1", "p2"]
+    assert run(sensor(mode, run(sensor(mode, value, kind=None)), kind=None))["id"] == "p1"
+
+
+def test_contradicting_kind_is_refused_without_printing_the_value(mode: str, projects: Projects) -> None:
+    value = {"id": "p1", "kind": "video", "downloads": [{"url": "https://x/?signature=secret"}]}
+    task = sensor(mode, "p1")
+    task.project_id = value
+    with pytest.raises(errors.MagicHourArgumentError, match="video") as caught:
+        run(task)
+    assert "secret" not in str(caught.value)
+
+
+def test_long_list_waits_in_several_triggers_with_one_deadline(
+    projects: Projects, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("airflow_provider_magichour._polling.deferral.MAX_STORED_BYTES", 3_500)
+    ids = [f"project-{number:04d}" for number in range(100)]
+    for one in ids:
+        projects.script(one, "rendering", "complete")
+    context = task_context("wait")
+    task = sensor("deferrable", ids, poll_interval=None, return_projects=False)
+    parts, deadlines = [], set()
+    ended = deferred(task, context)
+    while True:
+        trigger = rebuilt(ended.trigger)
+        parts.append(trigger.project_ids)
+        deadlines.add(trigger.deadline)
+        event = {"kind": "image", "outcomes": dict.fromkeys(trigger.project_ids, "complete")}
+        try:
+            found = task.execute_complete(context, event, **stored(ended.kwargs or {}))
+            break
+        except TaskDeferred as again:
+            ended = again
+    assert [one for part in parts for one in part] == ids
+    assert len(parts) > 1
+    assert len(deadlines) == 1
+    assert [one["id"] for one in found] == ids
+
+
+def test_task_deferred_by_the_first_version_resumes_with_the_event_alone(projects: Projects) -> None:
+    event = {"kind": "image", "outcomes": {"p1": "complete", "p2": "complete"}}
+    found = sensor("deferrable", ["p1", "p2"]).execute_complete(task_context("wait"), event)
+    assert [one["id"] for one in found] == ["p1", "p2"]
+
+
+# ------------------------------------------------------------------------------ before and after a deferral
+
+
+def test_finished_project_is_not_deferred(projects: Projects) -> None:
+    assert sensor("deferrable", "p1").execute(task_context("wait")) == project("p1", kind="image")
+
+
+def test_short_render_is_waited_for_on_the_worker(projects: Projects) -> None:
+    now = datetime.now(UTC).isoformat()
+    projects.script("p1", project("p1", "rendering", created_at=now), project("p1", created_at=now))
+    task = sensor("deferrable", "p1", poll_interval=0.05)
+    assert task.execute(task_context("wait"))["status"] == "complete"
+
+
+@pytest.mark.parametrize("defer_after", [0, "0", timedelta(0)])
+def test_defer_after_zero_defers_at_once(projects: Projects, defer_after: Any) -> None:
+    now = datetime.now(UTC).isoformat()
+    projects.script("p1", project("p1", "rendering", created_at=now))
+    deferred(sensor("deferrable", "p1", defer_after=defer_after), task_context("wait"))
+    assert projects.asked["p1"] == 1
+
+
+def test_defer_after_waits_so_long_on_the_worker(projects: Projects) -> None:
+    projects.script("p1", *["rendering"] * 4, "complete")
+    task = sensor("deferrable", "p1", kind="video", defer_after=5, poll_interval=0.05)
+    assert task.execute(task_context("wait"))["status"] == "complete"
+
+
+@pytest.mark.parametrize("mode", ["poke", "reschedule"], indirect=True)  # deferred, Airflow does not watch it
+@pytest.mark.parametrize("lenient", [{}, {"soft_fail": True}])
+def test_execution_timeout_is_the_sensors_own_timeout(
+    projects: Projects, mode: str, lenient: dict[str, Any]
+) -> None:
+    from airflow.providers.common.compat.sdk import AirflowTaskTimeout
+
+    def ring() -> None:
+        raise AirflowTaskTimeout
+
+    task = sensor(mode, "p1", execution_timeout=timedelta(seconds=9), **lenient)
+    task._wait_on_worker = lambda wanted: ring()  # type: ignore[method-assign, assignment]
+    task._check_once = lambda context, wanted: ring()  # type: ignore[method-assign, assignment, return-value]
+    expected = AirflowSkipException if lenient else errors.MagicHourSensorTimeoutError
+    with pytest.raises(expected, match="Timed out after execution_timeout"):
+        run(task)
+
+
+def test_wait_on_a_worker_ends_before_the_alarm_of_execution_timeout(projects: Projects) -> None:
+    projects.script("p1", "rendering")
+    started = time.monotonic()
+    with pytest.raises(errors.MagicHourSensorTimeoutError, match="Timed out waiting for project p1"):
+        run(sensor("poke", "p1", execution_timeout=timedelta(seconds=1)))
+    assert time.monotonic() - started < 1
+
+
+@pytest.mark.parametrize("argument", ["exponential_backoff", "max_wait", "silent_fail"])
+def test_argument_without_a_use_is_refused_with_a_sentence(argument: str) -> None:
+    with pytest.raises(errors.MagicHourArgumentError, match=f"{argument} is not supported: "):
+        sensor("poke", "p1", **{argument: 5})
+
+
+def test_poke_interval_of_zero_is_a_second(monkeypatch: pytest.MonkeyPatch, projects: Projects) -> None:
+    monkeypatch.setattr("airflow_provider_magichour._polling.schedule.MIN_POLL_INTERVAL", 0.4)
+    projects.script("p1", "rendering", "rendering", "complete")
+    started = time.monotonic()
+    run(sensor("poke", "p1", poll_interval=None, poke_interval=0))
+    assert time.monotonic() - started >= 0.8
+
+
+def test_secrets_backend_that_is_away_does_not_fail_a_later_poke(
+    projects: Projects, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("airflow_provider_magichour._polling.wait.JOIN_PAUSES", (0.01,))
+    monkeypatch.delenv("AIRFLOW_CONN_MAGICHOUR_DEFAULT")
+    context = task_context("wait")
+    task = sensor("reschedule", "p1")
+    with pytest.raises(errors.MagicHourConnectionNotFoundError):
+        task.poke(context)
+    context["ti"].get_first_reschedule_date = lambda context: datetime.now(UTC)
+    assert task.poke(context) is False
+
+
+def test_missing_project_is_waited_for_as_long_as_its_submit_may_lag(
+    mode: str, projects: Projects, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("airflow_provider_magichour._polling.poller.MISSING_SECONDS", 5)
+    missing = Reply(404, {"message": "none such"})
+    projects.script("p1", missing, missing, missing, missing, "complete")  # two of them ask for other kinds
+    assert run(sensor(mode, "p1"))["status"] == "complete"
+
+
+def test_project_of_another_kind_is_named(mode: str, projects: Projects) -> None:
+    def respond(seen: Any) -> Reply:
+        if seen.path.startswith("/v1/video-projects/"):
+            return Reply(200, project("p1"))
+        return Reply(404, {"message": "none such"})
+
+    projects.server.answer = respond
+    with pytest.raises(errors.MagicHourNotFoundError, match="video"):
+        run(sensor(mode, "p1", kind="image"))
