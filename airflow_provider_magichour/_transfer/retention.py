@@ -219,8 +219,9 @@ class Retention:
                 return
         if responses and all(map(_is_outage, responses)):
             self.stopped = MagicHourError(
-                f"Magic Hour is unavailable: all of the last {len(responses)} requests failed, at last with: "
-                f"{responses[-1]}. The clean-up has stopped; run it again later, it goes on from here"
+                f"Magic Hour is not available: all of the last {len(responses)} requests failed, "
+                f"at last with: {responses[-1]}. The clean-up has stopped; run it again later, it goes on "
+                "from here"
             )
 
     # ------------------------------------------------------------------------------------------ record
