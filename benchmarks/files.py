@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from benchmarks.cleanup import write_history
 from benchmarks.file_server import file_server
 from benchmarks.report import Figure, at_least, at_most, figures_table, write_section
 
@@ -178,20 +179,20 @@ def delete_sdk(_target: str, count: str, latency_ms: str) -> None:
             client.v1.image_projects.delete(id=f"1.1.0.{latency_ms}.{n}")
 
 
-def clean_up(target: str, receipts_at: str) -> None:
-    """Clean up a destination where 100 receipts are due."""
-    from datetime import UTC, datetime, timedelta
+def clean_up(_target: str, folder: str) -> None:
+    """Clean up a destination where 100 projects are due."""
+    from datetime import timedelta
+    from types import SimpleNamespace
 
-    from airflow_provider_magichour._transfer.storage import open_destination
-    from airflow_provider_magichour._validation import check_age
-    from airflow_provider_magichour.operators.cleanup import Cleanup
+    from airflow_provider_magichour.operators import MagicHourCleanupOperator
 
     hook = _hook()
     hook.delete_project("image", "1.1.0.0.warm")
+    operator = MagicHourCleanupOperator(task_id="c", destination=folder, older_than=timedelta(days=30))
+    context: Any = {"ti": SimpleNamespace(xcom_push=lambda key, value: None)}
     with measured():
-        before = datetime.now(UTC) - check_age(timedelta(days=30))
-        rows = Cleanup(hook, open_destination(receipts_at), before, False, None, False).run()
-    assert [row.outcome for row in rows] == ["deleted"] * 100, rows[:3]
+        outcome = operator.execute(context)
+    assert len(outcome["deleted"]) == 100, outcome
 
 
 SIDES: dict[str, Callable[..., None]] = {
@@ -278,42 +279,14 @@ def much_history(bench: Bench) -> list[Figure]:
         for number in range(ROUNDS):
             folder = bench.folder / f"receipts-{count}"
             if number == 0:
-                _write_history(folder, count - 100, "new", due=False)
-            _write_history(folder, 100, f"due{number}-", due=True)
+                write_history(folder, count - 100, "new", due=False)
+            write_history(folder, 100, f"due{number}-", due=True)
             times.append(bench.child("clean_up", str(folder))["seconds"])
         seconds[count] = min(times)
         shutil.rmtree(folder)
     short, long = seconds[1_000], seconds[100_000]
     what = "a clean-up of 100 due projects among 100,000 receipts, against 100 among 1,000"
     return [at_most(f"{what} ({long:.2f} s, {short:.2f} s): time", long / short, 1.5)]
-
-
-def _write_history(folder: Path, count: int, name: str, *, due: bool) -> None:
-    """Write receipts as downloads leave them: over the last 28 days, or 31 days old and with their files."""
-    from datetime import UTC, datetime, timedelta
-
-    from airflow_provider_magichour._transfer import receipts
-
-    now = datetime.now(UTC)
-    for n in range(count):
-        project_id = f"1.1.0.0.{name}{n}"
-        file = {"path": f"{project_id}/output.png", "bytes": 1, "sha256": "0" * 64}
-        receipt = receipts.make(
-            {},
-            project_id=project_id,
-            kind="image",
-            conn_id="magichour_default",
-            files=[file],
-            downloaded_at=now - timedelta(days=31 if due else 0, minutes=n % (28 * 24 * 60)),
-            downloaded_by=None,
-        )
-        (folder / project_id).mkdir(parents=True)
-        (folder / receipts.path_of(project_id)).write_text(json.dumps(receipt.data))
-        hint = folder / receipt.hint
-        hint.parent.mkdir(parents=True, exist_ok=True)
-        hint.write_text("{}")
-        if due:
-            (folder / file["path"]).write_text("x")  # type: ignore[operator]
 
 
 FIGURES: dict[str, Callable[[Bench], list[Figure]]] = {

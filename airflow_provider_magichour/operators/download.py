@@ -37,6 +37,11 @@ class MagicHourDownloadOperator(MagicHourOperator):
     :param index: where the catalogue lies; None for the part of the destination before its first template.
         (templated)
     :param receipt: whether to write an entry of what is stored; without one, no clean-up deletes it.
+    :param file_name: the template of the files' names, such as ``"{project_id}-{index}{ext}"``; it may hold
+        ``{index}`` (from 1), ``{ext}``, ``{stem}``, ``{project_id}``, ``{name}``, ``{tool}`` and ``{kind}``.
+        None for the names that Magic Hour gives. (templated)
+    :param open_args: what the object store's fsspec ``open`` takes besides; for S3 the arguments of its
+        PutObject, such as ``{"ServerSideEncryption": "aws:kms", "StorageClass": "STANDARD_IA"}``. (templated)
     :param max_bytes: the largest file that is taken, None for any.
     :param parallel: files that are fetched at once.
     :param magichour_conn_id: the connection. (templated)
@@ -49,6 +54,8 @@ class MagicHourDownloadOperator(MagicHourOperator):
         "kind",
         "destination",
         "index",
+        "file_name",
+        "open_args",
         *MagicHourOperator.template_fields,
     )
 
@@ -61,6 +68,8 @@ class MagicHourDownloadOperator(MagicHourOperator):
         overwrite: bool = False,
         index: Templated[str | None] = None,
         receipt: bool = True,
+        file_name: Templated[str | None] = None,
+        open_args: Templated[Mapping[str, Any] | None] = None,
         max_bytes: int | None = None,
         parallel: int = 4,
         magichour_conn_id: str = DEFAULT_CONN_ID,
@@ -74,6 +83,8 @@ class MagicHourDownloadOperator(MagicHourOperator):
         self.overwrite = overwrite
         self.index: Any = index
         self.receipt = receipt
+        self.file_name: Any = file_name
+        self.open_args: Any = open_args
         self.max_bytes = max_bytes
         self.parallel = parallel
         check_projects_at_parse(project_id, kind)
@@ -97,6 +108,8 @@ class MagicHourDownloadOperator(MagicHourOperator):
             self.overwrite,
             index=index_root(self._unrendered, destination, self.index) if self.receipt else None,
             receipt=self.receipt,
+            file_name=self.file_name,
+            open_args=self.open_args,
             downloaded_by=run_of(context),
             max_bytes=self.max_bytes,
             parallel=self.parallel,

@@ -23,8 +23,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from benchmarks.cleanup import write_history
 from benchmarks.file_server import file_server
-from benchmarks.files import MIB, Bench, _write_history
+from benchmarks.files import MIB, Bench
 from benchmarks.load_server import load_server
 from benchmarks.waiting import cpu
 from scripts.local.processes import free_port
@@ -109,7 +110,7 @@ def _files(rounds: int) -> dict[str, float]:
             }
 
             def due(number: int) -> list[str]:
-                _write_history(folder / "receipts", 100, f"due{number}-", due=True)
+                write_history(folder / "receipts", 100, f"due{number}-", due=True)
                 return [str(folder / "receipts")]
 
             found["clean_up"] = median("clean_up", due) / 100

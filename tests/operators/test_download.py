@@ -247,3 +247,48 @@ def test_newer_receipt_is_not_overwritten(magichour_simulator, hook, tmp_path, o
     assert str(tmp_path / project_id) in str(caught.value)
     assert receipt.read_text() == newer
     assert len(magichour_simulator.requests("download")) == asked
+
+
+# ------------------------------------------------------------------- what tasks before it return
+
+
+@pytest.mark.parametrize("shape", [lambda one: one, lambda one: {"project": one, "files": []}])
+def test_what_a_task_returned_is_taken(sim, hook, tmp_path, shape):
+    created = hook.create_project("ai-image-generator", IMAGE)
+    sim.end_project(created["id"])
+    task = download(project_id=shape({**created, "kind": "image"}), destination=str(tmp_path))
+    (file,) = task.execute(task_context())
+    assert file["path"] == f"{tmp_path}/{created['id']}/output.png"
+    listed = download(project_id=[shape({**created, "kind": "image"})], destination=str(tmp_path))
+    assert listed.execute(task_context()) == [[file]]
+    with pytest.raises(errors.MagicHourArgumentError, match="kind"):
+        download(project_id=created["id"], destination=str(tmp_path)).execute(task_context())
+
+
+def test_project_of_another_kind_is_named(sim, hook, tmp_path):
+    project_id = complete_project(sim, hook)
+    with pytest.raises(errors.MagicHourError, match="is an image, not a video"):
+        download(project_id=project_id, kind="video", destination=str(tmp_path)).execute(task_context())
+
+
+def test_file_names_and_the_entry_follow_the_template(sim, hook, tmp_path):
+    project_id = complete_project(sim, hook, image_count=2)
+    task = download(
+        project_id=project_id,
+        kind="image",
+        destination=str(tmp_path),
+        file_name="sku-7-{index}{ext}",
+        index=str(tmp_path / "index"),
+    )
+    files = task.execute(task_context())
+    assert visible(tmp_path) == [f"{project_id}/sku-7-1.png", f"{project_id}/sku-7-2.png"]
+    recorded = entry(tmp_path / "index", project_id)["files"]
+    assert [f"{tmp_path}/{one['path']}" for one in recorded] == [file["path"] for file in files]
+
+
+def test_download_without_a_receipt_leaves_files_alone(sim, hook, tmp_path):
+    project_id = complete_project(sim, hook)
+    download(project_id=project_id, kind="image", destination=str(tmp_path), receipt=False).execute(
+        task_context()
+    )
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["output.png"]
