@@ -125,7 +125,8 @@ def carries(figures: dict[str, Any], work: Work) -> dict[str, float]:
     """Return how many projects a day one of each carries."""
     one = cost(figures, work)
     keys = {f"API key, {limit} at once": limit * DAY / work.mean for limit in PLANS}
-    rate = Settings(api_key="").requests_per_second
+    settings = Settings(api_key="")
+    rate = min(settings.requests_per_second, settings.max_connections / CALL_SECONDS)
     return {
         **keys,
         f"triggerer, {rate:g} calls/s": rate * DAY / one["checks"],
