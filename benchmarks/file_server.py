@@ -51,15 +51,19 @@ class _Handler(BaseHTTPRequestHandler):
         """Answer with a project, or with a file."""
         parts = self.path.partition("?")[0].strip("/").split("/")
         if parts == ["v1", "account"]:
-            self._json({"id": "benchmark", "credits": 1})
+            self._json({"id": "benchmark", "credits": 1, "tier": "business"})
         elif parts[0] == "v1":
             self._project(parts[-1])
         else:
             self._file(parts[-2])
 
     def do_POST(self) -> None:
-        """Make the project that the body names."""
+        """Make the project that the body names, or presign an upload to ``BENCH_PUT``."""
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        if self.path.endswith("/upload-urls"):
+            url = f"{os.environ['BENCH_PUT']}/put/a.png"
+            self._json({"items": [{"upload_url": url, "file_path": "api-assets/a.png"}]})
+            return
         time.sleep(Shape.of(body["name"]).latency)
         self._json({"id": body["name"], "credits_charged": 5})
 

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from benchmarks import object_files
 from benchmarks.cleanup import write_history
 from benchmarks.file_server import file_server
 from benchmarks.report import Figure, at_least, at_most, figures_table, write_section
@@ -112,7 +113,7 @@ def _status(name: str) -> int:
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:"))
 
 
-def _hook() -> Any:
+def hook() -> Any:
     import logging
 
     from airflow_provider_magichour.hooks import MagicHourHook
@@ -123,10 +124,10 @@ def _hook() -> Any:
 
 def ours(target: str, *ids: str) -> None:
     """Download projects with the hook."""
-    hook = _hook()
-    hook.download_project("image", "1.1000.0.0.warm", f"{target}/warm")
+    mine = hook()
+    mine.download_project("image", "1.1000.0.0.warm", f"{target}/warm")
     with measured():
-        hook.download_project("image", list(ids), target)
+        mine.download_project("image", list(ids), target)
 
 
 def sdk(target: str, *ids: str) -> None:
@@ -144,30 +145,12 @@ def _sdk_client() -> Any:
     return Client(token="mhk_benchmark", base_url=os.environ["BENCH_URL"])
 
 
-def to_s3(target: str, *ids: str) -> None:
-    """Download projects with the hook into a local S3."""
-    import boto3
-
-    server = os.environ["BENCH_S3"]
-    boto3.client(
-        "s3",
-        endpoint_url=server,
-        region_name="us-east-1",
-        aws_access_key_id="x",
-        aws_secret_access_key="x",
-    ).create_bucket(Bucket="media")
-    hook = _hook()
-    hook.download_project("image", f"1.{9 * MIB}.0.0.warm", "s3://aws_bench@media/warm")
-    with measured():
-        hook.download_project("image", list(ids), "s3://aws_bench@media/out")
-
-
 def delete_ours(_target: str, count: str, latency_ms: str) -> None:
     """Delete projects with the hook."""
-    hook = _hook()
-    hook.delete_project("image", "1.1.0.0.warm")
+    mine = hook()
+    mine.delete_project("image", "1.1.0.0.warm")
     with measured():
-        hook.delete_project("image", [f"1.1.0.{latency_ms}.{n}" for n in range(int(count))])
+        mine.delete_project("image", [f"1.1.0.{latency_ms}.{n}" for n in range(int(count))])
 
 
 def delete_sdk(_target: str, count: str, latency_ms: str) -> None:
@@ -186,8 +169,8 @@ def clean_up(_target: str, folder: str) -> None:
 
     from airflow_provider_magichour.operators import MagicHourCleanupOperator
 
-    hook = _hook()
-    hook.delete_project("image", "1.1.0.0.warm")
+    mine = hook()
+    mine.delete_project("image", "1.1.0.0.warm")
     operator = MagicHourCleanupOperator(task_id="c", destination=folder, older_than=timedelta(days=30))
     context: Any = {"ti": SimpleNamespace(xcom_push=lambda key, value: None)}
     with measured():
@@ -196,7 +179,8 @@ def clean_up(_target: str, folder: str) -> None:
 
 
 SIDES: dict[str, Callable[..., None]] = {
-    one.__name__: one for one in (ours, sdk, to_s3, delete_ours, delete_sdk, clean_up)
+    **object_files.SIDES,
+    **{one.__name__: one for one in (ours, sdk, delete_ours, delete_sdk, clean_up)},
 }
 
 # --------------------------------------------------------------------------------------------- figures
@@ -229,31 +213,6 @@ def one_large_file(bench: Bench) -> list[Figure]:
         at_most(f"the same: peak memory growth {memory}", growth / their_growth, 1 / 20, digits=4),
         at_most("peak memory growth, 1 GiB to local disk", growth / MIB, 64, "MiB", 1),
     ]
-
-
-def one_large_object(bench: Bench) -> list[Figure]:
-    """Fetch 1 GiB into S3, a local one."""
-    from scripts.local.processes import free_port
-
-    port = free_port()
-    server = subprocess.Popen(
-        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        time.sleep(5)
-        url = f"http://127.0.0.1:{port}"
-        os.environ["BENCH_S3"] = url
-        extra = {"endpoint_url": url, "region_name": "us-east-1"}
-        os.environ["AIRFLOW_CONN_AWS_BENCH"] = json.dumps(
-            {"conn_type": "aws", "login": "x", "password": "x", "extra": extra}
-        )
-        found = bench.child("to_s3", bench.project(1, GIB))
-    finally:
-        server.kill()
-        server.wait()
-    return [at_most("peak memory growth, 1 GiB to S3", found["growth"] / MIB, 64, "MiB", 1)]
 
 
 def many_files(bench: Bench) -> list[Figure]:
@@ -290,7 +249,9 @@ def much_history(bench: Bench) -> list[Figure]:
 
 
 FIGURES: dict[str, Callable[[Bench], list[Figure]]] = {
-    one.__name__: one for one in (one_large_file, one_large_object, many_files, many_deletes, much_history)
+    **{one.__name__: one for one in (one_large_file, many_files)},
+    **object_files.FIGURES,
+    **{one.__name__: one for one in (many_deletes, much_history)},
 }
 
 

@@ -21,10 +21,11 @@ from airflow_provider_magichour._transfer.file_names import (
     rendered_name,
     safe_name,
 )
-from airflow_provider_magichour._transfer.object_sink import UPLOADS, ObjectOptions, ObjectSink
+from airflow_provider_magichour._transfer.object_sink import ObjectOptions, ObjectSink
 from airflow_provider_magichour._transfer.receipts import NewerReceiptError, Receipt, ReceiptError
 from airflow_provider_magichour._transfer.records import Records
 from airflow_provider_magichour._transfer.responses import Validator
+from airflow_provider_magichour._transfer.s3 import UPLOADS, open_s3
 from airflow_provider_magichour._transfer.session import DownloadSession
 from airflow_provider_magichour._transfer.sinks import LocalSink, Sink, sweep
 from airflow_provider_magichour._transfer.storage import Storage
@@ -93,7 +94,7 @@ class Downloads:
     def run(self, project_ids: Sequence[str]) -> list[list[File] | MagicHourError]:
         """Return, in order, the files of each project, or the error that kept them from being stored."""
         unique = list(dict.fromkeys(project_ids))
-        self._uploads = threading.Semaphore(UPLOADS)
+        self._s3 = open_s3(self.storage, self.open_args, self.parallel + UPLOADS)
         self._files = ThreadPoolExecutor(self.parallel, "magichour-file")
         projects = ThreadPoolExecutor(self.parallel, "magichour-project")
         with DownloadSession(
@@ -108,6 +109,8 @@ class Downloads:
             finally:
                 for pool in (projects, self._files):
                     pool.shutdown(wait=False, cancel_futures=True)
+                if self._s3:
+                    self._s3.close()
         return [results[project_id] for project_id in project_ids]
 
     def _end(self, running: Sequence[Future[Any]]) -> None:
@@ -256,7 +259,7 @@ class Downloads:
 
     def _open_sink(self, project_id: str, path: str) -> Sink:
         if not self.storage.is_local:
-            options = ObjectOptions(self.open_args, {"project_id": project_id}, self._uploads)
+            options = ObjectOptions(self.open_args, {"project_id": project_id}, self._s3)
             return ObjectSink(self.storage, path, options)
         self.storage.make_folder(project_id)
         sink = LocalSink(self.storage.local(path))

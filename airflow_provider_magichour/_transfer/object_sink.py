@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import logging
-import threading
 import uuid
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -13,19 +10,15 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from airflow_provider_magichour._transfer.responses import InterruptedDownloadError, Validator
+from airflow_provider_magichour._transfer.s3 import S3, MultipartUpload, SmallObject
 from airflow_provider_magichour._transfer.sinks import Digest
 from airflow_provider_magichour._transfer.storage import Storage
-from airflow_provider_magichour.exceptions import MagicHourArgumentError
-
-log = logging.getLogger(__name__)
 
 _MIB = 1024 * 1024
 #: Bytes of a part; of one file, all but the last are equal, as Cloudflare R2 demands.
-PART = 8 * _MIB
+PART = 6 * _MIB
 #: Parts of one object, below the 10,000 that S3 takes.
 _MAX_PARTS = 9000
-#: Parts that are uploaded at once, of all files of a task together: what bounds the memory.
-UPLOADS = 8
 
 
 @dataclass(frozen=True)
@@ -35,12 +28,12 @@ class ObjectOptions:
 
     :param open_args: what the store's fsspec ``open`` takes, such as ``ServerSideEncryption`` for S3.
     :param metadata: the objects' own metadata, where the store keeps any.
-    :param uploads: the parts that may still be taken for upload, of all files of a task together.
+    :param s3: what uploads to S3; None for other stores.
     """
 
     open_args: Mapping[str, Any] = field(default_factory=dict)
     metadata: Mapping[str, str] = field(default_factory=dict)
-    uploads: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(UPLOADS))
+    s3: S3 | None = None
 
 
 class ObjectSink:
@@ -80,15 +73,15 @@ class ObjectSink:
 
         :raises InterruptedDownloadError: if somebody else aborted the upload; the file starts over.
         """
-        self._digest.update(chunk)
         self.offset += len(chunk)
         size = self.part_size
         while self._held + len(chunk) > size:
             room = size - self._held
             self._pieces.append(chunk[:room])
             chunk = chunk[room:]
-            self._put(b"".join(self._pieces))
-            self._pieces, self._held = [], 0
+            part, self._pieces, self._held = b"".join(self._pieces), [], 0
+            self._digest.update(part)
+            self._put(part)
         self._pieces.append(chunk)
         self._held += len(chunk)
 
@@ -98,14 +91,16 @@ class ObjectSink:
 
         :raises InterruptedDownloadError: if somebody else aborted the upload; the file starts over.
         """
-        sha256 = self._digest.hexdigest()
         last, self._pieces, self._held = b"".join(self._pieces), [], 0
+        self._digest.update(last)
+        sha256 = self._digest.hexdigest()
         try:
             if self._upload is None:
                 self._upload = self._open(self._metadata(sha256), is_small=True)
             self._upload.finish(last, self._metadata(sha256))
-        except FileNotFoundError as error:
-            self._start_over(error)
+        except InterruptedDownloadError:
+            self.restart(Validator())
+            raise
         except BaseException:
             self._abort()
             raise
@@ -137,36 +132,21 @@ class ObjectSink:
             if self._upload is None:
                 self._upload = self._open(self._metadata(None), is_small=False)
             self._upload.put(part)
-        except FileNotFoundError as error:
-            if self._upload is None or self.offset <= self.part_size:  # there is no such bucket or folder
-                raise
-            self._start_over(error)
-
-    def _start_over(self, error: FileNotFoundError) -> None:
-        """Begin the file anew where another writer of it has aborted the upload; else raise the error."""
-        if not isinstance(self._upload, _S3Upload) or "NoSuchUpload" not in repr(error.__cause__ or error):
-            self._abort()
-            raise error
-        self._abort()
-        self._digest.restart()
-        self.offset, self.validator = 0, Validator()
-        raise InterruptedDownloadError("another task writes the same object and aborted this upload")
+        except InterruptedDownloadError:
+            self.restart(Validator())
+            raise
 
     def _metadata(self, sha256: str | None) -> dict[str, str]:
         return {**self._options.metadata, **({} if sha256 is None else {"sha256": sha256})}
 
     def _open(self, metadata: Mapping[str, str], *, is_small: bool) -> _Upload:
         folder = self._path.rpartition("/")[0]
-        fs, final = self._storage.fs, self._storage.full(f"{self._path}{self.suffix}")
-        if hasattr(fs, "call_s3"):
-            arguments = _s3_arguments(fs, self._options.open_args, self.content_type, metadata)
-            if is_small:
-                return _S3Object(fs, final, arguments)
-            upload = _S3Upload(fs, final, arguments, self._options.uploads)
-            if self._is_first:
-                upload.abort_others()
-            self._is_first = False
-            return upload
+        final, s3 = self._storage.full(f"{self._path}{self.suffix}"), self._options.s3
+        if s3 and is_small:
+            return SmallObject(s3, final, self.content_type)
+        if s3:
+            first, self._is_first = self._is_first, False
+            return MultipartUpload(s3, final, self.content_type, metadata, abort_others=first)
         self._storage.make_folder(folder)
         arguments = _file_arguments(
             self._storage.protocol, self._options.open_args, self.content_type, metadata
@@ -182,28 +162,6 @@ class ObjectSink:
         upload, self._upload = self._upload, None
         if upload is not None:
             upload.abort()
-
-
-def _s3_arguments(
-    fs: Any, open_args: Mapping[str, Any], content_type: str, metadata: Mapping[str, str]
-) -> dict[str, Any]:
-    """
-    Return what S3's own calls take to make an object.
-
-    :raises MagicHourArgumentError: if one of ``open_args`` is none of S3's, which s3fs would leave out.
-    """
-    known = {"acl"}
-    if open_args:
-        known |= set(fs.s3.meta.service_model.operation_model("PutObject").input_shape.members)
-    if unknown := sorted(set(open_args) - known):
-        raise MagicHourArgumentError(
-            f"open_args has {', '.join(unknown)}, which S3 does not take: use the names of its PutObject, "
-            "such as ServerSideEncryption, SSEKMSKeyId, ACL, StorageClass, Tagging or Metadata"
-        )
-    arguments: dict[str, Any] = {"ContentType": content_type} if content_type else {}
-    arguments |= {"ACL" if name == "acl" else name: value for name, value in open_args.items()}
-    arguments["Metadata"] = {**metadata, **(open_args.get("Metadata") or {})}
-    return arguments
 
 
 def _file_arguments(
@@ -232,95 +190,6 @@ class _Upload(Protocol):
 
     def abort(self) -> None:
         """Leave nothing behind."""
-
-
-class _S3Object:
-    """An object that is small enough for one request."""
-
-    def __init__(self, fs: Any, target: str, arguments: Mapping[str, Any]) -> None:
-        self._fs = fs
-        self._target = target
-        self._arguments = arguments
-
-    def put(self, part: bytes) -> None:
-        raise NotImplementedError
-
-    def finish(self, last: bytes, metadata: Mapping[str, str]) -> None:
-        bucket, key, _ = self._fs.split_path(self._target)
-        self._fs.call_s3("put_object", Bucket=bucket, Key=key, Body=last, **self._arguments)
-
-    def abort(self) -> None:
-        """Do nothing: there is an object or there is none."""
-
-
-class _S3Upload:
-    """A multipart upload, whose parts go side by side over the file system's event loop."""
-
-    def __init__(
-        self, fs: Any, target: str, arguments: Mapping[str, Any], uploads: threading.Semaphore
-    ) -> None:
-        self._fs = fs
-        bucket, key, _ = fs.split_path(target)
-        self._object = {"Bucket": bucket, "Key": key}
-        self._arguments = arguments  # s3fs leaves out what a call does not take
-        self._uploads = uploads
-        self._parts: list[Future[dict[str, str]]] = []
-        self._id = fs.call_s3("create_multipart_upload", **self._object, **arguments)["UploadId"]
-
-    def abort_others(self) -> None:
-        """
-        Abort the unfinished uploads of the same object, which killed tries left behind and S3 charges for.
-
-        Another task that writes the same object at this moment notices, and starts over.
-        """
-        bucket, key = self._object["Bucket"], self._object["Key"]
-        try:
-            found = self._fs.call_s3("list_multipart_uploads", Bucket=bucket, Prefix=key)
-            for one in found.get("Uploads", []):
-                if one["Key"] == key and one["UploadId"] != self._id:
-                    log.info("Aborting the upload of %s that an earlier try left unfinished", key)
-                    self._fs.call_s3("abort_multipart_upload", **self._object, UploadId=one["UploadId"])
-        except Exception as error:  # noqa: BLE001 - the right to list or to abort may be missing
-            log.debug("Unfinished uploads of %s cannot be aborted: %s", key, type(error).__name__)
-
-    def put(self, part: bytes) -> None:
-        for one in self._parts:
-            if one.done():
-                one.result()
-        self._uploads.acquire()
-        try:
-            sending = self._send(len(self._parts) + 1, part)
-            one = asyncio.run_coroutine_threadsafe(sending, self._fs.loop)
-        except BaseException:
-            self._uploads.release()
-            raise
-        one.add_done_callback(lambda _: self._uploads.release())
-        self._parts.append(one)
-
-    async def _send(self, number: int, part: bytes) -> dict[str, Any]:
-        sent = await self._fs._call_s3(
-            "upload_part",
-            **self._object,
-            UploadId=self._id,
-            PartNumber=number,
-            Body=part,
-            **self._arguments,
-        )
-        checksums = {name: value for name, value in sent.items() if name.startswith("Checksum")}
-        return {"PartNumber": number, "ETag": sent["ETag"], **checksums}
-
-    def finish(self, last: bytes, metadata: Mapping[str, str]) -> None:
-        self.put(last)
-        parts = [one.result() for one in self._parts]
-        self._fs.call_s3(
-            "complete_multipart_upload", **self._object, UploadId=self._id, MultipartUpload={"Parts": parts}
-        )
-
-    def abort(self) -> None:
-        for one in self._parts:
-            one.cancel()
-        with suppress(Exception):  # what cannot be aborted is an upload that never completes
-            self._fs.call_s3("abort_multipart_upload", **self._object, UploadId=self._id)
 
 
 class _FileUpload:

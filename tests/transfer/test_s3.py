@@ -204,7 +204,7 @@ def test_missing_bucket_is_named(host, s3, media):
 
 @pytest.mark.parametrize(
     ("length", "size"),
-    [(1, 8 * 2**20), (60 * 2**30, 8 * 2**20), (100 * 2**30, 12 * 2**20), (None, 16 * 2**20)],
+    [(1, 6 * 2**20), (50 * 2**30, 6 * 2**20), (100 * 2**30, 12 * 2**20), (None, 12 * 2**20)],
 )
 def test_part_size_grows_with_the_file(s3, length, size):
     sink = object_sink.ObjectSink(open_destination(WHERE), "p/a")

@@ -1,0 +1,197 @@
+"""
+Objects in S3 by boto3, as Airflow's own S3 hook makes its client: parts of a file go side by side.
+
+The file system s3fs writes the parts of a file one after the other, over one thread for all files.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager, suppress
+from threading import Semaphore
+from typing import Any
+from urllib.parse import urlsplit
+
+from airflow_provider_magichour._transfer.responses import InterruptedDownloadError
+from airflow_provider_magichour._transfer.storage import Storage, storage_error
+from airflow_provider_magichour.exceptions import MagicHourArgumentError
+
+log = logging.getLogger(__name__)
+
+#: Parts that are uploaded at once, of all files of a task together: what bounds the memory.
+UPLOADS = 10
+
+
+class S3:
+    """
+    Upload objects to a bucket.
+
+    :param client: boto3's.
+    :param open_args: arguments of PutObject for all objects.
+    """
+
+    def __init__(self, client: Any, open_args: Mapping[str, Any]) -> None:
+        self.client = client
+        self._inputs = {
+            name: set(client.meta.service_model.operation_model(name).input_shape.members)
+            for name in ("PutObject", "CreateMultipartUpload", "UploadPart", "CompleteMultipartUpload")
+        }
+        self._open_args = {"ACL" if name == "acl" else name: value for name, value in open_args.items()}
+        if unknown := sorted(set(self._open_args) - self._inputs["PutObject"]):
+            raise MagicHourArgumentError(
+                f"open_args has {', '.join(unknown)}, which S3 does not take: use those of its PutObject, "
+                "such as ServerSideEncryption, SSEKMSKeyId, ACL, StorageClass, Tagging or Metadata"
+            )
+        self.executor = ThreadPoolExecutor(UPLOADS, "magichour-part")
+        self.slots = Semaphore(UPLOADS)
+
+    def close(self) -> None:
+        """End the threads."""
+        self.executor.shutdown(wait=False, cancel_futures=True)
+
+    def arguments(self, operation: str, content_type: str, metadata: Mapping[str, str]) -> dict[str, Any]:
+        """Return what one of S3's operations takes of what an object is made with."""
+        own = {"ContentType": content_type} if content_type else {}
+        arguments = {**own, **self._open_args}
+        arguments["Metadata"] = {**metadata, **(self._open_args.get("Metadata") or {})}
+        return {name: value for name, value in arguments.items() if name in self._inputs[operation]}
+
+
+def open_s3(storage: Storage, open_args: Mapping[str, Any], connections: int) -> S3 | None:
+    """
+    Return what uploads to a destination's bucket, None where that is not Airflow's own S3 file system.
+
+    :param connections: how many are kept open at most.
+    :raises MagicHourArgumentError: if ``open_args`` has a name that S3 does not take.
+    :raises MagicHourDownloadError: if the connection is of no use.
+    """
+    options = getattr(storage.fs, "storage_options", {})
+    unsigned = options.get("anon") or (options.get("config_kwargs") or {}).get("signature_version")
+    if storage.protocol not in {"s3", "s3a", "s3n"} or "session" not in options or unsigned:
+        return None  # attached by hand, anonymous, or with a signer of its own: only s3fs knows how
+    from airflow.providers.amazon.aws.hooks.s3 import S3Hook
+    from botocore.config import Config  # type: ignore[import-untyped]
+
+    conn_id = urlsplit(storage.shown("")).netloc.rpartition("@")[0] or None
+    try:
+        config = S3Hook(aws_conn_id=conn_id).config.merge(Config(max_pool_connections=connections))
+        client = S3Hook(aws_conn_id=conn_id, config=config).get_conn()
+    except Exception as error:
+        raise storage_error(error, storage.shown("")) from error
+    return S3(client, open_args)
+
+
+class SmallObject:
+    """An object that one request makes."""
+
+    def __init__(self, s3: S3, path: str, content_type: str) -> None:
+        self._s3 = s3
+        self._content_type = content_type
+        bucket, _, key = path.partition("/")
+        self._object = {"Bucket": bucket, "Key": key}
+
+    def put(self, part: bytes) -> None:
+        """Refuse: there is only one part, the last."""
+        raise NotImplementedError
+
+    def finish(self, last: bytes, metadata: Mapping[str, str]) -> None:
+        """Make the object."""
+        arguments = self._s3.arguments("PutObject", self._content_type, metadata)
+        with translated_errors():
+            self._s3.client.put_object(**self._object, Body=last, **arguments)
+
+    def abort(self) -> None:
+        """Do nothing: there is an object or there is none."""
+
+
+class MultipartUpload:
+    """
+    An object whose parts are uploaded side by side.
+
+    :param abort_others: whether to abort the unfinished uploads of the same object, which killed tries left
+        behind and S3 charges for. Another task that writes it at this moment notices, and starts over.
+    """
+
+    def __init__(
+        self, s3: S3, path: str, content_type: str, metadata: Mapping[str, str], *, abort_others: bool
+    ) -> None:
+        self._s3 = s3
+        bucket, _, key = path.partition("/")
+        self._object = {"Bucket": bucket, "Key": key}
+        self._parts: list[Future[dict[str, Any]]] = []
+        self._part_arguments = s3.arguments("UploadPart", "", {})
+        if abort_others:
+            self._abort_others()
+        arguments = s3.arguments("CreateMultipartUpload", content_type, metadata)
+        with translated_errors():
+            self._id = s3.client.create_multipart_upload(**self._object, **arguments)["UploadId"]
+
+    def _abort_others(self) -> None:
+        bucket, key = self._object["Bucket"], self._object["Key"]
+        try:
+            found = self._s3.client.list_multipart_uploads(Bucket=bucket, Prefix=key)
+            for one in found.get("Uploads", []):
+                if one["Key"] == key:
+                    log.info("Aborting the upload of %s that an earlier try left unfinished", key)
+                    self._s3.client.abort_multipart_upload(**self._object, UploadId=one["UploadId"])
+        except Exception as error:  # noqa: BLE001 - the right to list or to abort may be missing
+            log.debug("Unfinished uploads of %s cannot be aborted: %s", key, type(error).__name__)
+
+    def put(self, part: bytes) -> None:
+        """Take a part; it may still be on its way when this returns."""
+        for one in self._parts:
+            if one.done():
+                one.result()
+        self._s3.slots.acquire()
+        try:
+            one = self._s3.executor.submit(self._send, len(self._parts) + 1, part)
+        except BaseException:
+            self._s3.slots.release()
+            raise
+        one.add_done_callback(lambda _: self._s3.slots.release())
+        self._parts.append(one)
+
+    def _send(self, number: int, part: bytes) -> dict[str, Any]:
+        with translated_errors():
+            sent = self._s3.client.upload_part(
+                **self._object, UploadId=self._id, PartNumber=number, Body=part, **self._part_arguments
+            )
+        checksums = {name: value for name, value in sent.items() if name.startswith("Checksum")}
+        checksums.pop("ChecksumType", None)
+        return {"PartNumber": number, "ETag": sent["ETag"], **checksums}
+
+    def finish(self, last: bytes, metadata: Mapping[str, str]) -> None:
+        """Upload the last part and make the object appear."""
+        self.put(last)
+        parts = [one.result() for one in self._parts]
+        arguments = self._s3.arguments("CompleteMultipartUpload", "", {})
+        with translated_errors():
+            self._s3.client.complete_multipart_upload(
+                **self._object, UploadId=self._id, MultipartUpload={"Parts": parts}, **arguments
+            )
+
+    def abort(self) -> None:
+        """Leave nothing behind: parts that arrived after the abort would be charged for."""
+        wait([one for one in self._parts if not one.cancel()])
+        with suppress(Exception):  # what cannot be aborted is an upload that never completes
+            self._s3.client.abort_multipart_upload(**self._object, UploadId=self._id)
+
+
+@contextmanager
+def translated_errors() -> Iterator[None]:
+    """
+    Raise the built-in exceptions that S3's errors mean, as s3fs does.
+
+    :raises InterruptedDownloadError: if the upload is gone, so that the file starts over.
+    """
+    from botocore.exceptions import ClientError  # type: ignore[import-untyped]
+    from s3fs.errors import translate_boto_error  # type: ignore[import-untyped]
+
+    try:
+        yield
+    except ClientError as error:
+        if error.response.get("Error", {}).get("Code") == "NoSuchUpload":
+            raise InterruptedDownloadError("another task aborted this upload of the same object") from error
+        raise translate_boto_error(error) from error
