@@ -15,7 +15,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from airflow_provider_magichour._transfer.responses import InterruptedDownloadError
-from airflow_provider_magichour._transfer.storage import Storage, storage_error
+from airflow_provider_magichour._transfer.storage import Storage
+from airflow_provider_magichour._transfer.storage_errors import storage_error
 from airflow_provider_magichour.exceptions import MagicHourArgumentError
 
 log = logging.getLogger(__name__)

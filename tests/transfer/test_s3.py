@@ -259,6 +259,7 @@ def test_empty_receipt_is_replaced(hook, magichour_simulator, s3):
 def requests_to(s3_server, monkeypatch):
     """Return a list that each request to the store is added to, as the client sends it."""
     import aiohttp
+    from botocore.httpsession import URLLib3Session
 
     sent = []
     original = aiohttp.ClientSession._request
@@ -268,7 +269,15 @@ def requests_to(s3_server, monkeypatch):
             sent.append(method)
         return await original(self, method, url, **options)
 
+    send = URLLib3Session.send
+
+    def note_boto3(self, request):
+        if request.url.startswith(s3_server):
+            sent.append(request.method)
+        return send(self, request)
+
     monkeypatch.setattr(aiohttp.ClientSession, "_request", note)
+    monkeypatch.setattr(URLLib3Session, "send", note_boto3)
     return sent
 
 
