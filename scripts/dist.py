@@ -1,13 +1,28 @@
-"""Build the sdist and the wheel into ``dist/`` and check them as a package index would."""
+"""
+Build the sdist and the wheel into ``dist/`` and check them as a package index would.
+
+``dist/magichour-webhooks.pyz`` is the receiver of webhooks with all that it needs beside Python: it runs
+where there is no Airflow.
+"""
 
 from __future__ import annotations
 
 import shutil
 import subprocess
 import sys
+import tempfile
+import tomllib
+import zipapp
+from collections.abc import Iterator, Sequence
+from importlib.metadata import Distribution, distribution
 from pathlib import Path
 
+from packaging.requirements import Requirement
+
 ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = "airflow_provider_magichour"
+#: What the receiver consists of; a test runs it where nothing else can be imported.
+RECEIVER = ("__init__.py", "webhooks/*.py", "_client/__init__.py", "_client/sanitize.py")
 
 
 def build(folder: Path) -> list[Path]:
@@ -18,6 +33,46 @@ def build(folder: Path) -> list[Path]:
     """
     _run("build", "--no-isolation", "--outdir", str(folder), str(ROOT))
     return sorted(folder.glob("*.tar.gz")) + sorted(folder.glob("*.whl"))
+
+
+def build_receiver(folder: Path) -> Path:
+    """
+    Pack the receiver and the installed libraries of the extra ``webhooks`` into one file that Python runs.
+
+    :raises RuntimeError: if one of the libraries is not pure Python.
+    """
+    target = folder / "magichour-webhooks.pyz"
+    with tempfile.TemporaryDirectory() as name:
+        tree = Path(name)
+        for file in [file for pattern in RECEIVER for file in (ROOT / PACKAGE).glob(pattern)]:
+            _copy(file, tree / file.relative_to(ROOT))
+        extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+        for library in _libraries(extras["webhooks"], set()):
+            for path in library.files or []:
+                if path.suffix in {".so", ".pyd"}:
+                    raise RuntimeError(f"{library.name} is not pure Python: {path}")
+                if path.parts[0] != ".." and "__pycache__" not in path.parts:
+                    _copy(Path(str(path.locate())), tree / path)
+        main = f"{PACKAGE}.webhooks.__main__:main"
+        zipapp.create_archive(tree, target, "/usr/bin/env python3", main, compressed=True)
+    return target
+
+
+def _copy(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(source, target)
+
+
+def _libraries(requirements: Sequence[str], seen: set[str]) -> Iterator[Distribution]:
+    """Yield what is required, and what that requires, on any Python that this package runs on."""
+    for needed in map(Requirement, requirements):
+        versions = [{"extra": "", "python_version": version} for version in ("3.11", "3.13")]
+        if needed.name in seen or (needed.marker and not any(map(needed.marker.evaluate, versions))):
+            continue
+        seen.add(needed.name)
+        library = distribution(needed.name)
+        yield library
+        yield from _libraries(library.requires or [], seen)
 
 
 def check(files: list[Path]) -> None:
@@ -37,7 +92,7 @@ def main() -> int:
     shutil.rmtree(folder, ignore_errors=True)
     files = build(folder)
     check(files)
-    for file in files:
+    for file in [*files, build_receiver(folder)]:
         print(f"{file.relative_to(ROOT)}  {file.stat().st_size:,} bytes")
     return 0
 

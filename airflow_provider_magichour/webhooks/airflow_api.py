@@ -16,6 +16,9 @@ from airflow_provider_magichour.webhooks.settings import Settings
 
 #: Seconds after which an asset that was unknown to Airflow is looked up again.
 UNKNOWN_SECONDS = 5.0
+#: Seconds that an event may wait for its turn, and that a call may take. What waits longer is not begun: an
+#: Airflow that is too busy then does no work for deliveries that were given up.
+WAIT_SECONDS, CALL_SECONDS = 3.0, 6.0
 _PAGE = 100
 
 
@@ -35,11 +38,13 @@ class AirflowApi:
         self._token = settings.token
         self._ids: dict[str, int] = {}
         self._read_at = -math.inf
-        self._lock = asyncio.Lock()
+        self._reading: asyncio.Task[None] | None = None
+        self._signing_in = asyncio.Lock()
+        self._slots = asyncio.Semaphore(settings.parallel)
         self._client = httpx.AsyncClient(
             base_url=settings.airflow_url,
-            timeout=8,
-            limits=httpx.Limits(max_connections=settings.parallel, keepalive_expiry=3),
+            timeout=CALL_SECONDS,
+            limits=httpx.Limits(max_connections=None, keepalive_expiry=3),
             verify=ssl.create_default_context(),
         )
 
@@ -64,7 +69,12 @@ class AirflowApi:
             if asset_id is None:
                 return False
             body = {"asset_id": asset_id, "extra": extra}
-            response = await self._request("POST", "/api/v2/assets/events", json=body)
+            async with asyncio.timeout(WAIT_SECONDS):
+                await self._slots.acquire()
+            try:
+                response = await self._request("POST", "/api/v2/assets/events", json=body)
+            finally:
+                self._slots.release()
             if response.status_code != 404:
                 _check(response)
                 return True
@@ -74,15 +84,14 @@ class AirflowApi:
 
     async def _find_asset(self, uri: str) -> int | None:
         """Return an asset's id; None where Airflow does not know it, because no DAG uses it."""
-        if uri not in self._ids:
-            async with self._lock:
-                if uri not in self._ids and time.monotonic() - self._read_at > UNKNOWN_SECONDS:
-                    self._ids = await self._read_assets()
-                    self._read_at = time.monotonic()
+        if uri not in self._ids and time.monotonic() - self._read_at > UNKNOWN_SECONDS:
+            if self._reading is None or self._reading.done():
+                self._reading = asyncio.create_task(self._read_assets())
+            await asyncio.shield(self._reading)  # of many that wait for it, one asks
         return self._ids.get(uri)
 
-    async def _read_assets(self) -> dict[str, int]:
-        """Return the ids of all assets for Magic Hour's webhooks that a DAG uses, by URI."""
+    async def _read_assets(self) -> None:
+        """Read the ids of all assets for Magic Hour's webhooks that a DAG uses."""
         found: dict[str, int] = {}
         offset, total = 0, 1
         while offset < total:
@@ -90,7 +99,7 @@ class AirflowApi:
             page = _check(await self._request("GET", "/api/v2/assets", params=params))
             found |= {asset["uri"]: asset["id"] for asset in page["assets"]}
             offset, total = offset + (len(page["assets"]) or _PAGE), page["total_entries"]
-        return found
+        self._ids, self._read_at = found, time.monotonic()
 
     async def _request(self, method: str, path: str, **options: Any) -> httpx.Response:
         token = self._token or await self._sign_in("")
@@ -104,10 +113,11 @@ class AirflowApi:
 
     async def _sign_in(self, refused: str) -> str:
         """Return another token than the refused one."""
-        if self._token == refused:
-            credentials = {"username": self._settings.username, "password": self._settings.password}
-            response = await self._client.post("/auth/token", json=credentials)
-            self._token = str(_check(response)["access_token"])
+        async with self._signing_in:
+            if self._token == refused:
+                credentials = {"username": self._settings.username, "password": self._settings.password}
+                response = await self._client.post("/auth/token", json=credentials)
+                self._token = str(_check(response)["access_token"])
         return self._token
 
 

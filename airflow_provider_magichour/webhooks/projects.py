@@ -94,8 +94,8 @@ def queued_projects(
     """
     Return the projects of webhooks that came through a message queue, as :func:`triggering_projects` does.
 
-    A message holds a webhook's body and its two headers, as gateways put them into SQS or Kafka. One without
-    a valid signature is passed over.
+    A message is a request as JSON, ``{"headers": ..., "body": ..., "isBase64Encoded": ...}``, which a gateway
+    has put into the queue. One without a valid signature is passed over.
 
     :param context_or_events: the task's context, or its ``triggering_asset_events``.
     :param magichour_conn_id: the connection with the webhook secret.
@@ -124,10 +124,8 @@ def queued_projects(
 
 
 def _open_message(message: Any) -> tuple[Mapping[str, str], bytes]:
-    """Return headers and body of an SQS message with attributes, or of an HTTP request as JSON."""
+    """Return headers and body of a request that a message holds as JSON, in SQS below ``Body``."""
     message = json.loads(message) if isinstance(message, str | bytes) else message
-    if attributes := message.get("MessageAttributes"):
-        return {name: each["StringValue"] for name, each in attributes.items()}, message["Body"].encode()
     if "Body" in message:
         return _open_message(message["Body"])
     body = message["body"]

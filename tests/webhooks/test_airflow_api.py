@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from typing import Any
 
 import pytest
@@ -97,6 +98,34 @@ async def test_sees_an_asset_that_is_new_after_some_seconds(
     monkeypatch.setattr("airflow_provider_magichour.webhooks.airflow_api.UNKNOWN_SECONDS", 0)
     assert await api.create_events([used(), used(conn_id="x")], {}) == 1
     await api.close()
+
+
+async def test_an_airflow_that_is_too_slow_still_gets_what_it_can_take(
+    airflow_api: tuple[FakeAirflow, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ten a second instead of fifty; the ids have to be looked up again meanwhile."""
+    airflow, url = airflow_api
+    airflow.use(used())
+    airflow.delay = 0.1
+    monkeypatch.setattr(module, "UNKNOWN_SECONDS", 0.2)
+    monkeypatch.setattr(module, "WAIT_SECONDS", 0.5)
+    api = AirflowApi(dataclasses.replace(user(url), parallel=1))
+
+    async def deliver() -> bool:
+        try:
+            async with asyncio.timeout(2):
+                return await api.create_events([used(), used(conn_id="x")], {}) == 1
+        except TimeoutError:
+            return False
+
+    deliveries = []
+    for _ in range(150):
+        deliveries.append(asyncio.create_task(deliver()))
+        await asyncio.sleep(0.02)
+    accepted = sum(await asyncio.gather(*deliveries))
+    await api.close()
+    assert 15 <= accepted < 150
+    assert len(airflow.events) - accepted <= 2  # no event of a delivery that was given up
 
 
 async def test_names_what_does_not_respond() -> None:
