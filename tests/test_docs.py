@@ -50,6 +50,10 @@ def blocks(language: str) -> Iterator[Block]:
 @pytest.mark.parametrize("block", [*blocks("python")], ids=str)
 def test_python_blocks_run(block: Block, tmp_path: Path) -> None:
     """DAGs are built, functions defined, and what is outside both is carried out."""
+    if "providers.common.messaging" in block.code:
+        pytest.importorskip(
+            "airflow.providers.common.messaging", reason="Airflow 3 and `make install` have it"
+        )
     tree = compile(as_this_airflow_writes_it(block.code), str(block), "exec")
     exec(tree, {"__name__": "documentation"})  # noqa: S102  # our own pages
 

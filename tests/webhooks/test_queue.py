@@ -61,7 +61,10 @@ async def test_gateway_queue_and_dag_of_the_docs_work_together(
         request = {"headers": signed(body, secret), "body": body.decode(), "isBase64Encoded": False}
         assert handler({**request, "requestContext": {}}, None)["statusCode"] == 200
 
-    page = run_code(block("python", "MessageQueueTrigger"))
+    code = block("python", "MessageQueueTrigger")
+    page = run_code(
+        code.replace("https://sqs.eu-central-1.amazonaws.com/123456789012/magichour-webhooks", queue_url)
+    )
     assert [watcher.name for watcher in page["QUEUE"].watchers] == ["magichour_queue"]
     trigger = page["trigger"].trigger  # what the triggerer runs
     assert trigger.sqs_queue == queue_url
