@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
-
-import pytest
 
 from airflow_provider_magichour.simulator.faults import Rule
 from tests.support.airflow import as_this_airflow_writes_it
@@ -22,7 +19,6 @@ ONLY_FOR_OWN_TESTS = {
 }  # fmt: skip
 
 
-@pytest.mark.usefixtures("_migrated_database")
 def test_the_example_passes_as_printed(tmp_path: Path) -> None:
     blocks = {found["title"]: found["code"] for found in BLOCK.finditer((DOCS / "testing.md").read_text())}
     commands = blocks.pop("Run the tests")
@@ -32,9 +28,6 @@ def test_the_example_passes_as_printed(tmp_path: Path) -> None:
     for name, code in blocks.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(as_this_airflow_writes_it(code))
-    # Migrated already, to save the time: the printed command then has nothing to do.
-    (tmp_path / ".airflow").mkdir()
-    shutil.copy(Path(os.environ["AIRFLOW_HOME"]) / "airflow.db", tmp_path / ".airflow" / "airflow.db")
     env = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")}
     env["PATH"] = f"{Path(sys.executable).parent}:{env['PATH']}"
     done = subprocess.run(
