@@ -7,6 +7,7 @@ The types of what goes in and what comes out, for editors and type checkers.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import Any, NotRequired, TypeAlias, TypedDict, TypeVar
 
 from airflow.providers.common.compat.sdk import XComArg
@@ -29,6 +30,7 @@ __all__ = [
     "ProjectRef",
     "ProjectStatus",
     "SavedFile",
+    "Seconds",
     "Templated",
     "ToolName",
 ]
@@ -37,6 +39,9 @@ T = TypeVar("T")
 
 #: A project: its id, or what a task returned about it (``{"id", "kind", ...}``, ``{"project": {...}}``).
 ProjectRef: TypeAlias = str | Mapping[str, Any]
+
+#: A time span: seconds, or a ``timedelta``.
+Seconds: TypeAlias = float | timedelta
 
 #: An argument that is a value, or what another task returns, such as ``create.output["id"]``.
 Templated: TypeAlias = T | XComArg

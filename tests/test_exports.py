@@ -75,6 +75,7 @@ PUBLIC: dict[str, set[str]] = {
         "ProjectRef",
         "ProjectStatus",
         "SavedFile",
+        "Seconds",
         "Templated",
         "ToolName",
     },

@@ -7,6 +7,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
+from itertools import compress
 from typing import TYPE_CHECKING, Any, cast
 
 from airflow.providers.common.compat.sdk import AirflowFailException, BaseHook
@@ -227,13 +228,14 @@ class MagicHourBaseHook(BaseHook):
                 results = [self._send(calls[0])]
             except MagicHourError as error:
                 results = [error]
-        missing = [
-            one
-            for one, result in zip(projects.ids, results, strict=True)
-            if isinstance(result, MagicHourNotFoundError)
-        ]
-        reasons = self.explain_not_found(projects.kind, missing) if missing else {}
-        return [reasons.get(one, result) for one, result in zip(projects.ids, results, strict=True)]
+        missing = [isinstance(result, MagicHourNotFoundError) for result in results]
+        if any(missing):
+            reasons = self.explain_not_found(
+                projects.kind, list(dict.fromkeys(compress(projects.ids, missing)))
+            )
+            for position in compress(range(len(results)), missing):
+                results[position] = reasons.get(projects.ids[position], results[position])
+        return results
 
     def explain_not_found(self, kind: str, project_ids: Sequence[str]) -> dict[str, MagicHourError]:
         """

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import time
-from datetime import timedelta
 from typing import TYPE_CHECKING, Any, cast, overload
 
 from airflow.providers.common.compat.sdk import AirflowFailException
@@ -28,7 +27,7 @@ from airflow_provider_magichour.hooks.connection import get_settings, get_settin
 from airflow_provider_magichour.hooks.files import MagicHourFilesHook
 
 if TYPE_CHECKING:
-    from airflow_provider_magichour.types import KindName, Project, ProjectRef
+    from airflow_provider_magichour.types import KindName, Project, ProjectRef, Seconds
 
 
 class MagicHourHook(MagicHourFilesHook):
@@ -118,23 +117,19 @@ class MagicHourHook(MagicHourFilesHook):
         self,
         kind: KindName | None,
         project_id: ProjectRef,
-        timeout: float | timedelta,
-        poll_interval: float | timedelta | None = None,
+        timeout: Seconds,
+        poll_interval: Seconds | None = None,
     ) -> Project: ...
     @overload
     def wait_for_project(
         self,
         kind: KindName | None,
         project_id: list[Any],
-        timeout: float | timedelta,
-        poll_interval: float | timedelta | None = None,
+        timeout: Seconds,
+        poll_interval: Seconds | None = None,
     ) -> list[Project]: ...
     def wait_for_project(
-        self,
-        kind: KindName | None,
-        project_id: Any,
-        timeout: float | timedelta,
-        poll_interval: float | timedelta | None = None,
+        self, kind: KindName | None, project_id: Any, timeout: Seconds, poll_interval: Seconds | None = None
     ) -> Any:
         """
         Wait on this thread until a project is complete, and return it.
@@ -202,7 +197,7 @@ class MagicHourHook(MagicHourFilesHook):
         download_outputs: bool,
         download_directory: str | None = None,
         *,
-        timeout: float | timedelta = 24 * 3600,
+        timeout: Seconds = 24 * 3600,
     ) -> dict[str, Any]:
         """
         Return a project as it is, or once it is complete, and store its files.
