@@ -5,7 +5,7 @@ What importing the operators and the sensor adds to a DAG file that imports Airf
     python -m benchmarks.waiting.parse --against ../old --runs 15    another one as well, in turn
 
 Each run is a fresh process. Airflow's base classes are imported first; what the package's import takes after
-that is measured.
+that is measured: as pip installs it, with bytecode, and without (PYTHONDONTWRITEBYTECODE, as in some images).
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import os
 import statistics
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -35,15 +36,13 @@ print(json.dumps([wall * 1000, cpu * 1000, sorted(heavy), airflow_provider_magic
 """
 
 
-def run(checkout: Path) -> tuple[float, float, list[str]]:
+def run(checkout: Path, bytecode: Path | None) -> tuple[float, float, list[str]]:
     """Return the milliseconds of wall and CPU time in one fresh process, and the heavy libraries."""
+    env = {**os.environ, "PYTHONPATH": str(checkout), "PYTHONDONTWRITEBYTECODE": "1"}
+    if bytecode:
+        env |= {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(bytecode)}
     done = subprocess.run(
-        [sys.executable, "-c", CODE],
-        cwd=checkout,
-        env={**os.environ, "PYTHONPATH": str(checkout)},
-        capture_output=True,
-        text=True,
-        check=True,
+        [sys.executable, "-c", CODE], cwd=checkout, env=env, capture_output=True, text=True, check=True
     )
     wall, cpu, heavy, path = json.loads(done.stdout.splitlines()[-1])
     assert Path(path).is_relative_to(checkout), f"imported {path} instead of {checkout}"
@@ -51,20 +50,22 @@ def run(checkout: Path) -> tuple[float, float, list[str]]:
 
 
 def measure(against: Path | None = None, runs: int = RUNS) -> dict[str, Any]:
-    """Return the medians of this checkout and of another one, run in turn."""
+    """Return the medians of this checkout and of another one, run in turn, in milliseconds."""
     checkouts = {"": ROOT, **({"old_": against.resolve()} if against else {})}
-    found: dict[str, list[tuple[float, float, list[str]]]] = {name: [] for name in checkouts}
-    for number in range(runs + 1):
-        for name, checkout in checkouts.items():
-            one = run(checkout)
-            if number:  # the first writes the bytecode
-                found[name].append(one)
     result: dict[str, Any] = {"load_average": os.getloadavg()[0]}
-    for name, every in found.items():
-        result[f"{name}added_ms_median"] = statistics.median(wall for wall, _, _ in every)
-        result[f"{name}added_ms_best"] = min(wall for wall, _, _ in every)
-        result[f"{name}added_cpu_ms_median"] = statistics.median(cpu for _, cpu, _ in every)
-        result[f"{name}heavy"] = sorted({library for _, _, heavy in every for library in heavy})
+    with tempfile.TemporaryDirectory() as folder:
+        for kind, bytecode in (("", Path(folder)), ("_without_bytecode", None)):
+            found: dict[str, list[tuple[float, float, list[str]]]] = {name: [] for name in checkouts}
+            for number in range(runs + 1):
+                for name, checkout in checkouts.items():
+                    one = run(checkout, bytecode)
+                    if number:  # the first writes the bytecode
+                        found[name].append(one)
+            for name, every in found.items():
+                walls, cpus, heavy = zip(*every, strict=True)
+                result[f"{name}added_ms{kind}"] = statistics.median(walls)
+                result[f"{name}added_cpu_ms{kind}"] = statistics.median(cpus)
+                result[f"{name}heavy"] = sorted({library for each in heavy for library in each})
     return result
 
 
