@@ -26,7 +26,7 @@ def test_readme_dag_and_its_test_work(
     use_dags_of(monkeypatch, file.parent)
     names: dict[str, Any] = {"my_dag": load_dag(file, "lighthouse")}
     exec(TEST, names)  # noqa: S102  # our own README
-    names["test_my_dag"](magichour_simulator, monkeypatch)
+    names["test_my_dag"](magichour_simulator)
     (project,) = magichour_simulator.state()["projects"].values()
     assert not project["enabled"]
     (video,) = (tmp_path / "media").glob("*/*.mp4")
