@@ -1,14 +1,18 @@
-"""What a DAG author writes: an operator for each stage of a project's life."""
+"""The operators; each is loaded when it is first used, so that a DAG file pays only for its own."""
 
 from __future__ import annotations
 
-from airflow_provider_magichour.operators.cleanup import MagicHourCleanupOperator
-from airflow_provider_magichour.operators.create import MagicHourCreateProjectOperator
-from airflow_provider_magichour.operators.delete import MagicHourDeleteProjectOperator
-from airflow_provider_magichour.operators.detect_faces import MagicHourDetectFacesOperator
-from airflow_provider_magichour.operators.download import MagicHourDownloadOperator
-from airflow_provider_magichour.operators.generate import MagicHourGenerateOperator
-from airflow_provider_magichour.operators.upload import MagicHourUploadOperator
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from airflow_provider_magichour.operators.cleanup import MagicHourCleanupOperator
+    from airflow_provider_magichour.operators.create import MagicHourCreateProjectOperator
+    from airflow_provider_magichour.operators.delete import MagicHourDeleteProjectOperator
+    from airflow_provider_magichour.operators.detect_faces import MagicHourDetectFacesOperator
+    from airflow_provider_magichour.operators.download import MagicHourDownloadOperator
+    from airflow_provider_magichour.operators.generate import MagicHourGenerateOperator
+    from airflow_provider_magichour.operators.upload import MagicHourUploadOperator
 
 __all__ = [
     "MagicHourCleanupOperator",
@@ -19,3 +23,14 @@ __all__ = [
     "MagicHourGenerateOperator",
     "MagicHourUploadOperator",
 ]
+
+_MODULES = ("cleanup", "create", "delete", "detect_faces", "download", "generate", "upload")
+
+
+def __getattr__(name: str) -> Any:
+    """Load an operator."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = importlib.import_module(f"{__name__}.{_MODULES[__all__.index(name)]}")
+    globals()[name] = operator = getattr(module, name)
+    return operator
