@@ -92,7 +92,12 @@ def magichour_media_pipeline() -> None:
                 project_id=project_id,
                 destination="{{ params.destination }}",
             )
-            delete = MagicHourDeleteProjectOperator(task_id="delete", kind=kind, project_id=project_id)
+            delete = MagicHourDeleteProjectOperator(
+                task_id="delete",
+                kind=kind,
+                project_id=project_id,
+                destination="{{ params.destination }}",  # where the deletion is recorded
+            )
 
             # Deleted only after the files are saved and verified.
             wait >> download >> delete

@@ -90,7 +90,7 @@ def test_cleanup_example_runs(
     nothing = {"deleted": [], "missing": [], "kept": []}
     assert xcom(run_dag(file, "magichour_cleanup"), "clean_up") == nothing
     dry = xcom(run_dag(file, "magichour_cleanup", {"retention_days": 0}), "clean_up")
-    assert dry == {**nothing, "kept": [{"id": project_id, "reason": "dry run"}]}
+    assert dry == {**nothing, "kept": [{"id": project_id, "reason": "would delete"}]}
     assert hook.get_project("image", project_id)["enabled"]
     done = xcom(run_dag(file, "magichour_cleanup", {"retention_days": 0, "dry_run": False}), "clean_up")
     assert done == {**nothing, "deleted": [project_id]}
