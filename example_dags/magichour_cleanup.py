@@ -1,9 +1,9 @@
 """
 Delete at Magic Hour, every day, what was downloaded long enough ago.
 
-Each project that this provider downloads gets an entry in a catalogue beside the files. This DAG goes by these
-entries: it deletes a project only if it was downloaded more than `retention_days` ago and its files are still
-there, whole. What it keeps although it is due, it says in the log.
+Each project that this provider downloads gets an entry in a catalogue beside the files. This DAG goes by
+these entries: it deletes a project only if it was downloaded more than `retention_days` ago and its files are
+still there, whole. What it keeps although it is due, it says in the log.
 
 It starts as a dry run, which deletes nothing and shows what it would: look at the log, then set `dry_run` to
 false here or when you start it by hand.

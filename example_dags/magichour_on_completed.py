@@ -4,7 +4,7 @@ Save whatever is completed at Magic Hour, however it was made: by a DAG, another
 | step | what it does |
 |---|---|
 | `completed` | lists the projects whose webhooks came since the last successful run |
-| `download` | saves and verifies their files, with a catalogue entry, so that a clean-up may delete them later |
+| `download` | saves, verifies and records their files, so that a clean-up may delete them later |
 
 A webhook starts a run at once. The DAG also runs every hour, so that a webhook that started no run, which
 happens where Airflow was restarted at that moment, waits for an hour at most.

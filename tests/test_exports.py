@@ -148,7 +148,7 @@ ARGUMENTS: dict[str, str] = {
     "operators.MagicHourGenerateOperator": "tool body kind destination deferrable durable poll_interval "
     "timeout max_credits delete_on_kill",
     "operators.MagicHourDownloadOperator": "project_id kind destination overwrite",
-    "operators.MagicHourDeleteProjectOperator": "project_id kind missing_ok",
+    "operators.MagicHourDeleteProjectOperator": "project_id kind missing_ok destination index",
     "operators.MagicHourCleanupOperator": "destination older_than dry_run limit fail_on_kept",
     "operators.MagicHourDetectFacesOperator": "assets",
     "sensors.MagicHourProjectSensor": "project_id kind poll_interval deferrable "

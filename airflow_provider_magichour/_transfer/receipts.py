@@ -116,7 +116,7 @@ def make(
     return parse_stored(dump(data), project_id)
 
 
-def upgrade(receipt: Receipt, account_id: str, root: Storage, destination: Storage) -> Receipt:
+def upgrade(receipt: Receipt, account_id: str | None, root: Storage, destination: Storage) -> Receipt:
     """Return the entry for a receipt that version 0.1.0 wrote."""
     data = {
         **receipt.data,

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
 
-from airflow_provider_magichour._transfer import catalogue, old_receipts, receipts
+from airflow_provider_magichour._transfer import catalogue, old_receipts
 from airflow_provider_magichour._transfer.catalogue import DELETED, MOVED, Entry
 from airflow_provider_magichour._transfer.old_receipts import Hint
 from airflow_provider_magichour._transfer.receipts import Receipt, ReceiptError
+from airflow_provider_magichour._transfer.settlement import settle, settle_old
 from airflow_provider_magichour._transfer.storage import Storage
 
 
@@ -101,8 +102,7 @@ class Catalogue:
 
     def settle(self, candidate: Entry, receipt: Receipt, account_id: str, outcome: str) -> None:
         """Record that a project is deleted at Magic Hour."""
-        owned = replace(receipt, account_id=account_id)
-        catalogue.record(self.root, candidate.path, owned, DELETED, outcome=outcome)
+        settle(self.root, candidate.path, receipt, account_id, outcome)
 
     def forget(self, candidate: Entry) -> None:
         """Leave what is not about stored files: it is a record."""
@@ -157,9 +157,7 @@ class OldReceipts:
 
     def settle(self, candidate: Hint, receipt: Receipt, account_id: str, outcome: str) -> None:
         """Record that a project is deleted at Magic Hour: in the catalogue, and no more in the old index."""
-        entry = receipts.upgrade(receipt, account_id, self.root, self.storage)
-        catalogue.write(self.root, entry)
-        catalogue.record(self.root, catalogue.path_of(entry), entry, DELETED, outcome=outcome)
+        settle_old(self.root, self.storage, receipt, account_id, outcome)
         old_receipts.remove_hint(self.storage, candidate.path)
 
     def forget(self, candidate: Hint) -> None:

@@ -27,6 +27,7 @@ from airflow_provider_magichour.hooks.connection import get_settings, get_settin
 from airflow_provider_magichour.hooks.files import MagicHourFilesHook
 
 if TYPE_CHECKING:
+    from airflow_provider_magichour._validation import ProjectIds
     from airflow_provider_magichour.types import KindName, Project, ProjectRef, Seconds
 
 
@@ -185,9 +186,18 @@ class MagicHourHook(MagicHourFilesHook):
         :raises MagicHourWrongKindError: if the project is of another kind, also with ``missing_ok``.
         """
         projects = read_projects(project_id, kind)
+        return all_or_error(projects.ids, self.delete_all(projects, missing_ok), projects.is_list)
+
+    def delete_all(self, projects: ProjectIds, missing_ok: bool = True) -> list[bool | MagicHourError]:
+        """
+        Delete projects, as :meth:`delete_project` does; no failure keeps the others back.
+
+        :param projects: what :func:`read_projects` returned.
+        :param missing_ok: whether a project that is gone already is no error.
+        :return: in order, whether each was there, or the error.
+        """
         results = self._send_for_each(api.delete_project, projects)
-        deleted = [_deleted(result, missing_ok) for result in results]
-        return all_or_error(projects.ids, deleted, projects.is_list)
+        return [_deleted(result, missing_ok) for result in results]
 
     def check_result(
         self,

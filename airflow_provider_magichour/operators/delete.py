@@ -7,17 +7,21 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_magichour import DEFAULT_CONN_ID
+from airflow_provider_magichour._transfer.locations import check_location, index_root
 from airflow_provider_magichour._validation import (
+    ProjectIds,
     check_bool,
     check_projects_at_parse,
     is_settled,
     read_projects,
 )
+from airflow_provider_magichour.exceptions import MagicHourError, batch_error
 from airflow_provider_magichour.operators.base import MagicHourOperator
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
+    from airflow_provider_magichour._transfer.settlement import Settlement
     from airflow_provider_magichour.types import KindName, ProjectRef, Templated
 
 log = logging.getLogger(__name__)
@@ -36,6 +40,9 @@ class MagicHourDeleteProjectOperator(MagicHourOperator):
     :param project_id: the project: its id, or what a task returned about it; or a list of them. (templated)
     :param kind: ``image``, ``video`` or ``audio``; may be left out where ``project_id`` names it. (templated)
     :param missing_ok: whether a project that is gone already is no error. (templated)
+    :param destination: where the files were downloaded to: the deletion is recorded in the catalogue there,
+        so that no clean-up deletes the project again. (templated)
+    :param index: where the catalogue lies, if the download was given an ``index``. (templated)
     :param magichour_conn_id: the connection. (templated)
     :raises MagicHourError: naming each project that could not be deleted, when all were tried. A template
         cannot be deleted (422).
@@ -46,6 +53,8 @@ class MagicHourDeleteProjectOperator(MagicHourOperator):
         "project_id",
         "kind",
         "missing_ok",
+        "destination",
+        "index",
         *MagicHourOperator.template_fields,
     )
 
@@ -55,6 +64,8 @@ class MagicHourDeleteProjectOperator(MagicHourOperator):
         project_id: Templated[ProjectRef | Sequence[ProjectRef]],
         kind: Templated[KindName | None] = None,
         missing_ok: Templated[bool | str] = True,
+        destination: Templated[str | None] = None,
+        index: Templated[str | None] = None,
         magichour_conn_id: str = DEFAULT_CONN_ID,
         **kwargs: Any,
     ) -> None:
@@ -62,23 +73,53 @@ class MagicHourDeleteProjectOperator(MagicHourOperator):
         self.project_id: Any = project_id
         self.kind: Any = kind
         self.missing_ok: Any = missing_ok
+        self.destination: Any = destination
+        self._unrendered: Any = destination
+        self.index: Any = index
         check_projects_at_parse(project_id, kind)
         if is_settled(missing_ok):
             check_bool(missing_ok, "missing_ok")
+        if destination is not None and is_settled(destination):
+            check_location(destination)
 
     def execute(self, context: Context) -> dict[str, list[str]]:
         """Delete the projects."""
         projects = read_projects(self.project_id, self.kind)
-        ids = list(dict.fromkeys(projects.ids))
-        if not ids:
+        projects = ProjectIds(list(dict.fromkeys(projects.ids)), projects.kind, is_list=True)
+        if not projects.ids:
             log.info("project_id is an empty list: there is nothing to delete.")
-        was_there = self.hook.delete_project(projects.kind, ids, check_bool(self.missing_ok, "missing_ok"))
+        settlement = self._settlement(projects)
+        results = self.hook.delete_all(projects, check_bool(self.missing_ok, "missing_ok"))
         outcome: dict[str, list[str]] = {"deleted": [], "missing": []}
-        for project_id, deleted in zip(ids, was_there, strict=True):
-            outcome["deleted" if deleted else "missing"].append(project_id)
+        for project_id, result in zip(projects.ids, results, strict=True):
+            if isinstance(result, bool):
+                outcome["deleted" if result else "missing"].append(project_id)
         for what, which in (("Deleted", outcome["deleted"]), ("Gone already", outcome["missing"])):
             if which:
                 more = f" and {len(which) - MAX_NAMED} more" if len(which) > MAX_NAMED else ""
                 named = ", ".join(which[:MAX_NAMED])
                 log.info("%s: %d %s project(s): %s%s", what, len(which), projects.kind, named, more)
+        if settlement is not None:
+            settlement.record(outcome)
+        failed = {
+            project_id: result
+            for project_id, result in zip(projects.ids, results, strict=True)
+            if isinstance(result, MagicHourError)
+        }
+        if failed:
+            raise batch_error(failed, len(projects.ids))
         return outcome
+
+    def _settlement(self, projects: ProjectIds) -> Settlement | None:
+        """Find the receipts before the projects are gone, as they lie at the time of creation."""
+        if self.destination is None:
+            return None
+        from airflow_provider_magichour._client import api
+        from airflow_provider_magichour._transfer.settlement import Settlement
+        from airflow_provider_magichour._transfer.storage import open_destination
+
+        destination = open_destination(self.destination)
+        root = open_destination(index_root(self._unrendered, self.destination, self.index), "index")
+        found = self.hook.send_all([api.get_project(projects.kind, one) for one in projects.ids])
+        by_id = dict(zip(projects.ids, found, strict=True))
+        return Settlement.of(root, destination, by_id, self.hook.account_id)

@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 
 from airflow_provider_magichour import exceptions as errors
-from airflow_provider_magichour.operators import MagicHourDeleteProjectOperator
-from tests.support.files import complete_project
+from airflow_provider_magichour.operators import MagicHourCleanupOperator, MagicHourDeleteProjectOperator
+from tests.support.files import complete_project, entries, write_old_receipt
 from tests.support.tasks import task_context
 
 
@@ -112,3 +112,67 @@ def test_base_url_may_end_in_v1(magichour_simulator, hook, connect):
     project_id = complete_project(magichour_simulator, hook)
     connect(f"{magichour_simulator.url}/v1", magichour_simulator.api_key)
     assert delete(project_id) == {"deleted": [project_id], "missing": []}
+
+
+# --------------------------------------------------------------------------------------------- records
+
+
+def test_deletion_is_recorded_where_the_destination_is_given(sim, hook, tmp_path):
+    ids = [complete_project(sim, hook) for _ in range(3)]
+    hook.download_project("image", ids, str(tmp_path))
+    assert delete(ids[:2], destination=str(tmp_path)) == {"deleted": ids[:2], "missing": []}
+    recorded = {
+        data["project_id"]: data["outcome"] for name, data in entries(tmp_path).items() if data["event"]
+    }
+    assert recorded == dict.fromkeys(ids[:2], "deleted")
+    deletions = len(sim.requests("delete_project"))
+    clean_up = MagicHourCleanupOperator(task_id="c", destination=str(tmp_path), older_than="0 days")
+    assert clean_up.execute(task_context()) == {"deleted": ids[2:], "missing": [], "kept": []}
+    assert len(sim.requests("delete_project")) == deletions + 1
+
+
+def test_deletion_is_recorded_below_the_root_of_a_template(sim, hook, tmp_path):
+    project_id = complete_project(sim, hook)
+    hook.download_project("image", project_id, str(tmp_path / "a"), index=str(tmp_path))
+    operator = MagicHourDeleteProjectOperator(
+        task_id="delete", project_id=project_id, kind="image", destination=f"{tmp_path}/{{{{ ds }}}}"
+    )
+    operator.destination = str(tmp_path / "a")
+    operator.execute(task_context())
+    assert len(entries(tmp_path)) == 2
+
+
+def test_deletion_of_an_old_receipts_project_leaves_the_old_index(sim, hook, tmp_path):
+    project_id = complete_project(sim, hook)
+    (file,) = hook.download_project("image", project_id, str(tmp_path), receipt=False)
+    hint = write_old_receipt(tmp_path, project_id, files=[{**file, "path": f"{project_id}/output.png"}])
+    hook.delete_project("image", project_id)
+    sim.faults({"match": {"route": "get_project"}, "status": 404})
+    assert delete(project_id, destination=str(tmp_path)) == {"deleted": [], "missing": [project_id]}
+    assert not hint.exists()
+    assert {data["event"] for data in entries(tmp_path).values()} == {None, "deleted"}
+
+
+def test_another_accounts_404_is_not_recorded(sim, hook, tmp_path, connect, caplog):
+    project_id = complete_project(sim, hook)
+    hook.download_project("image", project_id, str(tmp_path))
+    sim.add_account("mhk_other_account")
+    connect(sim.url, "mhk_other_account")
+    assert delete(project_id, destination=str(tmp_path))["missing"] == [project_id]
+    assert len(entries(tmp_path)) == 1
+    assert "belongs to the account" in caplog.text
+
+
+def test_what_succeeded_is_recorded_where_others_fail(sim, hook, tmp_path):
+    sim.faults({"undeletable": True, "times": 1})
+    template, other = (complete_project(sim, hook) for _ in range(2))
+    hook.download_project("image", [template, other], str(tmp_path))
+    with pytest.raises(errors.MagicHourError, match=template):
+        delete([template, other], destination=str(tmp_path))
+    assert [data["project_id"] for data in entries(tmp_path).values() if data["event"]] == [other]
+
+
+def test_project_without_a_receipt_is_deleted_all_the_same(sim, hook, tmp_path):
+    project_id = complete_project(sim, hook)
+    assert delete(project_id, destination=str(tmp_path)) == {"deleted": [project_id], "missing": []}
+    assert entries(tmp_path) == {}
