@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypedDict
 
+from airflow_provider_magichour import DEFAULT_CONN_ID
 from airflow_provider_magichour._validation import check_id
 from airflow_provider_magichour.exceptions import MagicHourArgumentError
 from airflow_provider_magichour.tools import KindName, check_kind
@@ -88,7 +89,7 @@ def triggering_projects(
 
 def queued_projects(
     context_or_events: Mapping[Any, Any],
-    magichour_conn_id: str = "magichour_default",
+    magichour_conn_id: str = DEFAULT_CONN_ID,
     event: str | None = None,
 ) -> list[TriggeringProject]:
     """
@@ -149,7 +150,7 @@ def _read_extra(extra: Mapping[str, Any]) -> Iterator[TriggeringProject]:
             "kind": check_kind(extra.get("kind")),
             "event": event,
             "what": event,
-            "magichour_conn_id": extra.get("magichour_conn_id") or "magichour_default",
+            "magichour_conn_id": extra.get("magichour_conn_id") or DEFAULT_CONN_ID,
             "downloads": downloads if isinstance(downloads, list) else [],
         }
     except MagicHourArgumentError as error:

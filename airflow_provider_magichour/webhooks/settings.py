@@ -6,7 +6,7 @@ import json
 import os
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -46,36 +46,29 @@ class Settings:
 
         :raises SettingsError: if one is missing or wrong.
         """
-        file = _read_file(env.get(f"{PREFIX}CONFIG", ""))
-
-        def given(name: str) -> Any:
-            return env.get(PREFIX + name.upper()) or file.get(name, "")
-
-        url, token, username, password = map(given, ("airflow_url", "token", "username", "password"))
-        if not str(url).startswith(("http://", "https://")):
-            raise SettingsError(
-                f"{PREFIX}AIRFLOW_URL must be the address of Airflow's API server, http(s)://..."
-            )
-        if not (token or (username and password)):
-            raise SettingsError(f"set {PREFIX}USERNAME and {PREFIX}PASSWORD, or {PREFIX}TOKEN")
-        presigned_urls = str(given("presigned_urls")).lower() in {"1", "true", "yes"}
+        path = env.get(f"{PREFIX}CONFIG")
         try:
-            parallel = max(int(given("parallel") or cls.parallel), 1)
-        except ValueError:
-            raise SettingsError(f"{PREFIX}PARALLEL must be a number") from None
-        secrets = _read_secrets(given("secrets"))
-        return cls(url, token, username, password, presigned_urls, parallel, secrets)
+            file = tomllib.loads(Path(path).read_text()) if path else {}
+        except (OSError, ValueError) as error:
+            raise SettingsError(f"{PREFIX}CONFIG: {path} cannot be read as TOML: {error}") from None
+        names = [each.name for each in fields(cls)]
+        given: dict[str, Any] = {name: env.get(PREFIX + name.upper()) or file.get(name, "") for name in names}
+        if not str(given["airflow_url"]).startswith(("http://", "https://")):
+            raise SettingsError(
+                f"{PREFIX}AIRFLOW_URL must be the API server's address, http://... or https://..."
+            )
+        if not (given["token"] or (given["username"] and given["password"])):
+            raise SettingsError(f"set {PREFIX}USERNAME and {PREFIX}PASSWORD, or {PREFIX}TOKEN")
+        if not str(given["parallel"] or 1).isdecimal():
+            raise SettingsError(f"{PREFIX}PARALLEL must be a number")
+        given["parallel"] = max(int(given["parallel"] or cls.parallel), 1)
+        given["presigned_urls"] = str(given["presigned_urls"]).lower() in {"1", "true", "yes"}
+        given["secrets"] = _read_secrets(given["secrets"])
+        return cls(**given)
 
     async def find_secrets(self, conn_id: str) -> Sequence[bytes]:
         """Return the webhook secrets of a connection, none for an unknown one."""
         return self.secrets.get(conn_id, ())
-
-
-def _read_file(path: str) -> dict[str, Any]:
-    try:
-        return tomllib.loads(Path(path).read_text()) if path else {}
-    except (OSError, ValueError) as error:
-        raise SettingsError(f"{PREFIX}CONFIG: {path} cannot be read as TOML: {error}") from None
 
 
 def _read_secrets(value: Any) -> dict[str, Sequence[bytes]]:
