@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from airflow_provider_magichour._polling.wait import WaitResult
     from airflow_provider_magichour._validation import ProjectIds
     from airflow_provider_magichour.hooks import MagicHourHook
-    from airflow_provider_magichour.types import KindName, Templated
+    from airflow_provider_magichour.types import KindName, ProjectRef, Templated
 
 __all__ = ["MagicHourProjectSensor"]
 
@@ -96,7 +96,7 @@ class MagicHourProjectSensor(BaseSensorOperator):
     def __init__(
         self,
         *,
-        project_id: Templated[Any],
+        project_id: Templated[ProjectRef | Sequence[ProjectRef]],
         kind: Templated[KindName | None] = None,
         magichour_conn_id: str = DEFAULT_CONN_ID,
         poll_interval: Templated[timedelta | float | str | None] = None,

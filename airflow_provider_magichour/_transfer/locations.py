@@ -124,7 +124,8 @@ def index_root(unrendered: object, rendered: object, index: object = None) -> st
         return check_location(index, "index")
     destination = check_location(rendered)
     is_text = isinstance(unrendered, str) or hasattr(unrendered, "storage_options")
-    template = _TEMPLATE.search(text := _text(unrendered, "destination")) if is_text else None
+    text = _text(unrendered, "destination") if is_text else ""
+    template = _TEMPLATE.search(text)
     if template is not None:
         fixed = text[: template.start()].rpartition("/")[0]
         if fixed and not fixed.endswith((":", "/")):

@@ -143,7 +143,8 @@ class MagicHourCleanupOperator(MagicHourOperator):
         )
         retention.run()
         log.info("%s", outcome)
-        context["ti"].xcom_push(key="counts", value=dict(outcome.counts))
+        ti: Any = context.get("ti")
+        ti.xcom_push(key="counts", value=dict(outcome.counts))
         unreadable = [problem for source in retention.sources for problem in source.unreadable]
         if not outcome.counts.total() and not retention.stopped and not unreadable:
             self._explain_nothing(root, destination, ours, age)
@@ -231,7 +232,8 @@ class Outcome:
 
     def __init__(self, dry_run: bool) -> None:
         self.dry_run = dry_run
-        self.counts = Counter(dict.fromkeys(("would_delete" if dry_run else "deleted", "missing", "kept"), 0))
+        counted = ("would_delete" if dry_run else "deleted", "missing", "kept")
+        self.counts: Counter[str] = Counter(dict.fromkeys(counted, 0))
         self.lists: dict[str, list[Any]] = {"deleted": [], "missing": [], "kept": []}
         self._bytes: Counter[str] = Counter()
 

@@ -18,7 +18,7 @@ from airflow_provider_magichour.operators.base import MagicHourOperator, run_of
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
-    from airflow_provider_magichour.types import KindName, Templated
+    from airflow_provider_magichour.types import KindName, ProjectRef, Templated
 
 
 class MagicHourDownloadOperator(MagicHourOperator):
@@ -62,7 +62,7 @@ class MagicHourDownloadOperator(MagicHourOperator):
     def __init__(
         self,
         *,
-        project_id: Templated[str | Mapping[str, Any] | Sequence[str | Mapping[str, Any]]],
+        project_id: Templated[ProjectRef | Sequence[ProjectRef]],
         kind: Templated[KindName | None] = None,
         destination: Templated[str],
         overwrite: bool = False,

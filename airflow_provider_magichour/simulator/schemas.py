@@ -80,7 +80,8 @@ def _path(error: ValidationError) -> str:
 
 
 def _describe(error: ValidationError) -> str:
-    path, limit = _path(error), error.validator_value
+    path = _path(error)
+    limit: Any = error.validator_value
     if error.validator == "required":
         missing = next(name for name in limit if name not in error.instance)
         return f"{path}.{missing} is required".removeprefix(".")

@@ -60,7 +60,9 @@ class Receiver:
         self._settings = settings
         self._find_secrets = find_secrets or settings.find_secrets
         self.airflow = AirflowApi(settings)
-        self.counts = Counter(dict.fromkeys(("accepted", "unused", "ignored", "refused", "failed"), 0))
+        self.counts: Counter[str] = Counter(
+            dict.fromkeys(("accepted", "unused", "ignored", "refused", "failed"), 0)
+        )
 
     async def receive(self, request: Request) -> JSONResponse:
         """Respond to a request, whatever it is."""
