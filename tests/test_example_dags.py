@@ -132,3 +132,18 @@ def test_face_swap_example_runs(magic_hour: Simulator, run_dag: Callable[..., An
         {"original_face": xcom(run, "detect")[0]["path"], "new_face": xcom(run, "upload_face")}
     ]
     assert Path(xcom(run, "swap")["files"][0]["path"]).exists()
+
+
+def test_contact_sheet_example_shows_every_file(
+    magic_hour: Simulator, run_dag: Callable[..., Any], tmp_path: Path
+) -> None:
+    run = run_dag(
+        FOLDER / "magichour_contact_sheet.py",
+        "magichour_contact_sheet",
+        {"destination": f"file://{tmp_path}", "prompts": ["a lighthouse", "a harbour"]},
+    )
+    assert run.state == "success"
+    page = (tmp_path / "contact-sheet.html").read_text()
+    images = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.glob("*/*.png"))
+    assert len(images) == 4
+    assert all(f'src="{image}"' in page for image in images)

@@ -25,6 +25,9 @@ class Reply:
     delay: float = 0.0
     drop: bool = False
 
+    def finish(self) -> None:
+        """Do something before the connection goes on."""
+
     def content(self) -> bytes:
         if isinstance(self.body, bytes):
             return self.body
@@ -91,6 +94,7 @@ def scripted_server(tls: ssl.SSLContext | None = None) -> Iterator[ScriptedServe
             self.end_headers()
             if self.command != "HEAD":
                 self.wfile.write(reply.content())
+            reply.finish()
 
         do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = handle_any  # noqa: N815 - the names are http.server's
 
