@@ -46,8 +46,8 @@ def figure(file: dict[str, Any]) -> str:
 
 
 @task
-def write_sheet(figures: list[str], **context: Any) -> str:
-    """Write the page beside the projects' folders and return its path."""
+def write_sheet(figures: Any, **context: Any) -> str:
+    """Write the page of all figures, beside the projects' folders, and return its path."""
     sheet = ObjectStoragePath(context["params"]["destination"]) / "contact-sheet.html"
     sheet.write_text("<!doctype html><title>Contact sheet</title>\n" + "\n".join(figures))
     return str(sheet)

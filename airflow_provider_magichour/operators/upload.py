@@ -23,11 +23,13 @@ class MagicHourUploadOperator(MagicHourOperator):
     Upload files once, to share them among many projects.
 
     :param source: a local path or an object-storage URL such as ``s3://bucket/face.png``, or a list of them,
-        which are uploaded side by side. What Magic Hour can read by itself (``https://...``,
-        ``api-assets/...``) is returned as it is. (templated)
+        which are uploaded side by side; an empty list uploads nothing. What Magic Hour can read by itself
+        (``https://...``, ``api-assets/...``, ``saved-items/...``) is returned as it is. (templated)
     :param magichour_conn_id: the connection. (templated)
-    :return: what create calls take, ``api-assets/...``; for a list, a list in the same order.
-    :raises MagicHourArgumentError: if there is no such file, or it is empty or of an unknown type.
+    :return: what create calls take, ``api-assets/...``; for a list, a list in the same order. Magic Hour
+        deletes uploads after 7 days.
+    :raises MagicHourArgumentError: if there is no such file, or it is empty, of an unknown type, or larger
+        than the account's plan allows.
     :raises MagicHourUploadError: if it could not be uploaded; a retry may pass.
     """
 
@@ -48,11 +50,14 @@ class MagicHourUploadOperator(MagicHourOperator):
         """Upload."""
         source = list(self.source) if is_many(self.source) else self.source
         _check_source(source)
+        if source == []:
+            self.log.info("source is an empty list: nothing to upload")
+            return []
         return self.hook.upload_file(source)
 
 
 def _check_source(source: Any) -> None:
-    if source is None or source == [] or (isinstance(source, str) and not source.strip()):
+    if source is None or (isinstance(source, str) and not source.strip()):
         raise MagicHourArgumentError(
             f"source must be a path or an object-storage URL, or a list of them, not {source!r}"
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import random
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,6 +21,7 @@ from airflow_provider_magichour.operators import MagicHourUploadOperator
 from airflow_provider_magichour.simulator import Simulator
 from scripts.local.processes import free_port
 from tests.support.scripted_server import Reply, ScriptedServer, Seen, scripted_server
+from tests.support.stores import S3Store
 from tests.support.tasks import task_context
 
 try:
@@ -305,10 +307,29 @@ class TestFindAssets:
             ({"image_file_path": None, "number": 7, "flag": True}, []),
             ({"newer_field": "clip.mp4"}, [("clip.mp4", "newer_field")]),
             (None, []),
+            ({"image_file_path": Path("faces/a.png")}, [("faces/a.png", "image_file_path")]),
+            ({"image_file_path": "saved-items/u1/i1/image.png"}, []),
+            ({"image_file_path": "https://magichour.ai/my-library?imageId=p1"}, []),
         ],
     )
     def test_only_files_are_found_in_a_body(self, assets: Any, found: list[tuple[str, str]]) -> None:
         assert body_files.find_assets({"assets": assets, "name": "/not/an/asset.png"}) == found
+
+    def test_references_name_files(self) -> None:
+        references = [
+            {"name": "cat", "file_path": "/a/cat.png"},
+            {"name": "dog", "file_path": Path("dog")},
+            {"name": "car.png", "file_path": "saved-items/u/i/image.png"},
+            {"name": "bus.png"},
+            "odd",
+        ]
+        body = {"references": references, "style": {"prompt": "@cat.png"}}
+        assert body_files.find_assets(body) == [("/a/cat.png", "file_path"), ("dog", "file_path")]
+        replaced = body_files.replace_assets(body, {"/a/cat.png": "api-assets/1", "dog": "api-assets/2"})
+        paths = [one.get("file_path") for one in replaced["references"][:4]]
+        assert paths == ["api-assets/1", "api-assets/2", "saved-items/u/i/image.png", None]
+        assert replaced["references"][4] == "odd"
+        assert body["references"][0]["file_path"] == "/a/cat.png"
 
     def test_gif_is_a_video_for_face_swap_only(self) -> None:
         assert body_files.find_assets({"assets": {"video_file_path": "a.gif"}})
@@ -331,13 +352,59 @@ class TestOperator:
         assert many[1] == one
         assert len(sim.state()["uploads"]) == 2
 
-    @pytest.mark.parametrize("source", [None, "", "  ", []])
+    @pytest.mark.parametrize("source", [None, "", "  "])
     def test_constructor_refuses_an_empty_source(self, source: Any) -> None:
         with pytest.raises(MagicHourArgumentError, match="source"):
             MagicHourUploadOperator(task_id="one", source=source)
 
-    def test_empty_rendered_list_is_named(self, sim: Simulator) -> None:
-        task = MagicHourUploadOperator(task_id="one", source="{{ files }}")
-        task.source = iter([])
-        with pytest.raises(MagicHourArgumentError, match="source"):
-            task.execute(task_context())
+    @pytest.mark.parametrize("source", [[], (), iter([])], ids=["list", "tuple", "rendered"])
+    def test_empty_list_uploads_nothing(self, sim: Simulator, source: Any) -> None:
+        task = MagicHourUploadOperator(task_id="one", source=source)
+        assert task.execute(task_context()) == []
+        assert sim.state()["uploads"] == {}
+
+
+class TestPlanLimit:
+    """A file over the limit of the account's plan, where Magic Hour says which plan that is."""
+
+    @staticmethod
+    def upload(storage: Storage, tmp_path: Path, account: Reply, size: int) -> str:
+        path = tmp_path / "long.mp4"
+        with path.open("wb") as file:
+            file.truncate(size)
+        respond = storage.answer
+        storage.server.answer = lambda seen: account if seen.path == "/v1/account" else respond(seen)
+        return MagicHourHook().upload_file(str(path))
+
+    def test_file_over_the_limit_is_refused_before_the_transfer(
+        self, storage: Storage, tmp_path: Path
+    ) -> None:
+        with pytest.raises(
+            MagicHourArgumentError, match=r"takes files of 200 MiB at most on the plan 'free'"
+        ):
+            self.upload(storage, tmp_path, Reply(body={"tier": "free"}), 201 << 20)
+        assert [seen.path for seen in storage.server.seen] == ["/v1/account"]
+
+    @pytest.mark.parametrize(
+        "account", [Reply(body={"tier": "creator"}), Reply(body={"tier": "new"}), Reply(body={}), Reply(404)]
+    )
+    def test_file_is_uploaded_where_the_plan_allows_it_or_is_unknown(
+        self, storage: Storage, tmp_path: Path, account: Reply, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setitem(upload.MAX_BYTES, "free", 1000)
+        assert self.upload(storage, tmp_path, account, 2000).startswith("api-assets/")
+
+    def test_small_file_asks_for_no_plan(self, storage: Storage, tmp_path: Path) -> None:
+        self.upload(storage, tmp_path, Reply(500), 1000)
+        assert "/v1/account" not in [seen.path for seen in storage.server.seen]
+
+
+def test_large_object_is_read_in_parts_beside_the_upload(
+    storage: Storage, s3_store: S3Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(upload, "PART", 1_000_000)
+    data = random.Random(1).randbytes(5_500_001)
+    s3_store.write("in/voice.mp3", data)
+    storage.puts = [Reply(500), Reply()]
+    assert MagicHourHook().upload_file(f"{s3_store.root}/in/voice.mp3") == "api-assets/id/2.png"
+    assert [seen.body == data for seen in storage.stored()] == [True, True]
