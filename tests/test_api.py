@@ -188,7 +188,14 @@ class TestMoney:
             api.result(CREATE, response)
         assert api.may_send_again(GET, response)
 
-    @pytest.mark.parametrize(("body", "from_gateway"), [(b"<html>", True), (b'{"message": "oh"}', False)])
+    @pytest.mark.parametrize(
+        ("body", "from_gateway"),
+        [
+            (b"<html>", True),
+            (b'{"message": "An invalid response was received"}', True),
+            (b'{"code": "internal_server_error", "message": "oh"}', False),
+        ],
+    )
     def test_uncertain_submit_says_whether_a_gateway_is_the_cause(self, body, from_gateway):
         with pytest.raises(errors.MagicHourUncertainSubmitError) as caught:
             api.result(CREATE, answer(504, body))

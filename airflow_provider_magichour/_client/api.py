@@ -254,7 +254,7 @@ def uncertain_submit(request: Request, what_happened: str) -> errors.MagicHourUn
 
 def _unproven(request: Request, response: Response, what: str) -> errors.MagicHourUncertainSubmitError:
     error = uncertain_submit(request, what)
-    error.from_gateway = not is_own(response)
+    error.from_gateway = _error_fields(response)[1] is None  # gateways give a message alone, too
     return error
 
 
