@@ -39,8 +39,10 @@ __all__ = [
     "MagicHourRenderError",
     "MagicHourSensorTimeoutError",
     "MagicHourServerError",
+    "MagicHourSubmitRecordError",
     "MagicHourTimeoutError",
     "MagicHourUncertainSubmitError",
+    "MagicHourUnrecordedSubmitError",
     "MagicHourUploadError",
     "MagicHourWrongKindError",
 ]
@@ -79,6 +81,8 @@ class MagicHourApiError(MagicHourError):
     #: What to do about it.
     advice = ""
     is_own = True
+    #: The seconds after which the response asked to try again, where it did.
+    retry_after: float | None = None
     _advice_by_code: ClassVar[Mapping[str | None, str]] = {}
 
     def __init__(
@@ -333,6 +337,18 @@ def _some(parts: list[str], separator: str = ", ", most: int = 20) -> str:
 
 def _a(kind: str) -> str:
     return f"{'a' if kind == 'video' else 'an'} {kind}"
+
+
+class MagicHourSubmitRecordError(MagicHourError):
+    """The task's submit records could not be read or written, so nothing was submitted."""
+
+
+class MagicHourUnrecordedSubmitError(MagicHourError, AirflowFailException):
+    """
+    Something failed after a submit of which nothing was recorded, so a retry would pay again.
+
+    The message names the projects that were paid for.
+    """
 
 
 class MagicHourUncertainSubmitError(MagicHourError, AirflowFailException):

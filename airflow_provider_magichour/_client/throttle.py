@@ -36,10 +36,17 @@ class Throttle:
                 "Rate limited (429): all calls of this process over the connection pause %.0f s", seconds
             )
 
-    def wait_turn(self) -> None:
-        """Block the thread until it may send."""
+    def wait_turn(self, stopping: threading.Event | None = None) -> None:
+        """
+        Block the thread until it may send.
+
+        :param stopping: ends the wait when it is set.
+        """
         for seconds in self._waits():
-            time.sleep(seconds)
+            if stopping is None:
+                time.sleep(seconds)
+            elif stopping.wait(seconds):
+                return
 
     async def wait_turn_async(self) -> None:
         """Suspend the task until it may send."""

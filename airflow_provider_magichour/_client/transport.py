@@ -11,6 +11,7 @@ import asyncio
 import contextvars
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from typing import Any, Self, TypeVar, cast
 from urllib.parse import urlsplit
 
@@ -30,7 +31,11 @@ from airflow_provider_magichour._client.concurrency import ConnectionLimit
 from airflow_provider_magichour._client.sanitize import Mask, one_line
 from airflow_provider_magichour._client.settings import Settings
 from airflow_provider_magichour._client.timeouts import BufferedResponse, PoolsAdapter, mount, pools
-from airflow_provider_magichour.exceptions import MagicHourConnectionError, MagicHourError
+from airflow_provider_magichour.exceptions import (
+    MagicHourApiError,
+    MagicHourConnectionError,
+    MagicHourError,
+)
 
 T = TypeVar("T")
 
@@ -126,13 +131,35 @@ class Sender:
         retrying = tenacity.Retrying(**retry.policy(request, self.settings.max_attempts, self.throttle))
         return api.result(request, retrying(attempt, request))
 
+    def send_once(self, request: api.Request) -> Any:
+        """
+        Send a call that may cost credits once and without any pause; its turn is waited for before.
+
+        The error's ``retry_after`` is what the response asked for.
+
+        :raises MagicHourError: as :meth:`send` does.
+        """
+        response = self._exchange_once(request)
+        try:
+            return api.result(request, response)
+        except MagicHourApiError as error:
+            error.retry_after = api.retry_after_seconds(response, datetime.now(UTC))
+            if error.retry_after and response.status == 429:
+                self.throttle.pause(min(error.retry_after, retry.MAX_RETRY_AFTER))
+            raise
+
     def _attempt(self, request: api.Request) -> api.Response:
+        self.throttle.wait_turn()
         try:
             return self._exchange(self.session, request)
         except (requests.RequestException, HTTPError, OSError) as error:
             raise _connection_error(request, error, self.settings.mask) from self.settings.mask.cause(error)
 
     def _attempt_once_only(self, request: api.Request) -> api.Response:
+        self.throttle.wait_turn()
+        return self._exchange_once(request)
+
+    def _exchange_once(self, request: api.Request) -> api.Response:
         """Make one try of a call that may cost credits, over a connection of its own."""
         adapter = _OneCallAdapter()
         with requests.Session() as session:
@@ -151,7 +178,6 @@ class Sender:
                 raise _connection_error(request, error, mask) from mask.cause(error)
 
     def _exchange(self, session: requests.Session, request: api.Request) -> api.Response:
-        self.throttle.wait_turn()
         timeout = self.settings.timeout
         # requests hands it on to urllib3
         limits: Any = urllib3.Timeout(connect=min(CONNECT_TIMEOUT, timeout), total=timeout)

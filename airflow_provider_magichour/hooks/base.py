@@ -128,6 +128,30 @@ class MagicHourBaseHook(BaseHook):
                 raise
             return self._sender.send(request)
 
+    def wait_turn(self, stopping: threading.Event | None = None) -> None:
+        """
+        Wait until the connection's rate limit lets one more call through.
+
+        :param stopping: ends the wait when it is set.
+        """
+        self._sender.throttle.wait_turn(stopping)
+
+    def send_once(self, request: api.Request) -> Any:
+        """
+        Send a call that may cost credits once, at once; again only where its key was replaced meanwhile.
+
+        :raises MagicHourError: also where a later try may pass; its ``retry_after`` is the seconds that
+            Magic Hour asked for, None where it did not.
+        """
+        sender = self._sender
+        try:
+            return sender.send_once(request)
+        except MagicHourAuthenticationError:
+            if not self._has_new_key(sender):
+                raise
+            self._account = None
+            return self._sender.send_once(request)
+
     def _has_new_key(self, refused: Sender) -> bool:
         """Return whether the connection has another key by now; a call that costs nothing finds out."""
         if self._sender is refused:
