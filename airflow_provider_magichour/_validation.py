@@ -215,15 +215,13 @@ def check_bodies(body: object) -> list[dict[str, Any]]:
     """
     Return one body or a list of bodies as a list.
 
-    :raises MagicHourArgumentError: if one is no JSON object, or there is none.
+    :raises MagicHourArgumentError: if one is no JSON object.
     """
     named = (
         [(f"body[{position}]", one) for position, one in enumerate(cast("Iterable[object]", body))]
         if is_many(body)
         else [("body", body)]
     )
-    if not named:
-        raise MagicHourArgumentError("body is an empty list, so there is nothing to submit")
     bodies = [check_body(one, name) for name, one in named]
     for name, one in named:
         encode_json(one, name)

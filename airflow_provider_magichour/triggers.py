@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import functools
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
@@ -15,7 +15,7 @@ from airflow_provider_magichour._client import api
 from airflow_provider_magichour._polling.wait import OUTCOMES, wait_for_outcomes
 from airflow_provider_magichour._polling.wait_request import WaitRequest
 from airflow_provider_magichour._validation import check_seconds, check_some_ids
-from airflow_provider_magichour.exceptions import MagicHourError, MagicHourNotFoundError
+from airflow_provider_magichour.exceptions import MagicHourError
 from airflow_provider_magichour.hooks.connection import get_settings_async
 from airflow_provider_magichour.tools import check_kind
 
@@ -128,9 +128,7 @@ class MagicHourGenerateTrigger(MagicHourProjectTrigger):
     """
 
     async def on_kill(self) -> None:
-        """Delete the projects, within 10 seconds, as far as that goes."""
-        from airflow_provider_magichour.triggers import delete_killed
-
+        """Delete the projects that are not finished, within 10 seconds, as far as that goes."""
         settings = await get_settings_async(self.magichour_conn_id)
         await delete_killed(settings, self.kind, self.project_ids, self.log)
 
@@ -214,14 +212,22 @@ def warn_where_unseen(logger: Any) -> None:
         )
 
 
-async def delete_killed(settings: Settings, kind: str, project_ids: Sequence[str], logger: Any) -> None:
+async def delete_killed(
+    settings: Settings,
+    kind: str,
+    project_ids: Sequence[str],
+    logger: Any,
+    *,
+    before_delete: Callable[[str], None] | None = None,
+) -> None:
     """
-    Delete projects, each tried twice at most.
+    Delete the projects that are not finished; what is complete was paid for, and is kept.
 
     :param settings: how to reach Magic Hour.
     :param kind: the kind of the projects.
-    :param project_ids: the projects; one that is gone already is done.
-    :param logger: logs what was deleted and what was not. Nothing is raised.
+    :param project_ids: the projects.
+    :param logger: logs what was deleted, and what was not. Nothing is raised.
+    :param before_delete: called with each project that is about to be deleted.
     """
     from airflow_provider_magichour._client.transport import AsyncSender
 
@@ -229,13 +235,17 @@ async def delete_killed(settings: Settings, kind: str, project_ids: Sequence[str
 
     async def delete(sender: AsyncSender, project_id: str) -> None:
         try:
-            await sender.send(api.delete_project(kind, project_id))
+            project = await sender.send(api.get_project(kind, project_id))
+            if api.is_finished(project):
+                logger.info("The task was killed: project %s is finished already.", project_id)
+            else:
+                if before_delete is not None:
+                    await asyncio.to_thread(before_delete, project_id)
+                await sender.send(api.delete_project(kind, project_id))
+                logger.info("The task was killed: project %s is deleted.", project_id)
         except MagicHourError as error:
-            if not isinstance(error, MagicHourNotFoundError):
-                logger.warning("The task was killed, but project %s was not deleted: %s", project_id, error)
-                return
+            logger.warning("The task was killed, but project %s was not deleted: %s", project_id, error)
         left.discard(project_id)
-        logger.info("The task was killed: project %s is deleted.", project_id)
 
     left = set(project_ids)
     try:

@@ -32,6 +32,8 @@ EXAMPLES = [
     errors.MagicHourSensorTimeoutError("took too long", "abc"),
     errors.MagicHourDownloadError("disk full", "abc"),
     errors.MagicHourUncertainSubmitError("unknown"),
+    errors.MagicHourUnrecordedSubmitError("paid for: p1"),
+    errors.MagicHourSubmitRecordError("not written"),
     errors.MagicHourArgumentError("kind"),
     errors.MagicHourUploadError("storage away"),
     errors.MagicHourBudgetError("too dear"),
@@ -71,6 +73,7 @@ def test_permanent_errors_fail_the_task_at_once():
         "MagicHourProjectCanceledError",
         "MagicHourProjectFailedError",
         "MagicHourUncertainSubmitError",
+        "MagicHourUnrecordedSubmitError",
         "MagicHourWrongKindError",
     }
 

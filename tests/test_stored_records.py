@@ -173,7 +173,7 @@ def test_deferred_generate_task_with_a_refused_body_resumes(magic_hour: MagicHou
         generate(BODIES, deferrable=True).execute_complete(context, event=event, **kwargs)
     assert magic_hour.posts == []
     results = context["ti"].xcoms.pull("task", "results")
-    assert [result["project"]["id"] for result in results] == ["made-1", "made-2"]
+    assert [result and result["project"]["id"] for result in results] == ["made-1", None, "made-2"]
 
 
 def test_deferred_sensor_resumes(magic_hour: MagicHour) -> None:

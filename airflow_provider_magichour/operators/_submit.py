@@ -1,4 +1,4 @@
-"""Submits bodies to a tool so that each is paid once: what the create and the generate operator share."""
+"""Submits bodies to a tool so that each is paid for once: what the create and the generate operator share."""
 
 from __future__ import annotations
 
@@ -6,24 +6,32 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_provider_magichour._client import api
 from airflow_provider_magichour.exceptions import (
+    MagicHourApiError,
     MagicHourAuthenticationError,
     MagicHourBudgetError,
     MagicHourConnectionError,
     MagicHourError,
+    MagicHourGatewayError,
     MagicHourNotFoundError,
     MagicHourPaymentRequiredError,
-    MagicHourProjectFailedError,
     MagicHourRateLimitError,
     MagicHourServerError,
+    MagicHourSubmitRecordError,
     MagicHourUncertainSubmitError,
 )
-from airflow_provider_magichour.operators._submit_records import Submit, SubmitRecords, fingerprint
+from airflow_provider_magichour.operators._budget import Budget, as_credits, balance_of
+from airflow_provider_magichour.operators._fingerprints import fingerprint
+from airflow_provider_magichour.operators._record import UNCERTAIN
+from airflow_provider_magichour.operators._resume import Resume, account_id
+from airflow_provider_magichour.operators._submit_records import SubmitRecords, Submitted
 
 if TYPE_CHECKING:
     from airflow_provider_magichour.hooks import MagicHourHook
@@ -32,35 +40,50 @@ log = logging.getLogger(__name__)
 
 #: Create calls that are under way at once.
 MAX_PARALLEL = 4
-#: The first and the longest pause before a create call is tried again that the plan's limit held back, in
-#: seconds. They are for lists, whose own projects may be what the limit is used up by.
+#: The first and the longest pause after a 429 that does not say how long, in seconds.
 FIRST_LIMIT_PAUSE, MAX_LIMIT_PAUSE = 2.0, 30.0
-#: More than this is no number of credits.
-MAX_CREDITS = 1e15
-#: The share of ``max_credits`` above which a warning is logged.
-WARN_SHARE = 0.8
 
 #: After these the rest of a list is not submitted, because it would meet the same.
 _STOPPING = (
     MagicHourAuthenticationError,
-    MagicHourPaymentRequiredError,
-    MagicHourConnectionError,
-    MagicHourServerError,
     MagicHourBudgetError,
+    MagicHourConnectionError,
+    MagicHourGatewayError,
+    MagicHourRateLimitError,
+    MagicHourServerError,
+    MagicHourSubmitRecordError,
 )
+
+
+def meets_all(error: MagicHourError) -> bool:
+    """Return whether the other bodies of a list would meet the same."""
+    if isinstance(error, MagicHourPaymentRequiredError):
+        return not error.is_about_plan
+    if isinstance(error, MagicHourUncertainSubmitError):
+        return error.from_gateway or isinstance(error.__cause__, MagicHourSubmitRecordError)
+    return isinstance(error, _STOPPING)
+
+
+class Reuse(Protocol):
+    """Finds results that need not be paid for again."""
+
+    def find(self, bodies: Mapping[int, dict[str, Any]], taken: Collection[str]) -> dict[int, Submitted]:
+        """Return by position the results that are there, without those of projects that are taken."""
 
 
 class Submitter:
     """
-    Submits the bodies of one task, or takes up what an earlier try submitted.
+    Submits the bodies of one task, or goes on with what an earlier try submitted.
 
     :param hook: how to reach Magic Hour.
     :param tool: the tool.
     :param kind: the kind of project that it makes.
-    :param memory: what the task remembers.
+    :param records: the task's submit records.
     :param retry_uncertain_submit: whether a submit whose outcome is unknown may be made again.
     :param max_credits: what all of it may cost.
-    :param patience: seconds to go on while 429 says that the plan renders no more at once; for lists.
+    :param patience: seconds to go on while the response is 429.
+    :param reuse: finds results of other runs, None to pay for each body.
+    :param project_ids: takes the ids of all projects, each as it becomes known.
     """
 
     def __init__(
@@ -73,205 +96,240 @@ class Submitter:
         retry_uncertain_submit: bool = False,
         max_credits: float | None = None,
         patience: float = 3600.0,
+        reuse: Reuse | None = None,
+        project_ids: list[str] | None = None,
     ) -> None:
         self._hook = hook
         self._tool = tool
         self._kind = kind
         self._records = records
         self._retry_uncertain = retry_uncertain_submit
-        self._max_credits = max_credits
         self._patience = patience
-        self._lock = threading.Lock()
+        self._reuse = reuse
+        self._budget = Budget(tool, max_credits)
+        self._names: list[str] = []
+        self._deadline = 0.0
+        self._account: str | None = None
         self._stop = threading.Event()
         self._stopped_by: MagicHourError | None = None
-        self._charges: list[float] = []
-        self._names: list[str] = []
-        #: Projects of earlier tries that need not be waited for.
-        self.needs_no_wait: set[str] = set()
+        self._under_way = 0
+        self._lock = threading.Lock()
+        self.project_ids: list[str] = [] if project_ids is None else project_ids
 
-    def submit(self, bodies: Sequence[dict[str, Any]]) -> list[Submit | MagicHourError]:
+    def submit(self, bodies: Sequence[dict[str, Any]]) -> list[Submitted | MagicHourError]:
         """
-        Submit the bodies; return each one's project, or the error, in their order.
+        Return each body's project, or the error, in their order.
 
-        All of them are tried before an error is told, except where the rest would meet the same.
+        All of them are tried before an error is raised, except where the rest would meet the same.
         """
-        self._hook.get_conn()  # a connection that cannot be used is no reason to touch the memory
-        self._names = [
-            self._tool if len(bodies) == 1 else f"{self._tool} (body[{position}])"
-            for position in range(len(bodies))
-        ]
+        self._hook.get_conn()  # a connection that cannot be used is no reason to touch the records
+        one = len(bodies) == 1
+        self._names = [self._tool if one else f"{self._tool} (body[{n}])" for n in range(len(bodies))]
         prints = [fingerprint(self._hook.magichour_conn_id, self._tool, self._kind, body) for body in bodies]
-        outcomes = self._find(prints)
-        self._check_projects(outcomes)
-        missing = [position for position, outcome in enumerate(outcomes) if outcome is None]
-        if missing:
-            self._charges = [
-                _credits(one.credits_charged) or 0 for one in outcomes if isinstance(one, Submit)
-            ]
-            try:
-                self._check_balance()
-                ready = self._upload({position: bodies[position] for position in missing}, outcomes)
-                self._submit_side_by_side(ready, prints, outcomes)
-                self._report_charges()
-            except MagicHourError as error:
-                self._stopped_by = error
-        rest = self._stopped_by or MagicHourError(f"{self._tool} was not submitted")
-        return [rest if outcome is None else outcome for outcome in outcomes]
+        resume = Resume(
+            self._hook,
+            self._records,
+            self._get,
+            self._stop,
+            retry_uncertain_submit=self._retry_uncertain,
+        )
+        outcomes: dict[int, Submitted | MagicHourError] = resume.outcomes(prints, self._names)
+        self.project_ids += [one.id for one in outcomes.values() if isinstance(one, Submitted)]
+        if resume.foreign is not None:
+            self._stop_all(resume.foreign)
+        if self._reuse is not None and not self._records.was_cleared:
+            outcomes |= self._reuse.find(_without(bodies, outcomes), self.project_ids)
+        if missing := _without(bodies, outcomes):
+            outcomes |= self._submit_missing(missing, prints)
+        return [outcomes[n] if n in outcomes else self._not_submitted() for n in range(len(bodies))]
 
-    def _create(self, body: dict[str, Any]) -> dict[str, Any]:
-        return self._hook.create_project(self._tool, body, self._kind)
+    def stop(self, seconds: float) -> None:
+        """
+        Submit nothing more, because the task is killed, and wait for what is on its way.
 
-    def _look_at(self, project_id: str) -> api.Request:
+        :param seconds: how long to wait at most.
+        """
+        self._stop_all(MagicHourError("The task was killed, so nothing more was submitted"))
+        until = time.monotonic() + seconds
+        while self._under_way and time.monotonic() < until:
+            time.sleep(0.05)
+
+    def _request(self, body: dict[str, Any]) -> api.Request:
+        return api.create_project(self._tool, body, self._kind)
+
+    def _get(self, project_id: str) -> api.Request:
         return api.get_project(self._kind, project_id)
 
-    # --------------------------------------------------------------------------------------- earlier tries
+    # -------------------------------------------------------------------------------------- before a call
 
-    def _find(self, prints: Sequence[str]) -> list[Submit | MagicHourError | None]:
-        outcomes: list[Submit | MagicHourError | None] = []
-        for position, body in enumerate(prints):
-            try:
-                outcomes.append(self._records.find(position, body, name=self._names[position]))
-            except MagicHourUncertainSubmitError as error:
-                if self._retry_uncertain:
-                    log.warning("%s Submitting anew, because retry_uncertain_submit is set.", error)
-                outcomes.append(None if self._retry_uncertain else error)
-        return outcomes
-
-    def _check_projects(self, outcomes: list[Submit | MagicHourError | None]) -> None:
-        """Look at the projects that earlier tries made; forget those that came to nothing."""
-        if self._records.succeeded:
-            log.info("An earlier try succeeded without Airflow hearing of it: returning the same result.")
-            return
-        taken = {position: one for position, one in enumerate(outcomes) if isinstance(one, Submit)}
-        answers = self._hook.send_all([self._look_at(str(one.id)) for one in taken.values()])
-        for (position, record), answer in zip(taken.items(), answers, strict=True):
-            error = answer if isinstance(answer, MagicHourError) else api.project_error(answer)
-            if isinstance(error, MagicHourProjectFailedError):
-                error = api.render_error(error)
-            if isinstance(error, MagicHourNotFoundError):
-                if not error.is_own:
-                    outcomes[position] = MagicHourError(
-                        f"Whether project {record.id} still exists cannot be told: {error.call} was answered "
-                        f"404 by something on the way to Magic Hour: {error.message}. Nothing was submitted; "
-                        "a retry looks again"
-                    )
-                elif record.result is None:
-                    log.warning("Project %s was deleted: submitting anew.", record.id)
-                    outcomes[position] = None
-                else:
-                    self.needs_no_wait.add(str(record.id))
-            elif error is answer:
-                outcomes[position] = error
-            elif error is not None:
-                log.warning("%s. Submitting anew.", error)
-                outcomes[position] = None
-            else:
-                log.info("Going on with project %s, which an earlier try submitted.", record.id)
-                if not isinstance(answer, MagicHourError) and api.is_finished(answer):
-                    self.needs_no_wait.add(str(record.id))
-
-    # -------------------------------------------------------------------------------------------- uploads
+    def _submit_missing(
+        self, bodies: Mapping[int, dict[str, Any]], prints: Sequence[str]
+    ) -> dict[int, Submitted | MagicHourError]:
+        if self._stop.is_set():
+            return {}
+        self._budget.add(*self._records.charges())
+        self._deadline = time.monotonic() + self._patience
+        try:
+            self._account = account_id(self._hook.check_account())
+            if self._budget.limit is not None:
+                self._budget.check_balance(self._hook.get_account())
+            ready, failed = self._upload(bodies)
+            made = self._submit_side_by_side(ready, prints)
+        except MagicHourError as error:
+            return dict.fromkeys(bodies, error)
+        self._budget.report()
+        return failed | made
 
     def _upload(
-        self, bodies: Mapping[int, dict[str, Any]], outcomes: list[Submit | MagicHourError | None]
-    ) -> dict[int, dict[str, Any]]:
-        """Upload the files that the bodies name, each once, and return the bodies that are complete."""
-        if not any("assets" in body for body in bodies.values()):
-            return dict(bodies)
+        self, bodies: Mapping[int, dict[str, Any]]
+    ) -> tuple[dict[int, dict[str, Any]], dict[int, Submitted | MagicHourError]]:
+        """Upload the files of the bodies, each once; return the bodies that are complete, and errors."""
         from airflow_provider_magichour._transfer.body_files import find_assets, replace_assets
-        from airflow_provider_magichour._transfer.upload import upload_all
 
+        failed: dict[int, Submitted | MagicHourError] = {}
         wanted: dict[int, list[tuple[str, str]]] = {}
         for position, body in bodies.items():
             try:
                 wanted[position] = find_assets(body)
             except MagicHourError as error:
-                outcomes[position] = error
+                failed[position] = error
         files = {value: field for found in wanted.values() for value, field in found}
+        if not files:
+            return {position: bodies[position] for position in wanted}, failed
+        from airflow_provider_magichour._transfer.upload import upload_all
+
         uploaded = dict(zip(files, upload_all(self._hook.settings, list(files.items())), strict=True))
-        good = {name: path for name, path in uploaded.items() if isinstance(path, str)}
+        paths = {name: path for name, path in uploaded.items() if isinstance(path, str)}
         ready: dict[int, dict[str, Any]] = {}
         for position, found in wanted.items():
-            broken = next((value for value, _ in found if value not in good), None)
+            broken = next((value for value, _ in found if value not in paths), None)
             if broken is not None:
-                outcomes[position] = cast("MagicHourError", uploaded[broken])
+                failed[position] = cast("MagicHourError", uploaded[broken])
             else:
-                ready[position] = replace_assets(bodies[position], good)
-        return ready
+                ready[position] = replace_assets(bodies[position], paths)
+        return ready, failed
 
-    # ------------------------------------------------------------------------------------------- submits
+    # ---------------------------------------------------------------------------------------------- calls
 
     def _submit_side_by_side(
-        self,
-        bodies: Mapping[int, dict[str, Any]],
-        prints: Sequence[str],
-        outcomes: list[Submit | MagicHourError | None],
-    ) -> None:
+        self, bodies: Mapping[int, dict[str, Any]], prints: Sequence[str]
+    ) -> dict[int, Submitted | MagicHourError]:
+        outcomes: dict[int, Submitted | MagicHourError] = {}
+
         def work(position: int) -> None:
             if self._stop.is_set():
                 return
             try:
-                outcomes[position] = self._submit_one(position, bodies[position], prints[position])
+                outcomes[position] = self._submit_one(
+                    self._names[position], bodies[position], prints[position]
+                )
             except MagicHourError as error:
                 outcomes[position] = error
-                if isinstance(error, _STOPPING):
-                    self._stopped_by = self._stopped_by or error
-                    self._stop.set()
+                if meets_all(error):
+                    self._stop_all(error)
 
         # Threads for a single body, too: where Airflow interrupts the task (``execution_timeout``), the
-        # thread still hears the answer and writes the id down.
-        # A budget is kept to by knowing each charge before the next submit.
-        workers = MAX_PARALLEL if self._max_credits is None else 1
+        # thread still reads the response and writes the id down.
+        # A budget is kept by knowing each charge before the next submit.
+        workers = MAX_PARALLEL if self._budget.limit is None else 1
         executor = ThreadPoolExecutor(workers, thread_name_prefix="magichour-submit")
-        futures: list[Future[None]] = []
+        futures = [executor.submit(work, position) for position in bodies]
         try:
-            futures += [executor.submit(work, position) for position in bodies]
             for future in futures:
                 future.result()
-        finally:  # even where Airflow interrupts the task: what has left is written down
+        finally:  # even where Airflow interrupts the task: what is on its way is written down
             if not all(future.done() for future in futures):
                 self._stop.set()
             executor.shutdown(wait=True, cancel_futures=True)
+        return outcomes
 
-    def _submit_one(self, position: int, body: dict[str, Any], body_print: str) -> Submit:
-        deadline = time.monotonic() + (self._patience if len(self._names) > 1 else 0.0)
-        pause = FIRST_LIMIT_PAUSE
+    def _submit_one(self, name: str, body: dict[str, Any], body_print: str) -> Submitted:
+        """Write the intent, send the create call once, write the outcome; only then wait, and try again."""
+        limited = failed = 0
         while True:
+            self._hook.wait_turn(self._stop)  # before the intent, because a 429 may hold all calls back
+            self._budget.check(name)
             try:
-                return self._submit_once(position, body, body_print)
+                return self._submit_once(name, body, body_print)
             except MagicHourRateLimitError as error:
-                if time.monotonic() + pause > deadline:
+                pause = self._limit_pause(error, limited)
+                limited += 1
+                if time.monotonic() + pause > self._deadline:
                     raise
-                log.info("%s. Trying again in up to %.0f s.", error, pause)
-                if self._stop.wait(pause * random.uniform(0.5, 1.0)):
+                refusal: MagicHourError = error
+            except MagicHourUncertainSubmitError as error:
+                if not self._retry_uncertain:
                     raise
-                pause = min(2 * pause, MAX_LIMIT_PAUSE)
-
-    def _submit_once(self, position: int, body: dict[str, Any], body_print: str) -> Submit:
-        """Write the intent, send the create call, write the id: in this order, whatever happens."""
-        name = self._names[position]
-        self._check_budget(name)
-        intent = self._records.write_intent(position, body_print, name=name)
-        try:
-            answer = self._create(body)
-        except MagicHourUncertainSubmitError as error:
-            if self._retry_uncertain:
                 raise MagicHourConnectionError(
                     f"{error}. A retry submits it again (retry_uncertain_submit)"
                 ) from error
-            self._records.mark_reported(position, intent)
-            raise
-        except MagicHourError as error:
-            self._records.discard_intent(position)
-            raise self._explained(error) from error
-        project_id, charged = str(answer["id"]), _credits(answer.get("credits_charged"))
-        with self._lock:
-            self._charges.append(charged or 0)
-        submit = self._records.record_id(position, intent, project_id, charged, name=name)
-        log.info("Submitted %s: project %s, %s credits (an estimate).", name, project_id, charged)
-        return submit
+            except (MagicHourConnectionError, MagicHourServerError) as error:
+                failed += 1
+                retry_pause = self._retry_pause(error, failed)
+                if retry_pause is None:
+                    raise
+                pause, refusal = retry_pause, error
+            log.info("%s. Trying again in %.1f s.", refusal, pause)
+            if self._stop.wait(pause):
+                raise refusal
 
-    # -------------------------------------------------------------------------------------------- credits
+    def _submit_once(self, name: str, body: dict[str, Any], body_print: str) -> Submitted:
+        with self._lock:
+            self._under_way += 1
+        try:
+            intent = self._records.write_intent(body_print, self._account)
+            if self._stop.is_set():  # killed, or in vain, while the intent was written
+                self._records.discard(intent)
+                raise self._not_submitted()
+            try:
+                response = self._hook.send_once(self._request(body))
+            except MagicHourUncertainSubmitError:
+                self._budget.add([], uncertain=1)
+                if not self._retry_uncertain:
+                    self._records.mark_reported(intent, UNCERTAIN)
+                raise
+            except MagicHourError as error:
+                self._records.discard(intent)
+                raise self._explained(error) from error
+            project_id, charged = str(response["id"]), as_credits(response.get("credits_charged"))
+            self.project_ids.append(project_id)
+            self._budget.add([charged])
+            record = self._records.record_id(intent, project_id, charged, name=name)
+        finally:
+            with self._lock:
+                self._under_way -= 1
+        log.info("Submitted %s: project %s, %s credits (an estimate).", name, project_id, charged)
+        return Submitted(project_id, charged, record, is_new=True)
+
+    def _limit_pause(self, error: MagicHourRateLimitError, attempts: int) -> float:
+        """Return the seconds until a call is sent again that got a 429."""
+        pause = min(FIRST_LIMIT_PAUSE * 2.0 ** min(attempts, 10), MAX_LIMIT_PAUSE)
+        return max(pause * random.uniform(0.5, 1.0), error.retry_after or 0.0)
+
+    def _retry_pause(
+        self, error: MagicHourConnectionError | MagicHourServerError, attempts: int
+    ) -> float | None:
+        """Return the seconds until a call is sent again that was certainly not accepted, None for never."""
+        from airflow_provider_magichour._client import retry
+
+        asked = getattr(error, "retry_after", None) or 0.0
+        if attempts >= self._hook.settings.max_attempts or asked > retry.MAX_RETRY_AFTER:
+            return None
+        return retry.retry_wait(attempts, asked, random.random())
+
+    # --------------------------------------------------------------------------------------------- errors
+
+    def _stop_all(self, error: MagicHourError) -> None:
+        self._stopped_by = self._stopped_by or error
+        self._stop.set()
+
+    def _not_submitted(self) -> MagicHourError:
+        """Return the error of a body that was not submitted, because the others met something."""
+        error = self._stopped_by or MagicHourError("The task was interrupted")
+        is_certain = not isinstance(error, MagicHourUncertainSubmitError)
+        if is_certain and isinstance(error, AirflowFailException | MagicHourApiError):
+            return error
+        return MagicHourError(f"{self._tool} was not submitted; a retry submits it: {error}")
 
     def _explained(self, error: MagicHourError) -> MagicHourError:
         """Add the credits that are left to a 402, and to a 404 that it is the tool that is not found."""
@@ -279,58 +337,15 @@ class Submitter:
             return MagicHourNotFoundError(
                 error.status_code, f"{error.message} (Magic Hour has no tool {self._tool!r})", error.call
             )
-        if not isinstance(error, MagicHourPaymentRequiredError):
+        if not isinstance(error, MagicHourPaymentRequiredError) or error.is_about_plan:
             return error
-        left = self._balance()
-        if left is None:
-            return error
-        return MagicHourPaymentRequiredError(
-            error.status_code, f"{error.message} ({left:g} credits left)", error.call
-        )
-
-    def _balance(self) -> float | None:
-        """Return the account's credits, None where it cannot be told."""
         try:
-            account = self._hook.get_account()
-        except MagicHourError as error:
-            log.warning("The account's credits could not be read: %s", error)
-            return None
-        return _credits(account.get("credits")) if isinstance(account, Mapping) else None
-
-    def _check_balance(self) -> None:
-        if self._max_credits is None:
-            return
-        left = self._balance()
-        budget = self._max_credits - sum(self._charges)
-        if left is not None and left < budget:
-            raise MagicHourBudgetError(
-                f"{self._tool} was not submitted: the account has {left:g} credits left, less than the "
-                f"{budget:g} of max_credits. Buy more at https://magichour.ai/pricing, or lower max_credits"
-            )
-
-    def _check_budget(self, name: str) -> None:
-        """Refuse what would go over the budget if it cost as much as the dearest one so far."""
-        if self._max_credits is None or not self._charges:
-            return
-        spent = sum(self._charges)
-        if spent + max(self._charges) > self._max_credits:
-            raise MagicHourBudgetError(
-                f"{name} was not submitted: {spent:g} of max_credits={self._max_credits:g} are spent, and "
-                f"one more could cost {max(self._charges):g}"
-            )
-
-    def _report_charges(self) -> None:
-        spent = sum(self._charges)
-        if len(self._charges) > 1:
-            log.info("%d projects, %g credits in all (an estimate).", len(self._charges), spent)
-        if self._max_credits is not None and spent > WARN_SHARE * self._max_credits:
-            log.warning(
-                "%s was charged %g credits, %.0f %% of max_credits=%g.",
-                self._tool,
-                spent,
-                100 * spent / self._max_credits,
-                self._max_credits,
-            )
+            left = balance_of(self._hook.get_account())
+        except MagicHourError as account_error:
+            log.warning("The account's credits could not be read: %s", account_error)
+            return error
+        message = error.message if left is None else f"{error.message} ({left:g} credits left)"
+        return MagicHourPaymentRequiredError(error.status_code, message, error.call, error.code)
 
 
 class DetectionSubmitter(Submitter):
@@ -339,14 +354,13 @@ class DetectionSubmitter(Submitter):
     def __init__(self, hook: MagicHourHook, records: SubmitRecords) -> None:
         super().__init__(hook, "face-detection", "image", records)
 
-    def _create(self, body: dict[str, Any]) -> dict[str, Any]:
-        return self._hook.detect_faces(body)
+    def _request(self, body: dict[str, Any]) -> api.Request:
+        return api.detect_faces(body)
 
-    def _look_at(self, project_id: str) -> api.Request:
+    def _get(self, project_id: str) -> api.Request:
         return api.get_face_detection(project_id)
 
 
-def _credits(value: Any) -> float | None:
-    """Return an answer's number of credits, None for anything else: it must fit into a JSON store."""
-    is_number = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < MAX_CREDITS
-    return value if is_number else None
+def _without(bodies: Sequence[dict[str, Any]], outcomes: Mapping[int, Any]) -> dict[int, dict[str, Any]]:
+    """Return by position the bodies that have no outcome yet."""
+    return {position: body for position, body in enumerate(bodies) if position not in outcomes}

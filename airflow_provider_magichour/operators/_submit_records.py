@@ -1,370 +1,377 @@
 """
-What a task remembers of its submits, so that a retry never pays twice.
+A task's submit records: written so that no try pays for what an earlier one has paid for.
 
-Airflow 3.3 keeps a small store for each task instance that outlives a killed worker. Before a create call
-leaves, its *intent* is written there, and the project's id the moment it is known. Whenever a worker dies,
-the next try finds one of three things: nothing (nothing was sent), an id (the project is taken up), or an
-intent without an id, of which only a person can tell what became of it.
-
-A Clear is a person's word and is told from a retry by ``max_tries``, which only a Clear raises.
+Before a create call is sent its *intent* is written, and the project's id the moment it is known. Whenever a
+worker dies, the next try finds one of three things: nothing (nothing was sent), an id (it goes on with the
+project), or an intent without an id, of which only a person can find out what became of it. The intent is
+there only while the call is on its way: a certain refusal discards it before any pause.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
-import re
 import threading
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, TypeVar
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from airflow_provider_magichour.exceptions import MagicHourError, MagicHourUncertainSubmitError
+from airflow_provider_magichour.exceptions import (
+    MagicHourError,
+    MagicHourSubmitRecordError,
+    MagicHourUncertainSubmitError,
+)
+from airflow_provider_magichour.operators import _record
+from airflow_provider_magichour.operators._record import (
+    CLOSED,
+    DISCARDED,
+    INTENT,
+    MADE,
+    Ending,
+    Record,
+    Reported,
+    Try,
+    UnreadableRecordError,
+)
+
+if TYPE_CHECKING:
+    from airflow_provider_magichour._transfer.storage import Storage
+    from airflow_provider_magichour.operators._submit_stores import Store
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-#: Seconds between the tries to reach the store; an id that was paid for is worth more patience.
+#: Seconds between the tries to reach a store; an id that was paid for is worth more patience.
 BEFORE_SUBMIT_PAUSES = (0.5, 2.0)
 AFTER_SUBMIT_PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0)
 
-#: The largest result that is remembered with its project, in bytes; Airflow advises 65,535 for a value.
-MAX_RESULT = 60_000
-
-_SUCCESS_KEY = "magichour_success"
-_DEFERRAL_KEY = "magichour_deferral"
-
-#: Parts of a signed URL that differ each time it is signed, while it names the same file.
-_SIGNATURE = re.compile(
-    r"(x-(amz|goog|oss|cos|obs|ms)-.*|signature|expires|awsaccesskeyid|googleaccessid|ossaccesskeyid"
-    r"|policy|key-pair-id|sig|se|st|sp|sv|sr|skoid|sktid|skt|ske|sks|skv|spr|sip)",
-    re.IGNORECASE,
-)
-
-
-def fingerprint(conn_id: str, tool: str, kind: str, body: Mapping[str, Any]) -> str:
-    """
-    Name what is submitted, in the same way in each try.
-
-    It is taken before local files are replaced by their uploads, and without the signatures of URLs under
-    ``assets``: both differ in each try although the same thing is asked for.
-    """
-    asked = {**body, "assets": _unsigned(body["assets"])} if "assets" in body else body
-    text = json.dumps([conn_id, tool, kind, asked], sort_keys=True, ensure_ascii=True)
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _unsigned(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _unsigned(each) for key, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [_unsigned(each) for each in value]
-    if isinstance(value, str) and re.match(r"https?://", value):
-        try:
-            parts = urlsplit(value)
-        except ValueError:
-            return value
-        query = [
-            (key, each)
-            for key, each in parse_qsl(parts.query, keep_blank_values=True)
-            if not _SIGNATURE.fullmatch(key)
-        ]
-        return urlunsplit(parts._replace(query=urlencode(query)))
-    return value
-
 
 @dataclass(frozen=True)
-class Submit:
+class Submitted:
     """
-    One position's record.
+    A body's project.
 
-    :param body: the fingerprint of what was submitted.
-    :param max_tries: the task's ``max_tries`` when the intent was written.
-    :param id: the project, None while nobody knows it.
-    :param credits_charged: what the create call answered.
-    :param told: the task's ``max_tries`` when a person was told that the outcome is unknown.
-    :param result: what the task made of the project once it was finished, None before that.
+    :param id: the project.
+    :param credits_charged: what the create call said, an estimate.
+    :param record: its record, None where it is not at hand.
+    :param is_finished: whether it need not be waited for.
+    :param result: what an earlier try made of it, None where the project itself has to be asked.
+    :param is_new: whether this try made it.
     """
 
-    body: str
-    max_tries: int
-    id: str | None = None
+    id: str
     credits_charged: Any = None
-    told: int | None = None
-    result: dict[str, Any] | None = None
-
-    @classmethod
-    def read(cls, value: Any) -> Submit | None:
-        """Read what is stored; None if it is no such record."""
-        if not isinstance(value, Mapping):
-            return None
-        known = {name: value[name] for name in cls.__dataclass_fields__ if name in value}
-        if not isinstance(known.get("body"), str) or not isinstance(known.get("max_tries"), int):
-            return None
-        return cls(**known)
+    record: Record | None = None
+    is_finished: bool = False
+    result: Mapping[str, Any] | None = None
+    is_new: bool = False
 
 
 class SubmitRecords:
     """
-    A task's records of its submits, one for each position of its list of bodies.
+    The submit records of a task instance, in each store that there is.
 
-    :param store: Airflow's ``task_state_store``, or None to remember for this try only.
-    :param max_tries: the task instance's ``max_tries``.
+    :param stores: those that outlive the try. A store of files is needed, where there is one; Airflow's own
+        may fail meanwhile.
+    :param now: the try that runs.
     """
 
-    def __init__(self, store: Any, max_tries: int) -> None:
-        self._store = store
-        self._max_tries = max_tries
-        self._options = _retention(store)
-        self._lock = threading.RLock()
-        self._in_process: dict[str, Any] = {}
+    def __init__(self, stores: Sequence[Store], now: Try) -> None:
+        self._stores = sorted(stores, key=lambda store: not store.outlives_run)
+        self._now = now
+        self._lock = threading.Lock()
+        self._records: dict[tuple[int, str], Record] = {}
+        self._numbers: dict[int, int] = {}  # of each slot, the highest
+        self._taken: set[int] = set()  # slots that count
+        self._first_free = 0
 
     @classmethod
-    def of_task(cls, context: Mapping[str, Any], *, durable: bool = True) -> SubmitRecords:
-        """Return the memory of the task that runs in this context."""
-        store = context.get("task_state_store") if durable else None
-        return cls(store, getattr(context.get("ti"), "max_tries", None) or 0)
+    def of_task(
+        cls, context: Mapping[str, Any], *, durable: bool = True, storage: Storage | None = None
+    ) -> SubmitRecords:
+        """
+        Return the records of the task that runs in this context.
+
+        :param durable: whether to record anything that outlives the try.
+        :param storage: the root in object storage, None where there is none.
+        """
+        from airflow_provider_magichour.operators._submit_stores import ObjectStore, TaskStateStore
+
+        stores: list[Store] = []
+        ti: Any = context.get("ti")
+        if durable and storage is not None:
+            stores.append(ObjectStore(storage, (ti.dag_id, ti.run_id, ti.task_id, ti.map_index)))
+        if durable and context.get("task_state_store") is not None:
+            stores.append(TaskStateStore(context["task_state_store"]))
+        return cls(stores, Try.of_context(context))
 
     @property
     def is_persistent(self) -> bool:
-        """Whether it outlives this try."""
-        return self._store is not None
+        """Whether they outlive this try."""
+        return bool(self._stores)
 
-    # ------------------------------------------------------------------------------------ before a submit
+    # -------------------------------------------------------------------------------------- earlier tries
 
-    def find(self, position: int, body: str, *, name: str) -> Submit | None:
+    def match(self, bodies: Sequence[str]) -> dict[int, Record]:
         """
-        Return the submit to go on with, None to submit anew.
+        Return by position the records to go on with; what has none is to be submitted.
 
-        :param body: the fingerprint of what is to be submitted.
-        :param name: what messages call it, such as ``text-to-video``.
-        :raises MagicHourUncertainSubmitError: if an earlier try may have submitted it, and nobody knows.
-        :raises MagicHourError: if the store cannot be read.
+        :param bodies: the fingerprints of the list.
+        :raises MagicHourSubmitRecordError: if a store cannot be read.
+        :raises MagicHourUncertainSubmitError: if what is stored is no record.
         """
-        stored = self._read(_key(position), name)
-        if stored is None:
-            return None
-        record = Submit.read(stored)
-        if record is None:
-            raise MagicHourUncertainSubmitError(
-                f"What this task remembers of its submit of {name} cannot be read: {str(stored)[:200]!r}. "
-                "Nothing was submitted. Look at https://magichour.ai/my-library whether there is a project "
-                f"already; then delete {_key(position)!r} from the task's state store and clear the task"
-            )
-        if self._belongs_to_a_cleared_success(record):
-            return None
-        if record.body != body:
+        self.read(len(bodies))
+        counted = [record for record in self._records.values() if record.epoch == self._ending.epoch]
+        matched = _record.match(counted, bodies)
+        taken = {record.slot for record in matched.values()}
+        left = [one for one in counted if one.state in {INTENT, MADE} and one.slot not in taken]
+        if left:
             log.warning(
-                "The body of %s is another one than in an earlier try, so it is submitted as a new project. "
-                "The earlier one %s is left alone. To be paid once, a body has to be the same in each try.",
-                name,
-                record.id or "(whose outcome is not known)",
+                "Earlier tries of this task submitted %d bodies that it does not have any more (%s); they "
+                "are left alone. To be paid for once, a body has to be the same in each try.",
+                len(left),
+                ", ".join(one.id or "outcome unknown" for one in left[:10]),
             )
-            return None
-        if record.id is not None:
-            return record
-        if record.told is not None and self._max_tries > record.told:
-            log.info("The task was cleared after its submit of %s was uncertain: submitting anew.", name)
-            return None
-        raise self._tell(position, record, name)
+        return matched
+
+    def read(self, count: int) -> None:
+        """Read the records of a task with that many bodies."""
+        found = [record for store in self._stores for record in self._read(store, store.read_records, count)]
+        self._records = {}
+        for record in _record.newest(found).values():
+            self._keep(record)
 
     @cached_property
-    def _success(self) -> int | None:
-        """The task's ``max_tries`` when it last succeeded, None if it never did."""
-        success = self._read(_SUCCESS_KEY, "the task")
-        ended = success.get("max_tries") if isinstance(success, Mapping) else None
-        return ended if isinstance(ended, int) else None
+    def _ending(self) -> Ending:
+        """How the task last ended. A Clear of a success begins a new epoch, which is written down at once."""
+        found = {store: self._read(store, store.read_ending) or Ending() for store in self._stores}
+        ending = max(found.values(), key=lambda one: (one.number, one.success is not None), default=Ending())
+        if ending.success is None or not self._is_over(ending.success, ending.number, found):
+            return ending
+        log.info("The task was cleared after it had succeeded: submitting anew.")
+        anew = replace(ending, number=ending.number + 1, epoch=ending.epoch + 1, success=None, results={})
+        self._write_all(lambda store: store.write_ending(anew), "the Clear of a success")
+        self.was_cleared = True
+        return anew
+
+    #: Whether this very try found that a success was cleared.
+    was_cleared = False
+
+    def _is_over(self, success: Try, number: int, found: Mapping[Store, Ending]) -> bool:
+        if self._now.is_cleared_since(success.max_tries, success.clear_number):
+            return True
+        # A run that was deleted and made again under the same id has no task state, but objects.
+        same_run = any(not store.outlives_run and one.number == number for store, one in found.items())
+        return not same_run and self._now.try_number <= success.try_number
 
     @property
     def succeeded(self) -> bool:
-        """Whether an earlier try succeeded, and no Clear came after it: Airflow never heard of it."""
-        return self._success is not None and self._success >= self._max_tries
+        """Whether an earlier try succeeded and no Clear came after it: Airflow never heard of it."""
+        return self._ending.success is not None
 
-    def _belongs_to_a_cleared_success(self, record: Submit) -> bool:
-        return self._success is not None and record.max_tries <= self._success < self._max_tries
+    def is_cleared(self, record: Record) -> bool:
+        """Return whether a person heard of this submit by an error, and cleared the task then."""
+        reported = record.reported
+        return reported is not None and self._now.is_cleared_since(reported.max_tries, reported.clear_number)
 
-    def _tell(self, position: int, record: Submit, name: str) -> MagicHourUncertainSubmitError:
-        """Build the error for a person, and remember that the person was told."""
-        self.mark_reported(position, record)
-        return MagicHourUncertainSubmitError(
-            f"An earlier try of this task was stopped in the middle of submitting {name}, so a project may "
-            "or may not have been made. Nothing was submitted again, because that could cost the credits "
-            "twice. Look for it at https://magichour.ai/my-library, and in the earlier try's log for its id: "
-            "if it is there, use its id; if it is not, clear the task, which then submits anew"
+    def result_of(self, project_id: str, record: Record | None = None) -> Mapping[str, Any] | None:
+        """Return what an earlier try made of a project, None if that is not known."""
+        found = self._ending.results.get(project_id, record.result if record else None)
+        return found if isinstance(found, Mapping) else None
+
+    def of_project(self, project_id: str, count: int) -> Record | None:
+        """Return the record of a project, None where there is none."""
+        if not self._records:
+            self.read(count)
+        return next((one for one in self._records.values() if one.id == project_id), None)
+
+    def charges(self) -> tuple[list[Any], int]:
+        """Return what this task's projects were charged so far, and how many submits are uncertain."""
+        counted = [
+            one
+            for one in self._records.values()
+            if one.epoch == self._ending.epoch and one.state != DISCARDED
+        ]
+        return (
+            [one.credits_charged for one in counted if one.id is not None],
+            sum(one.id is None for one in counted),
         )
 
-    def write_intent(self, position: int, body: str, *, name: str) -> Submit:
-        """
-        Write down that a create call is about to leave.
+    # ------------------------------------------------------------------------------------------- a submit
 
-        :raises MagicHourError: if that cannot be written; then the call must not leave.
+    def write_intent(self, body: str, account: str | None) -> Record:
         """
-        record = Submit(body, self._max_tries)
+        Write down that a create call is about to be sent.
+
+        :raises MagicHourSubmitRecordError: if that cannot be written; then the call must not be sent.
+        """
+        epoch = self._ending.epoch
+        with self._lock:
+            slot = self._first_free
+            number = self._numbers.get(slot, 0) + 1
+            record = Record(slot, number, body[: _record.BODY_DIGITS], INTENT, epoch=epoch, account=account)
+            self._note(record)
         try:
-            self._write(_key(position), asdict(record), BEFORE_SUBMIT_PAUSES)
-        except Exception as error:
-            self.discard_intent(position)  # it may have been taken, and only the answer got lost
-            raise MagicHourError(
-                f"Airflow's task state store did not take the intent to submit {name}: {_short(error)}. "
-                "Nothing was submitted; a retry may pass"
-            ) from error
+            self._write_all(lambda store: store.write(record), "the intent to submit")
+        except MagicHourSubmitRecordError:
+            self.discard(record)  # it may have been written, and only the response was lost
+            raise
         return record
 
-    # ------------------------------------------------------------------------------------- after a submit
-
-    def record_id(
-        self, position: int, intent: Submit, project_id: str, credits_charged: Any, *, name: str
-    ) -> Submit:
+    def record_id(self, intent: Record, project_id: str, credits_charged: Any, *, name: str) -> Record:
         """
-        Write down the project that a create call made.
+        Write down the project that a create call made: in one store before anything else.
 
-        :raises MagicHourUncertainSubmitError: naming the project, if that cannot be written.
+        :raises MagicHourUncertainSubmitError: naming the project, if no store takes it.
         """
-        record = replace(intent, id=project_id, credits_charged=credits_charged)
-        try:
-            self._write(_key(position), asdict(record), AFTER_SUBMIT_PAUSES)
-        except Exception as error:
+        record = self._keep(intent.next(state=MADE, id=project_id, credits_charged=credits_charged))
+        errors = self._write_each(record)
+        for pause in AFTER_SUBMIT_PAUSES:
+            if len(errors) < max(len(self._stores), 1):
+                break
+            log.warning("%s; trying again in %g s", *errors.values(), pause)
+            time.sleep(pause)
+            errors = self._write_each(record)
+        if self._stores and len(errors) == len(self._stores):
             raise MagicHourUncertainSubmitError(
-                f"{name} made project {project_id}, which is paid for and goes on at Magic Hour, but "
-                f"Airflow's task state store did not take its id: {_short(error)}. A retry could not know "
+                f"{name} made project {project_id}, which is paid for and goes on at Magic Hour, but the "
+                f"project id could not be written to {'; '.join(errors.values())}. A retry could not know "
                 f"it, so there is none: use project {project_id}. To submit anew instead, clear the task, "
                 "once more where it then says that the outcome is unknown"
-            ) from error
+            ) from MagicHourSubmitRecordError("; ".join(errors.values()))
+        for error in errors.values():
+            log.warning("Could not write the id of project %s to %s", project_id, error)
         return record
 
-    def discard_intent(self, position: int) -> None:
-        """Forget an intent whose create call was certainly refused, or never left."""
-        try:
-            self._retry(lambda: self._delete(_key(position)), BEFORE_SUBMIT_PAUSES)
-        except Exception as error:  # noqa: BLE001  # the refusal is what the user has to hear of
+    def discard(self, record: Record) -> None:
+        """Take an intent back: the call was certainly not accepted."""
+        later = self._keep(record.next(state=DISCARDED))
+        alone = len(self._stores) == 1
+        if self._if_possible(lambda store: store.discard(later, alone=alone)):
             log.warning(
-                "Nothing was made, but Airflow's task state store did not let go of the intent "
-                "(%s): a retry will take it for an uncertain submit.",
-                _short(error),
+                "Nothing was made, but the intent could not be discarded: a retry may take it for an "
+                "uncertain submit."
             )
 
-    def mark_reported(self, position: int, intent: Submit) -> None:
-        """Remember that a person was told of an uncertain submit: a Clear from now on submits anew."""
-        record = replace(intent, told=self._max_tries)
-        self._write_if_possible(_key(position), asdict(record))
+    def give_up(self, record: Record, *, refunded: bool = False) -> None:
+        """
+        Write down that a body is to be submitted anew.
 
-    # -------------------------------------------------------------------------------------------- results
+        :param refunded: whether its credits came back.
+        :raises MagicHourSubmitRecordError: if that cannot be written; then nothing may be submitted.
+        """
+        later = self._keep(record.next(state=DISCARDED if refunded else CLOSED))
+        self._write_all(lambda store: store.write(later), f"what became of project {record.id}")
 
-    def finish(self, position: int, record: Submit, result: Mapping[str, Any]) -> None:
-        """Remember what came of a project, so that it is not lost if the project is deleted meanwhile."""
-        done = asdict(replace(record, result=dict(result)))
-        if len(json.dumps(done, default=str)) > MAX_RESULT:
-            return
-        self._write_if_possible(_key(position), done)
+    def mark_reported(self, record: Record, why: str) -> Record:
+        """Write down that an error asks a person about a submit: a Clear from now on submits it anew."""
+        reported = Reported(why, self._now.max_tries, self._now.clear_number)
+        later = self._keep(record.next(reported=reported))
+        self._if_possible(lambda store: store.write(later))
+        return later
+
+    def end(self, *, succeeded: bool, results: Mapping[str, Any] | None = None) -> None:
+        """
+        Write down how the task ends: a Clear of a success submits anew, a retry of it does not.
+
+        :param results: by project, what the task made of it; kept in case the project is deleted.
+        """
+        now = self._now if succeeded else self._ending.success
+        ending = replace(self._ending, number=self._ending.number + 1, success=now, results=results or {})
+        self._if_possible(lambda store: store.write_ending(ending))
 
     def succeed(self) -> None:
-        """Remember that the task succeeded: a Clear from now on submits anew, a retry does not."""
-        self._write_if_possible(_SUCCESS_KEY, {"max_tries": self._max_tries})
+        """Write down that the task succeeded."""
+        self.end(succeeded=True)
 
-    # ------------------------------------------------------------------------------------------ deferrals
+    # -------------------------------------------------------------------------------------------- stores
 
-    def defer(self, count: int, failed: Mapping[int, Any]) -> None:
-        """
-        Write down what the task has to know when it is resumed, besides its submits.
+    def _keep(self, record: Record) -> Record:
+        with self._lock:
+            self._note(record)
+        return record
 
-        :param count: how many bodies there are.
-        :param failed: by position, the errors of those that were not submitted, as data.
-        """
-        if not self.is_persistent:
+    def _note(self, record: Record) -> None:
+        """Remember a record, and whether its slot is free."""
+        self._records[record.slot, record.body] = record
+        if record.number < self._numbers.get(record.slot, 0):
             return
-        value = {"count": count, "failed": {str(position): error for position, error in failed.items()}}
-        if len(json.dumps(value)) > MAX_RESULT:
-            value["failed"] = {str(position): None for position in failed}
+        self._numbers[record.slot] = record.number
+        if record.epoch == self._ending.epoch and record.state != DISCARDED:
+            self._taken.add(record.slot)
+        else:
+            self._taken.discard(record.slot)
+            self._first_free = min(self._first_free, record.slot)
+        while self._first_free in self._taken:
+            self._first_free += 1
+
+    def _read(self, store: Store, read: Callable[..., T], *arguments: Any) -> T:
         try:
-            self._write(_DEFERRAL_KEY, value, BEFORE_SUBMIT_PAUSES)
-        except Exception as error:
-            raise MagicHourError(
-                f"Airflow's task state store did not take what the task is waiting for: {_short(error)}. "
-                "A retry goes on with the same projects"
+            return _retried(store, lambda: read(*arguments))
+        except UnreadableRecordError as error:
+            raise MagicHourUncertainSubmitError(
+                f"{error} in {store.name} is no submit record that this version can read, so nobody knows "
+                "what was submitted. Nothing was submitted now. Search https://magichour.ai/my-library "
+                "whether there is a project already; then delete that record and clear the task"
             ) from error
-
-    def resume(self) -> tuple[list[Submit | None], dict[int, Any]] | None:
-        """
-        Return the submits that the task was waiting for, by position, and the errors that it had met.
-
-        None where nothing remembers it.
-        """
-        value = self._read(_DEFERRAL_KEY, "the task") if self.is_persistent else None
-        if not isinstance(value, Mapping):
-            return None
-        count, errors = value["count"], value["failed"]
-        failed = {int(position): error for position, error in errors.items()}
-        submits = [
-            None if position in failed else Submit.read(self._read(_key(position), f"body[{position}]"))
-            for position in range(count)
-        ]
-        return submits, failed
-
-    # ---------------------------------------------------------------------------------------------- store
-
-    def _read(self, key: str, name: str) -> Any:
-        try:
-            return self._retry(lambda: self._get(key), BEFORE_SUBMIT_PAUSES)
+        except MagicHourError:
+            raise
         except Exception as error:
-            raise MagicHourError(
-                f"Airflow's task state store could not be asked whether {name} was submitted already: "
+            raise MagicHourSubmitRecordError(
+                f"{store.name} could not be read, so nobody knows what was submitted already: "
                 f"{_short(error)}. Nothing was submitted; a retry may pass"
             ) from error
 
-    def _write(self, key: str, value: dict[str, Any], pauses: tuple[float, ...]) -> None:
-        stored = {name: each for name, each in value.items() if each is not None}
-        self._retry(lambda: self._set(key, stored), pauses)
-
-    def _write_if_possible(self, key: str, value: dict[str, Any]) -> None:
-        try:
-            self._write(key, value, BEFORE_SUBMIT_PAUSES)
-        except Exception as error:  # noqa: BLE001  # nothing is paid twice without it
-            log.warning("Airflow's task state store did not take %s: %s", key, _short(error))
-
-    def _retry(self, action: Callable[[], T], pauses: tuple[float, ...]) -> T:
-        for pause in pauses:
+    def _write_all(self, write: Callable[[Store], None], what: str) -> None:
+        """Write to each store; Airflow's own may fail where there is another."""
+        for store in self._stores:
             try:
-                with self._lock:
-                    return action()
-            except Exception as error:  # noqa: BLE001  # the store's errors have no common class
-                log.warning("Airflow's task state store: %s; trying again in %g s", _short(error), pause)
-                time.sleep(pause)
-        with self._lock:
+                _retried(store, lambda store=store: write(store))  # type: ignore[misc]
+            except Exception as error:
+                if store is self._stores[0]:
+                    raise MagicHourSubmitRecordError(
+                        f"Could not write {what} to {store.name}: {_short(error)}. Nothing was submitted; a "
+                        "retry may pass"
+                    ) from error
+                log.warning("Could not write %s to %s: %s", what, store.name, _short(error))
+
+    def _write_each(self, record: Record) -> dict[str, str]:
+        """Write a record to each store once; return the errors."""
+        errors = {}
+        for store in self._stores:
+            try:
+                store.write(record)
+            except Exception as error:  # noqa: BLE001  # stores raise whatever their libraries do
+                errors[store.name] = f"{store.name}: {_short(error)}"
+        return errors
+
+    def _if_possible(self, write: Callable[[Store], None]) -> int:
+        """Write to each store; return how many failed."""
+        failed = 0
+        for store in self._stores:
+            try:
+                _retried(store, lambda store=store: write(store))  # type: ignore[misc]
+            except Exception as error:  # noqa: BLE001  # nothing is paid twice without it
+                failed += 1
+                log.warning("Could not write to %s: %s", store.name, _short(error))
+        return failed
+
+
+def _retried(store: Store, action: Callable[[], T]) -> T:
+    for pause in BEFORE_SUBMIT_PAUSES:
+        try:
             return action()
-
-    def _get(self, key: str) -> Any:
-        return self._in_process.get(key) if self._store is None else self._store.get(key)
-
-    def _set(self, key: str, value: dict[str, Any]) -> None:
-        if self._store is None:
-            self._in_process[key] = value
-        else:
-            self._store.set(key, value, **self._options)
-
-    def _delete(self, key: str) -> None:
-        if self._store is None:
-            self._in_process.pop(key, None)
-        else:
-            self._store.delete(key)
-
-
-def _key(position: int) -> str:
-    return f"magichour_submit_{position}"
-
-
-def _retention(store: Any) -> dict[str, Any]:
-    """Keep records as long as their DAG run: Airflow's default of 30 days may end before a Clear."""
-    try:
-        from airflow.sdk.execution_time.context import NEVER_EXPIRE, TaskStateStoreAccessor
-    except ImportError:
-        return {}
-    return {"retention": NEVER_EXPIRE} if isinstance(store, TaskStateStoreAccessor) else {}
+        except UnreadableRecordError:
+            raise
+        except Exception as error:  # noqa: BLE001  # stores raise whatever their libraries do
+            log.warning("%s: %s; trying again in %g s", store.name, _short(error), pause)
+            time.sleep(pause)
+    return action()
 
 
 def _short(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}"[:300]
+    from airflow_provider_magichour._client.sanitize import without_query
+
+    return without_query(f"{type(error).__name__}: {error}")[:300]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -13,11 +14,6 @@ from airflow_provider_magichour.links import MagicHourProjectLink
 
 if TYPE_CHECKING:
     from airflow_provider_magichour.hooks import MagicHourHook
-
-
-def is_template(value: object) -> bool:
-    """Tell whether an argument gets its value only when the task runs: a template, or another's output."""
-    return (isinstance(value, str) and "{" in value) or hasattr(value, "resolve")
 
 
 class MagicHourOperator(BaseOperator):
@@ -47,6 +43,17 @@ class MagicHourOperator(BaseOperator):
         from airflow_provider_magichour.hooks import MagicHourHook
 
         return MagicHourHook(self.magichour_conn_id)
+
+
+def on_a_thread(action: Callable[[], None], seconds: float) -> None:
+    """
+    Do something on another thread, and wait for it for a limited time.
+
+    That is how a signal's handler may take locks, which the thread that it interrupts may hold.
+    """
+    thread = threading.Thread(target=action, name="magichour-kill", daemon=True)
+    thread.start()
+    thread.join(seconds)
 
 
 def run_of(context: Mapping[str, Any]) -> dict[str, Any]:

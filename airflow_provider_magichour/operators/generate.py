@@ -6,43 +6,54 @@ import functools
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NoReturn
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 from airflow.providers.common.compat.sdk import conf
 
 from airflow_provider_magichour import DEFAULT_CONN_ID
-from airflow_provider_magichour._client import api
-from airflow_provider_magichour._polling import schedule
-from airflow_provider_magichour._transfer.lineage import openlineage_outputs
-from airflow_provider_magichour._validation import check_seconds, is_many, is_settled
+from airflow_provider_magichour._transfer.locations import check_location, index_root
+from airflow_provider_magichour._validation import (
+    check_delay,
+    check_seconds,
+    is_many,
+    is_settled,
+    optional,
+)
 from airflow_provider_magichour.exceptions import (
     MagicHourArgumentError,
     MagicHourError,
-    MagicHourNotFoundError,
-    MagicHourProjectFailedError,
-    MagicHourTimeoutError,
 )
-from airflow_provider_magichour.hooks.connection import get_settings_async
-from airflow_provider_magichour.operators.base import run_of
-from airflow_provider_magichour.operators.create import LIMIT_PATIENCE, MagicHourCreateProjectOperator
+from airflow_provider_magichour.operators.base import on_a_thread, run_of
+from airflow_provider_magichour.operators.create import MagicHourCreateProjectOperator
+from airflow_provider_magichour.tools import defer_after as seconds_before_deferral
 from airflow_provider_magichour.tools import tool_kind
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
-    from airflow_provider_magichour.operators._submit_records import Submit, SubmitRecords
+    from airflow_provider_magichour._transfer.storage import Storage
+    from airflow_provider_magichour.operators._outcomes import WaitEnd
+    from airflow_provider_magichour.operators._reuse import StoredResults
+    from airflow_provider_magichour.operators._submit_records import SubmitRecords, Submitted
     from airflow_provider_magichour.types import KindName, Templated, ToolName
 
 log = logging.getLogger(__name__)
+
+#: The options of a download that no template changes.
+_OPTIONS = ("overwrite", "receipt", "max_bytes", "parallel")
+#: How long a kill may be held up by the deletions, in seconds.
+DELETE_SECONDS = 10.0
 
 
 class MagicHourGenerateOperator(MagicHourCreateProjectOperator):
     """
     Make media in one task: submit, wait until it is complete, and store its files.
 
-    The worker is held for the submit and the download only, where the task is deferrable. It is paid once:
-    on Airflow 3.3 and newer, a retry takes the same project up at whatever stage it is, and makes a new one
-    only where that failed, was canceled or deleted. See "Paying once" in the documentation.
+    A deferrable task holds its worker for the submit, the download and ``defer_after`` only. It is paid for
+    once: a retry goes on with the same project at whatever stage it is, and makes a new one only where that
+    failed, was canceled or deleted. On Airflow before 3.3 this needs a ``destination`` in object storage, or
+    the connection's ``submit_records``. See "Paying once" in the documentation.
 
     Of a list of bodies, one that fails does not lose the others: they are stored, their results are the
     XCom ``results``, and a retry or a Clear submits only those that failed.
@@ -55,16 +66,30 @@ class MagicHourGenerateOperator(MagicHourCreateProjectOperator):
     :param destination: a folder on local disk, or what ObjectStoragePath takes; the files are stored as
         ``{destination}/{project_id}/{file name}``. None stores none. (templated)
     :param deferrable: whether a trigger waits, which holds no worker.
-    :param poll_interval: seconds between looks; fitting the tool and the project's age if None.
-    :param timeout: seconds to wait, two hours if None; ``execution_timeout`` counts where it is shorter.
-    :param delete_on_kill: whether to delete the projects when the task is killed. Airflow cannot tell a
-        person's kill from a worker's shutdown or from ``execution_timeout``, which do the same while the
-        task is on a worker. Of a deferred task, from Airflow 3.3 on.
-    :param durable: whether to remember the submit in Airflow's task state store.
+    :param defer_after: seconds, or a ``timedelta``, to wait on the worker before the task defers; 0 defers
+        at once. If None, as long as the tool's projects are likely to finish sooner than a deferral takes.
+        (templated)
+    :param poll_interval: seconds, or a ``timedelta``, between status checks; fitting the tool and the
+        project's age if None. (templated)
+    :param timeout: seconds, or a ``timedelta``, to wait for the projects, and to try again while Magic Hour
+        responds with 429; two hours, and one, if None. ``execution_timeout`` counts where it is shorter.
+        (templated)
+    :param reuse: whether to return an earlier result for the same tool, body and file contents in the same
+        destination instead of paying for it again. Results are stored for that by tasks with ``reuse=True``.
+        Each result says so as ``"reused"``.
+    :param delete_on_kill: whether to delete the projects that are not complete when the task is killed.
+        Airflow cannot tell a person's kill from a worker's shutdown or from ``execution_timeout``, which do
+        the same while the task is on a worker. Of a deferred task, from Airflow 3.3 on.
+    :param durable: whether to record submits, so that a retry finds them.
     :param retry_uncertain_submit: whether a retry submits anew where nobody knows if an earlier try did;
         this may cost the credits twice.
-    :param max_credits: what all bodies together may cost. Nothing is submitted while the account has less,
-        and no further body once it could be exceeded; a warning is logged above 80 %.
+    :param max_credits: what all bodies of this task instance may cost together. Nothing is submitted while
+        the account has less, and no further body once it could be exceeded; a warning is logged above 80 %.
+        (templated)
+    :param index: the folder of the catalogue and of the submit records; the part of ``destination`` before
+        its first template if None. (templated)
+    :param overwrite: this, ``receipt``, ``max_bytes``, ``parallel``, ``file_name`` (templated) and
+        ``open_args`` (templated) are those of :class:`MagicHourDownloadOperator`.
     :param magichour_conn_id: the connection. (templated)
     :return: ``{"project": {...}, "files": [...]}``, for a list of bodies a list of these.
     :raises MagicHourUncertainSubmitError: if nobody knows whether the create call was accepted.
@@ -75,7 +100,19 @@ class MagicHourGenerateOperator(MagicHourCreateProjectOperator):
     :raises MagicHourDownloadError: if a file could not be stored whole; a retry does only that.
     """
 
-    template_fields: Sequence[str] = (*MagicHourCreateProjectOperator.template_fields, "destination")
+    template_fields: Sequence[str] = (
+        *MagicHourCreateProjectOperator.template_fields,
+        "destination",
+        "poll_interval",
+        "defer_after",
+        "index",
+        "file_name",
+        "open_args",
+    )
+
+    _records: SubmitRecords | None = None
+    _reuse: StoredResults | None = None
+    _files: Sequence[Mapping[str, Any]] = ()
 
     def __init__(
         self,
@@ -85,12 +122,21 @@ class MagicHourGenerateOperator(MagicHourCreateProjectOperator):
         kind: Templated[KindName | None] = None,
         destination: Templated[str | None] = None,
         deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
-        poll_interval: float | None = None,
-        timeout: float | None = None,
-        delete_on_kill: bool = False,
+        defer_after: Templated[timedelta | float | str | None] = None,
+        poll_interval: Templated[timedelta | float | str | None] = None,
+        timeout: Templated[timedelta | float | str | None] = None,
+        reuse: bool = False,
         durable: bool = True,
         retry_uncertain_submit: bool = False,
-        max_credits: float | None = None,
+        max_credits: Templated[float | str | None] = None,
+        delete_on_kill: bool = False,
+        index: Templated[str | None] = None,
+        overwrite: bool = False,
+        receipt: bool = True,
+        max_bytes: int | None = None,
+        parallel: int = 4,
+        file_name: Templated[str | None] = None,
+        open_args: Templated[Mapping[str, Any] | None] = None,
         magichour_conn_id: str = DEFAULT_CONN_ID,
         **kwargs: Any,
     ) -> None:
@@ -98,6 +144,7 @@ class MagicHourGenerateOperator(MagicHourCreateProjectOperator):
             tool=tool,
             body=body,
             kind=kind,
+            timeout=timeout,
             durable=durable,
             retry_uncertain_submit=retry_uncertain_submit,
             max_credits=max_credits,
@@ -106,111 +153,112 @@ class MagicHourGenerateOperator(MagicHourCreateProjectOperator):
         )
         self.destination: Any = destination
         self.deferrable = deferrable
-        self.poll_interval = poll_interval
-        self.timeout = timeout
-        self.delete_on_kill = delete_on_kill
-        self._under_way: list[str] = []
-        self._files: list[dict[str, Any]] = []
-        if is_settled(destination):
-            _check_destination(destination)
-        for name, value in (("poll_interval", poll_interval), ("timeout", timeout)):
-            if value is not None:
-                check_seconds(value, name)
+        self.defer_after: Any = defer_after
+        self.poll_interval: Any = poll_interval
+        self.reuse, self.delete_on_kill = reuse, delete_on_kill
+        self.index: Any = index
+        self.file_name: Any = file_name
+        self.open_args: Any = open_args
+        self._unrendered = destination
+        self._options: dict[str, Any] = dict(
+            zip(_OPTIONS, (overwrite, receipt, max_bytes, parallel), strict=True)
+        )
+        self._check_arguments()
+
+    def _check_arguments(self) -> None:
+        """Check what no template can change any more."""
+        for name, check in (("poll_interval", check_seconds), ("defer_after", check_delay)):
+            if is_settled(getattr(self, name)):
+                optional(check, getattr(self, name), name)
+        if is_settled(self.destination) and self.destination is not None:
+            check_location(self.destination)
+        if self.reuse and self.destination is None:
+            raise MagicHourArgumentError("reuse=True needs a destination, where earlier results are")
 
     # -------------------------------------------------------------------------------------- submit, wait
 
     def execute(self, context: Context) -> Any:
-        """Submit, or take up what an earlier try submitted; then wait and download."""
-        _check_destination(self.destination)
-        if self.destination is not None:  # where nothing can be stored, nothing is paid for
-            from airflow_provider_magichour._transfer.storage import open_destination
+        """Submit, or go on with what an earlier try submitted; then wait and download."""
+        from airflow_provider_magichour._transfer.storage import open_destination
+        from airflow_provider_magichour.operators._outcomes import pending
 
-            open_destination(self.destination)
-        records = self._open_records(context)
-        outcomes = self._submit(context, records)
-        if records.succeeded and (results := _stored_results(outcomes)):
-            return results if is_many(self.body) else results[0]
-        self._under_way = [str(one.id) for one in outcomes if not isinstance(one, MagicHourError)]
-        if not self._under_way:
-            self._raise_for_failed(context, outcomes, [])
-        if self._finished.issuperset(self._under_way):
-            return self._finish(context, records, outcomes, None)
-        if self.deferrable:
-            self._defer(context, records, outcomes)
-        return self._finish(context, records, outcomes, self._wait_here(context))
+        bodies = self._read_bodies()
+        if not bodies:
+            return []
+        if self.destination is not None:  # where nothing can be stored, nothing is paid for
+            open_destination(self.destination).check_writable()
+        records = self._records = self._open_records(context, self._records_storage())
+        with self._no_retry_without_records(records):
+            reuse = self._reuse = self._open_reuse({})
+            outcomes = self._submit(context, records, bodies, reuse)
+            if reuse is not None:
+                reuse.set_keys(bodies, outcomes)
+            if all(isinstance(one, MagicHourError) for one in outcomes):
+                self._raise_for_failed(context, outcomes, [None] * len(outcomes))
+            deadline = self._deadline(context)
+            wait = self._wait(outcomes, deadline)
+            if self.deferrable and pending(outcomes, wait):
+                self._defer(outcomes, wait, deadline)
+            return self._finish(context, records, outcomes, wait)
+
+    def _wait(self, outcomes: Sequence[Submitted | MagicHourError], deadline: float) -> WaitEnd:
+        """Wait on the worker until all projects are finished; a deferrable task for ``defer_after`` only."""
+        from airflow_provider_magichour._polling.wait_request import WaitRequest
+        from airflow_provider_magichour.operators._outcomes import WaitEnd, pending, wait_on_worker
+
+        left = pending(outcomes, WaitEnd({}))
+        if not left:
+            return WaitEnd({})
+        kind, now = tool_kind(self.tool, self.kind), time.time()
+        interval = optional(check_seconds, self.poll_interval, "poll_interval")
+        request = WaitRequest(kind, left, deadline, interval, tool=self.tool, submitted_at=now)
+        seconds = optional(check_delay, self.defer_after, "defer_after")
+        if seconds is None:
+            seconds = seconds_before_deferral(self.tool)
+        return wait_on_worker(request, self.magichour_conn_id, seconds if self.deferrable else None, log)
 
     def _defer(
-        self, context: Mapping[str, Any], records: SubmitRecords, outcomes: Sequence[Submit | MagicHourError]
+        self, outcomes: Sequence[Submitted | MagicHourError], wait: WaitEnd, deadline: float
     ) -> NoReturn:
-        from airflow_provider_magichour.triggers import (
-            MagicHourGenerateTrigger,
-            MagicHourProjectTrigger,
-            carry_error,
-        )
+        """Defer until the first pending projects are finished, as many as one trigger can hold."""
+        from airflow_provider_magichour import triggers
+        from airflow_provider_magichour._polling import schedule
+        from airflow_provider_magichour._polling.deferral import log_deferral, split_ids
+        from airflow_provider_magichour.operators._outcomes import carry, pending
 
-        failed = {
-            position: carry_error(one)
-            for position, one in enumerate(outcomes)
-            if isinstance(one, MagicHourError)
-        }
-        records.defer(len(outcomes), failed)
-        until = self._deadline(context)
-        trigger = MagicHourGenerateTrigger if self.delete_on_kill else MagicHourProjectTrigger
         if self.delete_on_kill:
-            from airflow_provider_magichour.triggers import warn_where_unseen
-
-            warn_where_unseen(log)
+            triggers.warn_where_unseen(log)
+        log_deferral(log, deadline)
+        name = "MagicHourGenerateTrigger" if self.delete_on_kill else "MagicHourProjectTrigger"
+        interval = optional(check_seconds, self.poll_interval, "poll_interval")
+        waited_for = split_ids(pending(outcomes, wait))[0]
+        kind = tool_kind(self.tool, self.kind)
         self.defer(
-            trigger=trigger(
-                tool_kind(self.tool, self.kind),
-                self._under_way,
-                self.magichour_conn_id,
-                until,
-                self.poll_interval,
-                missing_ok=True,
-                tool=self.tool,
-                submitted_at=time.time(),
+            trigger=getattr(triggers, name)(
+                kind, waited_for, self.magichour_conn_id, deadline, interval, tool=self.tool, missing_ok=True
             ),
             method_name="execute_complete",
             kwargs={
-                "submitted": self._under_way,
-                "failed": {str(position): error for position, error in failed.items()},
+                "outcomes": carry(outcomes),
+                "ended": dict(wait.outcomes),
+                "deadline": deadline,
+                "keys": {str(position): key for position, key in self._reuse.keys.items()}
+                if self._reuse
+                else {},
             },
-            timeout=schedule.deferral_timeout(until),
+            timeout=schedule.deferral_timeout(deadline),
         )
         raise AssertionError  # defer has raised
 
-    def _wait_here(self, context: Mapping[str, Any]) -> MagicHourTimeoutError | None:
-        """Wait on the worker; return the error of a wait that took too long."""
-        from airflow_provider_magichour._polling.wait import wait_for_finished
-
-        try:
-            wait_for_finished(
-                tool_kind(self.tool, self.kind),
-                self._under_way,
-                self.magichour_conn_id,
-                functools.partial(get_settings_async, self.magichour_conn_id),
-                self._deadline(context),
-                poll_interval=self.poll_interval,
-                missing_ok=True,
-                logger=self.log,
-                tool=self.tool,
-                submitted_at=time.time(),
-            )
-        except MagicHourTimeoutError as error:
-            return error
-        return None
-
     def _deadline(self, context: Mapping[str, Any]) -> float:
         """Return when to stop: after ``timeout`` from now, or ``execution_timeout`` from the task's start."""
-        until = schedule.deadline(time.time(), self.timeout)
+        from airflow_provider_magichour._polling import schedule
+
+        until = schedule.deadline(time.time(), optional(check_seconds, self.timeout, "timeout"))
         if self.execution_timeout is None:
             return until
         started = schedule.started_at(context)
-        return min(until, schedule.deadline(started, None, self.execution_timeout))
-
-    def _limit_patience(self) -> float:
-        return min(LIMIT_PATIENCE, self.timeout or schedule.DEFAULT_TIMEOUT)
+        return min(until, schedule.worker_deadline(started, None, self.execution_timeout))
 
     # ------------------------------------------------------------------------------------------- download
 
@@ -218,170 +266,135 @@ class MagicHourGenerateOperator(MagicHourCreateProjectOperator):
         self,
         context: Context,
         event: Any = None,
-        submitted: Sequence[str] | None = None,
-        failed: Mapping[str, Any] | None = None,
+        *,
+        outcomes: Sequence[Mapping[str, Any]] | None = None,
+        ended: Mapping[str, str] | None = None,
+        deadline: float | None = None,
+        keys: Mapping[str, str] | None = None,
+        **of_0_1_0: Any,
     ) -> Any:
         """
-        Download what the trigger waited for, or raise what it found.
+        Download what the trigger waited for, raise what it found, or wait for the next projects.
 
-        What Airflow's task state tells is taken from there. ``dag.test()`` hands over the event alone.
-
-        :param event: the trigger's event.
-        :param submitted: the projects, in the order of their bodies.
-        :param failed: by position, the errors of bodies that were not submitted.
+        ``dag.test()`` hands over the event alone; version 0.1.0 deferred with ``submitted`` and ``failed``.
+        The other arguments are what :meth:`_defer` has left.
         """
-        from airflow_provider_magichour.operators._submit_records import SubmitRecords
-        from airflow_provider_magichour.triggers import read_event
+        from airflow_provider_magichour.operators._outcomes import (
+            WaitEnd,
+            carried,
+            carried_by_0_1_0,
+            pending,
+            read_wait,
+        )
 
-        records = SubmitRecords.of_task(context, durable=self.durable)
-        outcomes = self._resumed(records, submitted or _named_ids(event), failed or {})
-        self._under_way = [str(one.id) for one in outcomes if not isinstance(one, MagicHourError)]
-        timeout_error = None
-        try:
-            read_event(event, tool_kind(self.tool, self.kind), self._under_way)
-        except MagicHourTimeoutError as error:
-            timeout_error = error
-        return self._finish(context, records, outcomes, timeout_error)
-
-    def _resumed(
-        self, records: SubmitRecords, submitted: Sequence[str], failed: Mapping[str, Any]
-    ) -> list[Submit | MagicHourError]:
-        """
-        Return what :meth:`execute` submitted, and the errors of what it did not.
-
-        :raises MagicHourError: if that cannot be told for certain.
-        """
-        from airflow_provider_magichour.operators._submit_records import Submit
-        from airflow_provider_magichour.triggers import carried_error
-
-        if (remembered := records.resume()) is not None:
-            submits, errors = remembered
-        else:
-            errors = {int(position): error for position, error in failed.items()}
-            count = len(list(self.body)) if is_many(self.body) else 1
-            if len(submitted) + len(errors) != count:
-                raise MagicHourError(
-                    f"The task has {count} bodies, but was resumed with an event about {len(submitted)} "
-                    "projects, which is not trusted: look at https://magichour.ai/my-library"
-                )
-            ids = iter(submitted)
-            submits = [None if position in errors else Submit("", 0, next(ids)) for position in range(count)]
-        outcomes: list[Submit | MagicHourError] = []
-        for position, one in enumerate(submits):
-            if one is not None and one.id is not None:
-                outcomes.append(one)
-            elif errors.get(position):
-                outcomes.append(carried_error(errors[position]))
+        records = self._records = self._open_records(context, self._records_storage())
+        self._reuse = self._open_reuse(keys or {})
+        with self._no_retry_without_records(records):
+            if outcomes is None:
+                known = carried_by_0_1_0(event, len(self._read_bodies()), **of_0_1_0)
             else:
-                outcomes.append(MagicHourError(f"body[{position}] was not submitted; the log says why"))
-        return outcomes
+                known = carried(outcomes, records, self._reuse)
+            self._project_ids += [one.id for one in known if not isinstance(one, MagicHourError)]
+            before = WaitEnd(ended or {})
+            wait = read_wait(event, tool_kind(self.tool, self.kind), pending(known, before), before)
+            if wait.timeout_error is None and deadline is not None and pending(known, wait):
+                self._defer(known, wait, deadline)
+            return self._finish(context, records, known, wait)
 
     def _finish(
         self,
         context: Mapping[str, Any],
         records: SubmitRecords,
-        outcomes: list[Submit | MagicHourError],
-        timeout_error: MagicHourTimeoutError | None,
+        outcomes: Sequence[Submitted | MagicHourError],
+        wait: WaitEnd,
     ) -> Any:
         """Store the files of the complete projects, and return or leave the results."""
-        if timeout_error is not None and not records.is_persistent:
-            timeout_error = MagicHourTimeoutError(
-                f"{timeout_error}. A retry would submit anew and pay again, as nothing remembers the submit: "
-                "wait for it by a MagicHourProjectSensor instead",
-                timeout_error.project_id,
-            )
-        ends = self._look(outcomes, timeout_error)
-        complete = {position: one for position, one in ends.items() if not isinstance(one, MagicHourError)}
-        stored = self._download(context, [str(one["id"]) for one in complete.values()])
-        results: dict[int, dict[str, Any]] = {}
-        for (position, project), files in zip(complete.items(), stored, strict=True):
-            if isinstance(files, MagicHourError):
-                ends[position] = files
-            else:
-                results[position] = {"project": project, "files": files}
-        for position, submit in enumerate(outcomes):
-            if isinstance(submit, MagicHourError):
-                ends[position] = submit
-            elif position in results:
-                records.finish(position, submit, results[position])
-            elif isinstance(ends[position], MagicHourNotFoundError) and submit.result is not None:
-                log.info("Project %s was deleted after its files were stored.", submit.id)
-                ends[position] = results[position] = submit.result
-        in_order = [results[position] for position in sorted(results)]
-        self._files = [file for result in in_order for file in result["files"]]
-        self._raise_for_failed(context, [ends[position] for position in range(len(outcomes))], in_order)
-        records.succeed()
-        return in_order if is_many(self.body) else in_order[0]
+        from airflow_provider_magichour.operators._outcomes import read_projects
 
-    def _look(
-        self, outcomes: Sequence[Submit | MagicHourError], timeout_error: MagicHourTimeoutError | None
-    ) -> dict[int, Any]:
-        """Return, by position, each submitted project that is complete, or the error that it means."""
         kind = tool_kind(self.tool, self.kind)
-        submits = {
-            position: one for position, one in enumerate(outcomes) if not isinstance(one, MagicHourError)
+        ends: dict[int, Any] = {
+            n: one if isinstance(one, MagicHourError) else one.result for n, one in enumerate(outcomes)
         }
-        answers = self.hook.send_all([api.get_project(kind, str(one.id)) for one in submits.values()])
-        ends: dict[int, Any] = {}
-        for (position, submit), answer in zip(submits.items(), answers, strict=True):
-            if isinstance(answer, MagicHourError):
-                ends[position] = answer
-            elif not api.is_finished(answer):
-                ends[position] = timeout_error or MagicHourError(
-                    f"Project {submit.id} was said to be finished, but Magic Hour says that it is not; "
-                    "a retry waits again"
-                )
-            else:
-                error = api.project_error(answer)
-                if isinstance(error, MagicHourProjectFailedError):
-                    error = api.render_error(error)
-                ends[position] = {"id": submit.id, **answer} if error is None else error
-        return ends
+        made = {n: cast("Submitted", one) for n, one in enumerate(outcomes) if ends[n] is None}
+        ends |= read_projects(self.hook, kind, records, made, wait)
+        complete = {n: ends[n] for n in made if not isinstance(ends[n], MagicHourError)}
+        for n, files in self._download(context, complete, outcomes).items():
+            result = {"project": {**complete[n], "kind": kind}, "files": files}
+            reused = {"reused": False} if self.reuse else {}
+            ends[n] = files if isinstance(files, MagicHourError) else {**result, **reused}
+        results: list[Any] = [
+            None if isinstance(ends[n], MagicHourError) else ends[n] for n in range(len(outcomes))
+        ]
+        self._files = [file for one in results if one for file in one["files"]]
+        for n in complete:
+            if self._reuse is not None and results[n] is not None:
+                self._reuse.store(n, results[n])
+        records.end(
+            succeeded=all(results), results={str(one["project"]["id"]): one for one in results if one}
+        )
+        self._raise_for_failed(context, [ends[n] for n in range(len(outcomes))], results)
+        return results if is_many(self.body) else results[0]
 
     def _download(
-        self, context: Mapping[str, Any], project_ids: list[str]
-    ) -> Sequence[list[dict[str, Any]] | MagicHourError]:
-        if self.destination is None or not project_ids:
-            return [[] for _ in project_ids]
-        return self.hook.download_all(
-            tool_kind(self.tool, self.kind), project_ids, self.destination, downloaded_by=run_of(context)
+        self,
+        context: Mapping[str, Any],
+        projects: Mapping[int, Mapping[str, Any]],
+        outcomes: Sequence[Any],
+    ) -> dict[int, list[dict[str, Any]] | MagicHourError]:
+        if self.destination is None or not projects:
+            return {position: [] for position in projects}
+        files = self.hook.download_all(
+            tool_kind(self.tool, self.kind),
+            [str(project["id"]) for project in projects.values()],
+            self.destination,
+            index=index_root(self._unrendered, self.destination, self.index),
+            made=[outcomes[n].id for n in projects if outcomes[n].is_new],
+            facts={project["id"]: {"tool": self.tool} for project in projects.values()},
+            downloaded_by=run_of(context),
+            file_name=self.file_name,
+            open_args=self.open_args,
+            **self._options,
         )
+        return dict(zip(projects, files, strict=True))
 
     def get_openlineage_facets_on_complete(self, task_instance: Any) -> Any:
         """Return the stored files as the task's output data sets."""
+        from airflow_provider_magichour._transfer.lineage import openlineage_outputs
+
         return openlineage_outputs(self._files)
+
+    # -------------------------------------------------------------------------------------------- storage
+
+    def _root(self) -> Storage | None:
+        """Return where the catalogue and the records lie, None where nothing is stored."""
+        from airflow_provider_magichour._transfer.storage import open_destination
+
+        if self.destination is None:
+            return None
+        return open_destination(index_root(self._unrendered, self.destination, self.index))
+
+    def _records_storage(self) -> Storage | None:
+        return super()._records_storage() or (self._root() if self.durable else None)
+
+    def _open_reuse(self, keys: Mapping[str, str]) -> StoredResults | None:
+        root = self._root() if self.reuse else None
+        if root is None:
+            return None
+        from airflow_provider_magichour.operators._reuse import StoredResults
+
+        kind = tool_kind(self.tool, self.kind)
+        get_project = functools.partial(self.hook.get_project, kind)
+        return StoredResults(root, self.destination, (self.tool, kind), get_project, keys)
 
     # ----------------------------------------------------------------------------------------------- kill
 
     def on_kill(self) -> None:
-        """Delete the projects that are under way, if the user asked for that; it takes 10 seconds at most."""
-        if not self.delete_on_kill or not self._under_way:
+        """Submit nothing more; delete what is not complete, if the user asked for that."""
+        super().on_kill()
+        if not self.delete_on_kill or not self._project_ids:
             return
-        from airflow_provider_magichour._client.transport import run_async
-        from airflow_provider_magichour.triggers import delete_killed
+        from airflow_provider_magichour.operators._outcomes import delete_unfinished
 
-        kind = tool_kind(self.tool, self.kind)
-        settings = self.hook.settings
-        run_async(lambda: delete_killed(settings, kind, self._under_way, log))
-
-
-def _check_destination(destination: Any) -> None:
-    if destination is not None and not str(destination).strip():
-        raise MagicHourArgumentError(
-            f"destination must be a folder or an object-storage URL, or None to store nothing, "
-            f"not {destination!r}"
-        )
-
-
-def _stored_results(outcomes: Sequence[Submit | MagicHourError]) -> list[dict[str, Any]] | None:
-    """Return the results of an earlier try, None if not all are known."""
-    results = [one.result for one in outcomes if not isinstance(one, MagicHourError) and one.result]
-    return results if len(results) == len(outcomes) else None
-
-
-def _named_ids(event: Any) -> list[str]:
-    """Return the projects that an event names, in the order in which the trigger was given them."""
-    if not isinstance(event, Mapping):
-        return []
-    named = event.get("project_ids") if "error" in event else event.get("outcomes")
-    return [str(one) for one in named] if isinstance(named, list | Mapping) else []
+        kind, settings = tool_kind(self.tool, self.kind), self.hook.settings
+        delete = functools.partial(delete_unfinished, settings, kind, self._project_ids, self._records)
+        on_a_thread(delete, DELETE_SECONDS + 1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from airflow_provider_magichour.operators import _submit, _submit_records
+from airflow_provider_magichour.operators import _resume, _submit, _submit_records
 from tests.support.tasks import TaskStateStore
 
 
@@ -18,3 +18,5 @@ def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_submit_records.time, "sleep", lambda seconds: None)
     monkeypatch.setattr("airflow_provider_magichour._client.retry.BACKOFF_FIRST", 0.01)
     monkeypatch.setattr(_submit, "FIRST_LIMIT_PAUSE", 0.05)
+    monkeypatch.setattr(_resume, "NOT_FOUND_SECONDS", 0.3)
+    monkeypatch.setattr(_resume, "NOT_FOUND_PAUSE", 0.05)

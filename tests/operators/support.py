@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from typing import Any
 
 from airflow_provider_magichour.operators import MagicHourCreateProjectOperator, MagicHourGenerateOperator
@@ -21,7 +23,7 @@ def operator(body: Any = BODY, **kwargs: Any) -> MagicHourCreateProjectOperator:
 
 
 def generate(body: Any = BODY, **kwargs: Any) -> MagicHourGenerateOperator:
-    given = {"tool": TOOL, "body": body, "poll_interval": 0.1, "timeout": 30, **kwargs}
+    given = {"tool": TOOL, "body": body, "poll_interval": 0.1, "timeout": 30, "defer_after": 0, **kwargs}
     return MagicHourGenerateOperator(task_id="generate", **given)
 
 
@@ -41,3 +43,11 @@ def posts(sim: Simulator) -> int:
 def only_project(sim: Simulator) -> str:
     (project_id,) = sim.state()["projects"]
     return str(project_id)
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 20) -> None:
+    """Wait until a condition holds."""
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until, "waited in vain"
+        time.sleep(0.01)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ from airflow.providers.common.compat.sdk import DAG, AirflowFailException
 from airflow_provider_magichour import exceptions
 from airflow_provider_magichour.operators import MagicHourCreateProjectOperator, _submit
 from airflow_provider_magichour.simulator import Simulator
-from tests.operators.support import BODY, CREATE, TOOL, bodies, created, operator, posts
+from tests.operators.support import BODY, CREATE, TOOL, bodies, created, operator, posts, wait_for
 from tests.support.tasks import TaskStateStore, task_context
 
 pytestmark = pytest.mark.usefixtures("no_pauses")
@@ -36,7 +38,6 @@ class TestSubmit:
         made = operator(bodies(9)).execute(task_context())
         projects = sim.state()["projects"]
         assert [projects[one["id"]]["name"] for one in made] == [f"number {n}" for n in range(9)]
-        assert sim.state()["connections"]["most_open"] <= _submit.MAX_PARALLEL
 
     def test_any_iterable_counts_as_a_list(self, sim: Simulator) -> None:
         assert len(operator(iter(bodies(2))).execute(task_context())) == 2
@@ -68,7 +69,6 @@ class TestArguments:
         [
             ({"body": "text"}, "body"),
             ({"body": None}, "body"),
-            ({"body": []}, "body is an empty list"),
             ({"body": [BODY, 7]}, r"body\[1\]"),
             ({"body": {"n": float("nan")}}, "body"),
             ({"body": {1: "one", "two": 2}}, "body"),
@@ -84,15 +84,19 @@ class TestArguments:
         with pytest.raises(exceptions.MagicHourArgumentError, match=named):
             operator(**arguments)
 
-    @pytest.mark.parametrize(
-        "rendered", ["{'a': 1}", "[]", None, [], iter([]), object(), [BODY, "x"], {"n": {1, 2}}]
-    )
+    @pytest.mark.parametrize("rendered", ["{'a': 1}", "[]", None, object(), [BODY, "x"], {"n": {1, 2}}])
     def test_rendered_values_are_checked_before_any_request(self, sim: Simulator, rendered: Any) -> None:
         task = operator("{{ body }}")
         task.body = rendered
         with pytest.raises(exceptions.MagicHourArgumentError, match="body"):
             task.execute(task_context())
         assert sim.requests() == []
+
+    def test_empty_list_submits_nothing(self, sim: Simulator, caplog: pytest.LogCaptureFixture) -> None:
+        caplog.set_level(logging.INFO)
+        assert operator([]).execute(task_context()) == []
+        assert sim.requests() == []
+        assert "nothing to submit" in caplog.text
 
     def test_template_is_checked_after_rendering(self) -> None:
         operator("{{ body }}", tool="{{ tool }}", kind="{{ kind }}")
@@ -132,7 +136,7 @@ class TestRefused:
     def test_permission_error_names_the_plan(self, sim: Simulator, store: TaskStateStore) -> None:
         assert "plan" in str(self.refuse(sim, store, status=403))
 
-    @pytest.mark.parametrize("status", [429, 502, 503])
+    @pytest.mark.parametrize("status", [502, 503])
     def test_refused_submit_is_sent_again(self, sim: Simulator, store: TaskStateStore, status: int) -> None:
         error = self.refuse(sim, store, status=status)
         assert not isinstance(error, AirflowFailException)
@@ -205,7 +209,9 @@ class TestUncertain:
         context = task_context("create", store=store)
         with pytest.raises(exceptions.MagicHourUncertainSubmitError):
             operator(bodies(3)).execute(context)
-        assert len(context["ti"].xcoms.pull("create", "results")) == 2
+        kept = context["ti"].xcoms.pull("create", "results")
+        assert len(kept) == 3
+        assert kept.count(None) == 1
         assert posts(sim) == 3
         made = operator(bodies(3)).execute(task_context(store=store, try_number=2, max_tries=1))
         assert len(made) == 3
@@ -229,21 +235,34 @@ class TestList:
             operator(bodies(3)).execute(task_context(store=store))
         assert not isinstance(caught.value, AirflowFailException)
 
-    def test_rate_limit_of_the_plan_is_waited_for(self, sim: Simulator, connect: Callable[..., str]) -> None:
-        connect(sim.url, sim.api_key, max_attempts=1)
-        sim.faults({"match": CREATE, "skip": 2, "times": 6, "status": 429})
-        assert len(operator(bodies(5)).execute(task_context())) == 5
-        assert created(sim) == 5
+    @pytest.mark.parametrize("count", [1, 5])
+    def test_rate_limit_is_waited_for(self, sim: Simulator, count: int) -> None:
+        sim.faults({"match": CREATE, "skip": count // 2, "times": 6, "status": 429})
+        made = operator(bodies(count)).execute(task_context())
+        assert len(made) == count
+        assert created(sim) == count
+
+    def test_rate_limit_is_waited_for_until_the_timeout(self, sim: Simulator, store: TaskStateStore) -> None:
+        sim.faults({"match": CREATE, "status": 429})
+        with pytest.raises(exceptions.MagicHourRateLimitError):
+            operator(bodies(2), timeout=0.3).execute(task_context(store=store))
+        assert posts(sim) > 2
+        assert store.values == {}
 
     def test_no_intent_is_stored_during_a_rate_limit_pause(
-        self, sim: Simulator, connect: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+        self, sim: Simulator, store: TaskStateStore, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        connect(sim.url, sim.api_key, max_attempts=1)
-        monkeypatch.setattr(MagicHourCreateProjectOperator, "_limit_patience", lambda self: 0.0)
+        monkeypatch.setattr(_submit, "FIRST_LIMIT_PAUSE", 60.0)
         sim.faults({"match": CREATE, "status": 429})
-        store = TaskStateStore()
-        with pytest.raises(exceptions.MagicHourRateLimitError):
-            operator(bodies(2)).execute(task_context(store=store))
+        task = operator()
+        with ThreadPoolExecutor(1) as executor:
+            running = executor.submit(task.execute, task_context(store=store))
+            wait_for(lambda: posts(sim) == 1)
+            wait_for(lambda: store.values == {})
+            task.on_kill()
+            with pytest.raises(exceptions.MagicHourRateLimitError):
+                running.result(10)
+        assert posts(sim) == 1
         assert store.values == {}
 
 

@@ -19,6 +19,12 @@ from tests.support.tasks import TaskStateStore, run_task, run_trigger, stored, t
 
 pytestmark = pytest.mark.usefixtures("no_pauses")
 
+
+def results_of(context: Any) -> list[Any]:
+    """Return the results that a failed task left, without the bodies that failed."""
+    return [one for one in context["ti"].xcoms.pull("generate", "results") if one is not None]
+
+
 MODES = pytest.mark.parametrize("deferrable", [False, True], ids=["sync", "deferred"])
 
 
@@ -102,8 +108,8 @@ class TestGenerate:
         context = task_context("generate", store=store)
         with pytest.raises(exceptions.MagicHourRenderError) as caught:
             run_task(operator(bodies(3), **task), context)
-        assert "1 of 3 bodies failed" in caught.value.__notes__[0]
-        kept = context["ti"].xcoms.pull("generate", "results")
+        assert "1 of 3 failed" in caught.value.__notes__[0]
+        kept = results_of(context)
         assert len(kept) == 2
         assert all(Path(file["path"]).exists() for one in kept for file in one["files"])
         results = run_task(operator(bodies(3), **task), task_context(store=store, try_number=2))
@@ -121,7 +127,7 @@ class TestGenerate:
             with pytest.raises(exceptions.MagicHourInvalidRequestError) as caught:
                 run_task(operator(some, deferrable=deferrable, destination=str(tmp_path)), context)
             assert "body[1]" in caught.value.__notes__[0]
-            assert len(context["ti"].xcoms.pull("generate", "results")) == 2
+            assert len(results_of(context)) == 2
 
     def test_timeout_still_stores_completed_projects(
         self, sim: Simulator, deferrable: bool, tmp_path: Path
@@ -132,7 +138,7 @@ class TestGenerate:
             run_task(
                 operator(bodies(2), deferrable=deferrable, destination=str(tmp_path), timeout=2), context
             )
-        (kept,) = context["ti"].xcoms.pull("generate", "results")
+        (kept,) = results_of(context)
         assert Path(kept["files"][0]["path"]).exists()
 
     def test_retry_repeats_only_the_failed_download(
@@ -178,7 +184,7 @@ class TestGenerate:
         context = task_context("generate", store=store)
         with pytest.raises(exceptions.MagicHourRenderError):
             run_task(operator(bodies(2), **task), context)
-        (kept,) = context["ti"].xcoms.pull("generate", "results")
+        (kept,) = results_of(context)
         operator().hook.delete_project("image", kept["project"]["id"])
         results = run_task(operator(bodies(2), **task), task_context(store=store, try_number=2))
         assert [one["project"]["name"] for one in results] == ["number 0", "number 1"]
@@ -197,7 +203,7 @@ class TestGenerate:
         context = task_context("generate", store=TaskStateStore())
         with pytest.raises(exceptions.MagicHourPaymentRequiredError):
             run_task(operator(bodies(30), deferrable=deferrable, destination=str(tmp_path)), context)
-        assert len(context["ti"].xcoms.pull("generate", "results")) == 2
+        assert len(results_of(context)) == 2
         assert posts(sim) < 12
 
 
@@ -223,12 +229,14 @@ class TestDeferral:
             names = [one["project"]["name"] for one in again.execute_complete(context, event)]
             assert names == ["number 0", "number 1"]
 
-    def test_failed_submits_survive_the_deferral_in_the_store(self, sim: Simulator) -> None:
+    def test_failed_submits_survive_the_deferral(self, sim: Simulator) -> None:
         some = [*bodies(2), {"style": {}}]
-        task, context = operator(some, deferrable=True), task_context(store=TaskStateStore())
-        event = run_trigger(self.deferred(task, context).trigger)
+        task, context = operator(some, deferrable=True), task_context("generate", store=TaskStateStore())
+        deferred = self.deferred(task, context)
+        event, kwargs = run_trigger(deferred.trigger), stored(deferred.kwargs)
         with pytest.raises(exceptions.MagicHourInvalidRequestError, match="400"):
-            operator(some).execute_complete(context, event)
+            operator(some).execute_complete(context, event, **kwargs)
+        assert context["ti"].xcoms.pull("generate", "results")[2] is None
 
     @pytest.mark.parametrize(
         "event",
@@ -275,10 +283,11 @@ class TestDeferral:
         found = self.deferred(task, task_context(store=TaskStateStore()))
         assert found.trigger.serialize()[1]["deadline"] < time.time() + 6
 
-    def test_timeout_without_a_store_names_what_a_retry_would_do(self, sim: Simulator) -> None:
+    def test_failure_after_an_unrecorded_submit_is_final(self, sim: Simulator) -> None:
         sim.faults({"match": CREATE, "duration": 60})
-        with pytest.raises(exceptions.MagicHourTimeoutError, match="pay again"):
+        with pytest.raises(exceptions.MagicHourUnrecordedSubmitError, match="pay again") as caught:
             run_task(operator(deferrable=True, timeout=0.3), task_context())
+        assert only_project(sim) in str(caught.value)
 
 
 class TestArguments:
@@ -290,7 +299,8 @@ class TestArguments:
             ({"poll_interval": 0}, "poll_interval"),
             ({"poll_interval": float("inf")}, "poll_interval"),
             ({"destination": " "}, "destination"),
-            ({"body": []}, "body"),
+            ({"defer_after": -1}, "defer_after"),
+            ({"reuse": True}, "destination"),
         ],
     )
     def test_constructor_names_the_wrong_argument(self, arguments: dict[str, Any], named: str) -> None:
@@ -321,4 +331,3 @@ def test_records_of_a_large_list_are_small(sim: Simulator, tmp_path: Path) -> No
     with pytest.raises(exceptions.MagicHourError):
         run_task(operator(bodies(220), deferrable=True), task_context(store=store))
     assert max(len(value) for value in store.values.values()) < 62_000
-    assert stored(store.get("magichour_deferral"))["count"] == 220

@@ -1,0 +1,128 @@
+"""What a task's submits may cost."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from airflow_provider_magichour.exceptions import MagicHourBudgetError
+
+log = logging.getLogger(__name__)
+
+#: More than this is no number of credits.
+MAX_CREDITS = 1e15
+#: The share of the limit above which a warning is logged.
+WARN_SHARE = 0.8
+
+
+class Budget:
+    """
+    The credits of one task instance, all its tries together.
+
+    :param tool: the tool, for messages.
+    :param limit: ``max_credits``, None for none.
+    """
+
+    def __init__(self, tool: str, limit: float | None) -> None:
+        self.limit = limit
+        self._tool = tool
+        self._lock = threading.Lock()
+        self._charges: list[float] = []
+        self._uncertain = 0
+        self._missing_charges = 0
+
+    def add(self, charges: Iterable[Any], uncertain: int = 0) -> None:
+        """
+        Count what was charged.
+
+        :param charges: of each project what Magic Hour said; what is no number of credits counts as unknown.
+        :param uncertain: submits of which nobody knows whether they were accepted.
+        """
+        with self._lock:
+            for charge in map(as_credits, charges):
+                if charge is None:
+                    self._missing_charges += 1
+                else:
+                    self._charges.append(charge)
+            self._uncertain += uncertain
+
+    @property
+    def _most_expensive(self) -> float:
+        return max(self._charges, default=0.0)
+
+    @property
+    def spent(self) -> float:
+        """What was spent; an uncertain submit counts as the most expensive charge so far."""
+        return sum(self._charges) + self._uncertain * self._most_expensive
+
+    def check(self, name: str) -> None:
+        """
+        Refuse a submit that would exceed the limit if it cost as much as the most expensive one so far.
+
+        :raises MagicHourBudgetError: if it would, or if what was spent is not known.
+        """
+        if self.limit is None:
+            return
+        with self._lock:
+            if self._missing_charges or (self._uncertain and not self._charges):
+                raise MagicHourBudgetError(
+                    f"{name} was not submitted: what an earlier submit of this task cost is not known, so "
+                    f"max_credits={self.limit:g} cannot be kept. Search https://magichour.ai/my-library, "
+                    "and run the task without max_credits"
+                )
+            if self._charges and self.spent + self._most_expensive > self.limit:
+                raise MagicHourBudgetError(
+                    f"{name} was not submitted: {self.spent:g} of max_credits={self.limit:g} are spent, and "
+                    f"one more could cost {self._most_expensive:g}"
+                )
+
+    def check_balance(self, account: Any) -> None:
+        """
+        Refuse all submits where the account has less than is left of the limit.
+
+        :param account: what ``GET /v1/account`` said.
+        :raises MagicHourBudgetError: if it has less, or says no number of credits.
+        """
+        if self.limit is None:
+            return
+        left = balance_of(account)
+        if left is None:
+            raise MagicHourBudgetError(
+                f"{self._tool} was not submitted: the account's credits could not be read, so max_credits="
+                f"{self.limit:g} cannot be kept. Run the task again later, or without max_credits"
+            )
+        if left == 0 and account.get("subscription", "") is None:
+            log.info("The account has no subscription, so its 0 credits say nothing about what it may spend.")
+            return
+        budget = self.limit - self.spent
+        if left < budget:
+            raise MagicHourBudgetError(
+                f"{self._tool} was not submitted: the account has {left:g} credits left, less than the "
+                f"{budget:g} of max_credits. Buy more at https://magichour.ai/pricing, or lower max_credits"
+            )
+
+    def report(self) -> None:
+        """Log what was spent."""
+        if len(self._charges) > 1:
+            log.info("%d projects, %g credits in all (an estimate).", len(self._charges), self.spent)
+        if self.limit is not None and self.spent > WARN_SHARE * self.limit:
+            log.warning(
+                "%s was charged %g credits, %.0f %% of max_credits=%g.",
+                self._tool,
+                self.spent,
+                100 * self.spent / self.limit,
+                self.limit,
+            )
+
+
+def as_credits(value: Any) -> float | None:
+    """Return a response's number of credits, None for anything else: it must fit into a JSON store."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < MAX_CREDITS
+    return value if is_number else None
+
+
+def balance_of(account: Any) -> float | None:
+    """Return the credits that an account has left, None where it does not say."""
+    return as_credits(account.get("credits")) if isinstance(account, Mapping) else None

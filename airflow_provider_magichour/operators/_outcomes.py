@@ -1,0 +1,221 @@
+"""What became of each body of a generate task, also across a deferral."""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from airflow_provider_magichour._client import api
+from airflow_provider_magichour._polling.progress import MISSING
+from airflow_provider_magichour.exceptions import (
+    MagicHourError,
+    MagicHourNotFoundError,
+    MagicHourProjectFailedError,
+    MagicHourTimeoutError,
+)
+from airflow_provider_magichour.operators._record import MISSING as NOT_FOUND
+from airflow_provider_magichour.operators._resume import not_found
+from airflow_provider_magichour.operators._submit_records import SubmitRecords, Submitted
+
+if TYPE_CHECKING:
+    from airflow_provider_magichour._client.settings import Settings
+    from airflow_provider_magichour._polling.wait_request import WaitRequest
+    from airflow_provider_magichour.hooks import MagicHourHook
+    from airflow_provider_magichour.operators._reuse import StoredResults
+
+log = logging.getLogger(__name__)
+
+#: The longest message of an error that is carried across a deferral, in characters.
+MAX_MESSAGE = 500
+
+
+def carry(outcomes: Sequence[Submitted | MagicHourError]) -> list[dict[str, Any]]:
+    """Return the outcomes as JSON that Airflow stores while the task is deferred; results are left out."""
+    return [
+        {"error": _carry_error(one)}
+        if isinstance(one, MagicHourError)
+        else {"id": one.id, "finished": one.is_finished, "stored": one.result is not None, "new": one.is_new}
+        for one in outcomes
+    ]
+
+
+def carried(
+    outcomes: Sequence[Mapping[str, Any]], records: SubmitRecords, reuse: StoredResults | None
+) -> list[Submitted | MagicHourError]:
+    """Return what :func:`carry` made JSON of; results that were there before are where they were found."""
+    from airflow_provider_magichour.triggers import carried_error
+
+    known: list[Submitted | MagicHourError] = []
+    for position, one in enumerate(outcomes):
+        if "error" in one:
+            known.append(carried_error(one["error"]))
+            continue
+        project_id, result = str(one["id"]), None
+        if one.get("stored"):
+            result = records.result_of(project_id)
+            if result is None and reuse is not None:
+                result = reuse.result_of(position, project_id)
+        known.append(
+            Submitted(
+                project_id,
+                is_finished=bool(one.get("finished")),
+                is_new=bool(one.get("new")),
+                result=result,
+            )
+        )
+    return known
+
+
+def carried_by_0_1_0(
+    event: object,
+    count: int,
+    submitted: Sequence[str] | None = None,
+    failed: Mapping[str, Any] | None = None,
+) -> list[Submitted | MagicHourError]:
+    """
+    Return the outcomes from the projects in order, and from the errors of the other bodies by position.
+
+    Version 0.1.0 deferred with these; ``dag.test()`` drops both, and the event names the projects alone.
+
+    :param count: how many bodies the task has.
+    :raises MagicHourError: if they do not add up to that.
+    """
+    from airflow_provider_magichour.triggers import carried_error, named_ids
+
+    submitted, failed = submitted or named_ids(event), failed or {}
+    if len(submitted) + len(failed) != count:
+        raise MagicHourError(
+            f"The task has {count} bodies, but was resumed with an event about {len(submitted)} projects, "
+            "which is not trusted. What was submitted is recorded: a retry goes on with it"
+        )
+    ids = iter(submitted)
+    return [
+        carried_error(failed[str(position)]) if str(position) in failed else Submitted(next(ids))
+        for position in range(count)
+    ]
+
+
+def _carry_error(error: MagicHourError) -> dict[str, Any]:
+    from airflow_provider_magichour.triggers import carry_error
+
+    carried = carry_error(error)
+    return {
+        **carried,
+        "args": [one[:MAX_MESSAGE] if isinstance(one, str) else one for one in carried["args"]],
+    }
+
+
+class WaitEnd(NamedTuple):
+    """
+    How a wait ended.
+
+    :param outcomes: how each project ended, by id.
+    :param timeout_error: the error of a wait that took too long.
+    """
+
+    outcomes: Mapping[str, str]
+    timeout_error: MagicHourTimeoutError | None = None
+
+
+def pending(outcomes: Sequence[Submitted | MagicHourError], wait: WaitEnd) -> list[str]:
+    """Return the projects that have to be waited for."""
+    return [
+        one.id
+        for one in outcomes
+        if not isinstance(one, MagicHourError) and not one.is_finished and one.id not in wait.outcomes
+    ]
+
+
+def wait_on_worker(request: WaitRequest, conn_id: str, seconds: float | None, logger: Any) -> WaitEnd:
+    """
+    Wait on this thread.
+
+    :param seconds: for how long at most; None until the deadline, after which a timeout is the result.
+    """
+    from airflow_provider_magichour._client.transport import run_async
+    from airflow_provider_magichour._polling import wait
+    from airflow_provider_magichour.hooks.connection import get_settings_async
+
+    read_settings = functools.partial(get_settings_async, conn_id)
+    common: dict[str, Any] = {"missing_ok": True, "logger": logger}
+    if seconds is not None:
+        return WaitEnd(wait.wait_on_worker(request, conn_id, read_settings, seconds, **common).outcomes)
+    try:
+        return WaitEnd(run_async(lambda: wait.wait_for_outcomes(request, conn_id, read_settings, **common)))
+    except MagicHourTimeoutError as error:
+        return WaitEnd({}, error)
+
+
+def read_wait(event: object, kind: str, waiting: Sequence[str], before: WaitEnd) -> WaitEnd:
+    """
+    Return how the wait of a trigger ended, together with what was known before.
+
+    :param waiting: the projects that were pending when the task deferred.
+    :raises MagicHourError: if the event is about others, or carries another error than a timeout.
+    """
+    from airflow_provider_magichour._polling.deferral import split_ids
+    from airflow_provider_magichour.triggers import read_event
+
+    try:
+        return WaitEnd({**before.outcomes, **read_event(event, kind, split_ids(waiting)[0])})
+    except MagicHourTimeoutError as error:
+        return WaitEnd(before.outcomes, error)
+
+
+def read_projects(
+    hook: MagicHourHook,
+    kind: str,
+    records: SubmitRecords,
+    submitted: Mapping[int, Submitted],
+    wait: WaitEnd,
+) -> dict[int, dict[str, Any] | MagicHourError]:
+    """Return by position the projects that are complete, and the errors of the others."""
+    responses = hook.send_all([api.get_project(kind, one.id) for one in submitted.values()])
+    ends: dict[int, dict[str, Any] | MagicHourError] = {}
+    for (position, one), response in zip(submitted.items(), responses, strict=True):
+        if not isinstance(response, MagicHourNotFoundError):
+            ends[position] = _end_of(one, response, wait.timeout_error)
+        elif wait.outcomes.get(one.id) != MISSING:
+            ends[position] = MagicHourError(f"{response}. A retry asks again for project {one.id}")
+        else:  # 404 was the only response for as long as it has to be
+            record = one.record or records.of_project(one.id, len(submitted))
+            if record is not None:
+                records.mark_reported(record, NOT_FOUND)
+            ends[position] = not_found(one.id, response)
+    return ends
+
+
+def _end_of(
+    submitted: Submitted, response: Any, timeout_error: MagicHourTimeoutError | None
+) -> dict[str, Any] | MagicHourError:
+    if isinstance(response, MagicHourError):
+        return response
+    if not api.is_finished(response):
+        return timeout_error or MagicHourError(
+            f"The wait for project {submitted.id} ended, but Magic Hour says that it is not finished; a "
+            "retry waits again"
+        )
+    error = api.project_error(response)
+    if isinstance(error, MagicHourProjectFailedError):
+        error = api.render_error(error)
+    return {"id": submitted.id, **response} if error is None else error
+
+
+def delete_unfinished(
+    settings: Settings, kind: str, project_ids: Sequence[str], records: SubmitRecords | None
+) -> None:
+    """Delete the unfinished projects of a killed task; each is recorded as deleted before it is."""
+    from airflow_provider_magichour._client.transport import run_async
+    from airflow_provider_magichour.operators._record import KILLED
+    from airflow_provider_magichour.triggers import delete_killed
+
+    ids = list(project_ids)
+
+    def record(project_id: str) -> None:
+        found = records.of_project(project_id, len(ids)) if records is not None else None
+        if records is not None and found is not None:
+            records.mark_reported(found, KILLED)
+
+    run_async(lambda: delete_killed(settings, kind, ids, log, before_delete=record))

@@ -1,0 +1,208 @@
+"""What becomes of the projects that earlier tries of a task submitted."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_magichour._client import api
+from airflow_provider_magichour.exceptions import (
+    MagicHourError,
+    MagicHourNotFoundError,
+    MagicHourProjectFailedError,
+    MagicHourUncertainSubmitError,
+)
+from airflow_provider_magichour.operators._record import KILLED, MISSING, UNCERTAIN, Record
+from airflow_provider_magichour.operators._submit_records import Submitted
+
+if TYPE_CHECKING:
+    from airflow_provider_magichour.hooks import MagicHourHook
+    from airflow_provider_magichour.operators._submit_records import SubmitRecords
+
+log = logging.getLogger(__name__)
+
+#: For how long 404 has to be the only response before it counts, and the pause between two requests.
+NOT_FOUND_SECONDS, NOT_FOUND_PAUSE = 60.0, 5.0
+
+
+class Resume:
+    """
+    Decide for each recorded submit whether the task goes on with it, submits anew, or asks a person.
+
+    :param hook: how to reach Magic Hour.
+    :param records: the task's records.
+    :param get: makes the request for a project.
+    :param retry_uncertain_submit: whether an uncertain submit may be made again.
+    :param stopping: set when the task is killed.
+    """
+
+    def __init__(
+        self,
+        hook: MagicHourHook,
+        records: SubmitRecords,
+        get: Callable[[str], api.Request],
+        stopping: threading.Event,
+        *,
+        retry_uncertain_submit: bool,
+    ) -> None:
+        self._hook = hook
+        self._records = records
+        self._get = get
+        self._stopping = stopping
+        self._retry_uncertain = retry_uncertain_submit
+        #: The error of a project that another account made: then nothing else may be paid for.
+        self.foreign: MagicHourError | None = None
+
+    def outcomes(self, bodies: Sequence[str], names: Sequence[str]) -> dict[int, Submitted | MagicHourError]:
+        """
+        Return by position the projects to go on with, and the errors that a person has to hear of.
+
+        :param bodies: the fingerprints; those that are missing from the result are to be submitted.
+        :param names: what messages call them.
+        """
+        matched = self._records.match(bodies)
+        if self._records.succeeded:
+            log.info("An earlier try succeeded without Airflow hearing of it: returning the same result.")
+            return {position: self._as_it_is(record) for position, record in matched.items() if record.id}
+        decided: dict[int, Submitted | MagicHourError | None] = {
+            position: self._of_intent(record, names[position])
+            for position, record in matched.items()
+            if record.id is None
+        }
+        made = {position: record for position, record in matched.items() if record.id is not None}
+        responses = self._ask(list(made.values()))
+        for (position, record), response in zip(made.items(), responses, strict=True):
+            decided[position] = self._of_project(record, response)
+        return {position: outcome for position, outcome in decided.items() if outcome is not None}
+
+    def _as_it_is(self, record: Record) -> Submitted:
+        result = self._records.result_of(str(record.id), record)
+        return Submitted(str(record.id), record.credits_charged, record, result is not None, result)
+
+    def _of_intent(self, record: Record, name: str) -> MagicHourError | None:
+        """Return the error of a submit whose outcome is unknown; None if it may be made again."""
+        if self._retry_uncertain:
+            log.warning(
+                "Nobody knows whether an earlier try submitted %s. Submitting anew, because "
+                "retry_uncertain_submit is set.",
+                name,
+            )
+        elif self._records.is_cleared(record):
+            log.info("The task was cleared after its submit of %s was uncertain: submitting anew.", name)
+        else:
+            self._records.mark_reported(record, UNCERTAIN)
+            return MagicHourUncertainSubmitError(
+                f"An earlier try of this task was stopped in the middle of submitting {name}, so a project "
+                "may or may not have been made. Nothing was submitted again, because that could cost the "
+                "credits twice. Search for it at https://magichour.ai/my-library, and in the earlier "
+                "try's log: if it is there, use its id; if not, clear the task, which then submits anew"
+            )
+        self._records.give_up(record)
+        return None
+
+    def _ask(self, records: Sequence[Record]) -> list[Any]:
+        """Ask for projects, again for a minute where the response is 404."""
+        responses = self._hook.send_all([self._get(str(one.id)) for one in records])
+        until = time.monotonic() + NOT_FOUND_SECONDS
+        while unknown := [n for n, response in enumerate(responses) if _is_not_found(response)]:
+            left = until - time.monotonic()
+            if left <= 0 or any(self._foreign_account(records[n]) for n in unknown):
+                break
+            log.info("%d project(s) not found; asking again in %g s.", len(unknown), NOT_FOUND_PAUSE)
+            if self._stopping.wait(min(NOT_FOUND_PAUSE, left)):
+                break
+            again = self._hook.send_all([self._get(str(records[n].id)) for n in unknown])
+            for n, response in zip(unknown, again, strict=True):
+                responses[n] = response
+        return responses
+
+    def _of_project(self, record: Record, response: Any) -> Submitted | MagicHourError | None:
+        """Return what a project's details mean; None if it is to be submitted anew."""
+        if _is_not_found(response):
+            return self._of_missing(record, response)
+        if isinstance(response, MagicHourError):
+            return response
+        if response.get("enabled") is False:
+            return self._of_deleted(record)
+        if (error := api.project_error(response)) is not None:
+            if isinstance(error, MagicHourProjectFailedError):
+                error = api.render_error(error)
+            log.warning("%s. Submitting anew.", error)
+            self._records.give_up(record, refunded=response.get("status") == "error")
+            return None
+        log.info("Going on with project %s, which an earlier try submitted.", record.id)
+        return Submitted(str(record.id), record.credits_charged, record, api.is_finished(response))
+
+    def _of_missing(self, record: Record, response: MagicHourNotFoundError) -> MagicHourError | None:
+        """Return the error of a project that Magic Hour does not know, which proves nothing."""
+        if (error := self._foreign_account(record)) is not None:
+            self.foreign = error
+            return error
+        if record.reported is not None and self._records.is_cleared(record):
+            log.info("The task was cleared after project %s was not found: submitting anew.", record.id)
+            self._records.give_up(record)
+            return None
+        self._records.mark_reported(record, MISSING)
+        return not_found(str(record.id), response)
+
+    def _foreign_account(self, record: Record) -> MagicHourError | None:
+        account = self._account
+        if isinstance(account, MagicHourError):
+            return account
+        if record.account is None or account is None or record.account == account:
+            return None
+        return MagicHourNotFoundError(
+            404,
+            f"project {record.id} was made by the account {record.account}, but the connection's key belongs "
+            f"to the account {account}. Nothing was submitted, because that would pay again: restore the "
+            "key, then clear the task, which goes on with the project",
+        )
+
+    def _of_deleted(self, record: Record) -> Submitted | MagicHourError | None:
+        if (result := self._records.result_of(str(record.id), record)) is not None:
+            return Submitted(str(record.id), record.credits_charged, record, True, result)
+        if (
+            record.reported is not None
+            and record.reported.why == KILLED
+            and not self._records.is_cleared(record)
+        ):
+            return MagicHourNotFoundError(
+                404,
+                f"project {record.id} was deleted when the task was killed (delete_on_kill). Nothing was "
+                "submitted: clear the task to submit it anew",
+            )
+        log.warning("Project %s was deleted: submitting anew.", record.id)
+        self._records.give_up(record)
+        return None
+
+    @cached_property
+    def _account(self) -> str | MagicHourError | None:
+        """The account of the connection's key, or the error of asking for it."""
+        try:
+            return account_id(self._hook.check_account())
+        except MagicHourError as error:
+            return error
+
+
+def account_id(account: Mapping[str, Any]) -> str | None:
+    """Return the id of an account, None where Magic Hour gave none."""
+    value = account.get("id")
+    return value if isinstance(value, str) and value else None
+
+
+def _is_not_found(response: Any) -> bool:
+    return isinstance(response, MagicHourNotFoundError)
+
+
+def not_found(project_id: str, response: MagicHourNotFoundError) -> MagicHourNotFoundError:
+    """Return the error of a project for which 404 has been the only response for a minute."""
+    return MagicHourNotFoundError(
+        404,
+        f"project {project_id} was not found for {NOT_FOUND_SECONDS:g} s ({response.message}), which does "
+        "not prove that it is gone. Nothing was submitted anew. Check that the connection's key and host are "
+        "those that it was made with; to submit it anew, clear the task",
+    )

@@ -1,0 +1,312 @@
+"""
+Where submit records are kept: Airflow's task state store, and a folder in object storage.
+
+In object storage a record is an object of its own below
+``.magichour/submits/{dag}/{run}/{task}/{map index}``, and its *name* holds all of it. So one LIST reads what
+a task has recorded, and no object is ever overwritten.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import re
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Protocol
+from urllib.parse import quote, unquote
+
+from airflow_provider_magichour.operators._record import Ending, Record, Reported, UnreadableRecordError
+
+if TYPE_CHECKING:
+    from airflow_provider_magichour._transfer.storage import Storage
+
+#: The folder of submit records, relative to the root.
+FOLDER = ".magichour/submits"
+#: The largest ending that the task state store is given, in bytes; Airflow advises 65,535 for a value.
+MAX_STATE_VALUE = 60_000
+#: The largest object that is read, in bytes.
+MAX_OBJECT = 64 * 1024 * 1024
+#: Slots of the task state store that may be empty between two that are not: create calls under way at once.
+MAX_GAP = 8
+#: The longest name of an object, in characters: a file system's limit.
+MAX_NAME = 250
+
+_ENDING_KEY = "magichour_success"
+
+
+class Store(Protocol):
+    """A place that outlives a try. Its methods raise whatever the place raises."""
+
+    name: str
+    #: Whether it keeps records after the DAG run was deleted.
+    outlives_run: bool
+
+    def read_records(self, count: int) -> list[Record]:
+        """Return the records of the task, whose list has ``count`` bodies now."""
+
+    def read_ending(self) -> Ending | None:
+        """Return how the task last ended, None if it never did."""
+
+    def write(self, record: Record) -> None:
+        """Write a record."""
+
+    def write_ending(self, ending: Ending) -> None:
+        """Write how the task ended."""
+
+    def discard(self, record: Record, *, alone: bool) -> None:
+        """
+        Take an intent of this try back.
+
+        :param record: it, with the number of this write.
+        :param alone: whether no other store may still hold the intent.
+        """
+
+
+class TaskStateStore:
+    """
+    Airflow's ``task_state_store`` (3.3 and newer): one key for each slot.
+
+    :param store: what the context holds.
+    """
+
+    name = "Airflow's task state store"
+    outlives_run = False
+
+    def __init__(self, store: Any) -> None:
+        self._store = store
+        self._options = _retention(store)
+        self._lock = threading.Lock()  # the task's one channel to its supervisor
+
+    def read_records(self, count: int) -> list[Record]:
+        """Return the records; slots beyond the list are those of a longer list that an earlier try had."""
+        ending = self._get(_ENDING_KEY)
+        records: list[Record] = []
+        slot = empty = 0
+        while slot < count or empty < MAX_GAP:
+            value = self._get(_key(slot))
+            empty = empty + 1 if value is None else 0
+            if value is not None:
+                records.append(_read_record(value, slot, ending))
+            slot += 1
+        return records
+
+    def read_ending(self) -> Ending | None:
+        """Return how the task last ended."""
+        value = self._get(_ENDING_KEY)
+        return None if value is None else Ending.from_json(value)
+
+    def write(self, record: Record) -> None:
+        """Write a record."""
+        self._set(_key(record.slot), record.to_json())
+
+    def write_ending(self, ending: Ending) -> None:
+        """Write how the task ended, without its results where they are too large."""
+        value = ending.to_json()
+        if len(json.dumps(value)) > MAX_STATE_VALUE:
+            value = dataclasses.replace(ending, results={}).to_json()
+        self._set(_ENDING_KEY, value)
+
+    def discard(self, record: Record, *, alone: bool) -> None:
+        """Delete the intent, or outnumber the one in the other store."""
+        if alone:
+            with self._lock:
+                self._store.delete(_key(record.slot))
+        else:
+            self.write(record)
+
+    def _get(self, key: str) -> Any:
+        with self._lock:
+            return self._store.get(key)
+
+    def _set(self, key: str, value: dict[str, Any]) -> None:
+        with self._lock:
+            self._store.set(key, value, **self._options)
+
+
+class ObjectStore:
+    """
+    A folder in object storage or on disk: one object for each version of a record.
+
+    :param storage: the root.
+    :param task: what names the task instance: DAG, run, task and map index.
+    """
+
+    outlives_run = True
+
+    def __init__(self, storage: Storage, task: tuple[str, str, str, int]) -> None:
+        self._storage = storage
+        self._folder = "/".join([FOLDER, *(_segment(str(part)) for part in task)])
+        self._listed: list[str] | None = None
+        self._written: dict[int, list[str]] = {}
+        self.name = storage.shown(self._folder)
+
+    def read_records(self, count: int) -> list[Record]:
+        """Return the records, of each slot and body the newest."""
+        records = [self._read_record(name) for name in self._names() if not name.startswith("end-")]
+        return sorted(records, key=lambda record: (record.slot, record.number))
+
+    def read_ending(self) -> Ending | None:
+        """Return how the task last ended."""
+        names = [name for name in self._names() if name.startswith("end-")]
+        return Ending.from_json(self._read(max(names))) if names else None
+
+    def write(self, record: Record) -> None:
+        """Write a record beside its earlier versions."""
+        name = _record_name(record)
+        self._written.setdefault(record.slot, []).append(name)  # it may arrive, though the response is lost
+        self._storage.write(f"{self._folder}/{name}", _json(record.to_json()))
+
+    def write_ending(self, ending: Ending) -> None:
+        """Write how the task ended."""
+        name = f"end-{ending.number:05d},u={time.time():.0f}.json"
+        self._storage.write(f"{self._folder}/{name}", _json(ending.to_json()))
+
+    def discard(self, record: Record, *, alone: bool) -> None:
+        """Remove the intent."""
+        for name in self._written.pop(record.slot, []):
+            self._storage.remove(f"{self._folder}/{name}")
+
+    def _names(self) -> list[str]:
+        if self._listed is None:
+            try:
+                found = self._storage.walk(self._folder)
+            except FileNotFoundError:
+                found = []
+            self._listed = [name for name in found if not name.startswith(".")]  # a killed writer's .tmp
+        return self._listed
+
+    def _read_record(self, name: str) -> Record:
+        record = _record_of_name(name)
+        return record or Record.from_json(self._read(name), int(name.partition("-")[0]))
+
+    def _read(self, name: str) -> Any:
+        data = self._storage.read(f"{self._folder}/{name}", MAX_OBJECT)
+        try:
+            return json.loads(data or b"")
+        except ValueError:
+            raise UnreadableRecordError(self._storage.shown(f"{self._folder}/{name}")) from None
+
+
+def remove_old_records(storage: Storage, before: datetime) -> int:
+    """
+    Remove the submit records below a root that were written before a moment; return how many.
+
+    :param storage: the root.
+    :param before: records of this age belong to DAG runs that nobody retries or clears any more.
+    """
+    removed = 0
+    for path in _walk(storage):
+        written = re.search(r",u=(\d{1,12})[.,]", path)
+        if written and int(written[1]) < before.timestamp():
+            storage.remove(f"{FOLDER}/{path}")
+            removed += 1
+    return removed
+
+
+def _walk(storage: Storage) -> Iterator[str]:
+    try:
+        yield from storage.walk(FOLDER)
+    except FileNotFoundError:
+        return
+
+
+# ------------------------------------------------------------------------------------------------- names
+
+
+def _record_name(record: Record) -> str:
+    """Return a record as a name: ``00000-00002,made,b=3f2a...,i=cm9x...,c=5,u=1795651200.json``."""
+    start = f"{record.slot:05d}-{record.number:05d},{record.state}"
+    reported = (
+        record.reported
+        and f"{record.reported.why}.{record.reported.max_tries}.{record.reported.clear_number}"
+    )
+    values = {
+        "b": record.body,
+        "e": record.epoch or None,
+        "i": record.id,
+        "a": record.account,
+        "c": record.credits_charged,
+        "t": reported,
+        "u": f"{time.time():.0f}",
+    }
+    given = [f"{key}={quote(str(value), safe='')}" for key, value in values.items() if value is not None]
+    name = ",".join([start, *given])
+    if len(name) > MAX_NAME:  # with an id of unheard-of length: the content has it all
+        name = f"{start},u={values['u']}"
+    return f"{name}.json"
+
+
+def _record_of_name(name: str) -> Record | None:
+    """Return the record that is a name, None if the object's content has to be read."""
+    match = re.fullmatch(r"(\d{5,})-(\d{5,}),(\w+)((?:,\w=[^,=]*)*)\.json", name, re.ASCII)
+    if not match:
+        raise UnreadableRecordError(name)
+    values = {each[0]: unquote(each[2:]) for each in match[4].split(",") if each}
+    if "b" not in values:
+        return None
+    return Record.from_json(
+        {
+            "body": values["b"],
+            "number": int(match[2]),
+            "state": match[3],
+            "epoch": int(values.get("e", 0)),
+            "id": values.get("i"),
+            "account": values.get("a"),
+            "credits_charged": float(values["c"]) if "c" in values else None,
+            "reported": _reported_of_name(values["t"]) if "t" in values else None,
+        },
+        int(match[1]),
+    )
+
+
+def _reported_of_name(text: str) -> dict[str, Any]:
+    why, max_tries, clear_number = text.split(".")
+    return Reported(why, int(max_tries), None if clear_number == "None" else int(clear_number))._asdict()
+
+
+def _segment(text: str) -> str:
+    """Return a part of a path that no other text becomes, of bounded length."""
+    quoted = quote(text, safe="").replace(".", "%2E")
+    if len(quoted) <= 120:
+        return quoted
+    return f"{quoted[:80]}~{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+
+
+def _json(value: Mapping[str, Any]) -> bytes:
+    return json.dumps(value, default=str).encode()
+
+
+# ------------------------------------------------------------------------------------------- task state
+
+
+def _key(slot: int) -> str:
+    return f"magichour_submit_{slot}"
+
+
+def _read_record(value: Any, slot: int, ending: Any) -> Record:
+    """
+    Read a stored record.
+
+    Version 0.1.0 knew no epochs: what it submitted after a Clear of a success has a higher ``max_tries``.
+    """
+    try:
+        record = Record.from_json(value, slot)
+    except UnreadableRecordError:
+        raise UnreadableRecordError(f"{_key(slot)}: {str(value)[:200]!r}") from None
+    succeeded = ending.get("max_tries") if isinstance(ending, Mapping) else None
+    if "state" in value or succeeded is None:
+        return record
+    return dataclasses.replace(record, epoch=int(value["max_tries"] > succeeded))
+
+
+def _retention(store: Any) -> dict[str, Any]:
+    """Keep records as long as their DAG run: Airflow's default of 30 days may end before a Clear."""
+    try:
+        from airflow.sdk.execution_time.context import NEVER_EXPIRE, TaskStateStoreAccessor
+    except ImportError:
+        return {}
+    return {"retention": NEVER_EXPIRE} if isinstance(store, TaskStateStoreAccessor) else {}
