@@ -117,7 +117,9 @@ class ProjectIds:
     """
 
     def __init__(self, ids: list[str], kind: Kind, is_list: bool) -> None:
-        self.ids, self.kind, self.is_list = ids, kind, is_list
+        self.ids = ids
+        self.kind: Kind = kind
+        self.is_list = is_list
 
 
 def read_projects(value: object, kind: object = None, name: str = "project_id") -> ProjectIds:

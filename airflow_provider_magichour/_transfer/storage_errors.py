@@ -7,13 +7,18 @@ import errno
 from airflow_provider_magichour._client.sanitize import without_query
 from airflow_provider_magichour.exceptions import MagicHourDownloadError
 
+#: Object stores say the same of an absent object where listing is not allowed (S3: s3:ListBucket).
+_FORBIDDEN = (
+    "the worker may not write there, or not read or list: give its user or its connection the right to "
+    "write, read and list, or choose another destination"
+)
 _CURES = {
     errno.ENOSPC: "the disk is full: free space, then run the task again",
     errno.EDQUOT: "the quota is used up: free space, then run the task again",
     errno.EFBIG: "it exceeds the largest file that the worker may write: raise that limit (ulimit -f)",
     errno.EROFS: "the file system is read-only: choose another destination",
-    errno.EACCES: "the worker may not write there: give its user the right, or choose another destination",
-    errno.EPERM: "the worker may not write there: give its user the right, or choose another destination",
+    errno.EACCES: _FORBIDDEN,
+    errno.EPERM: _FORBIDDEN,
     errno.ENOTDIR: "a file is where a folder is needed: remove it, or choose another destination",
     errno.EEXIST: "a file is where a folder is needed: remove it, or choose another destination",
     errno.EISDIR: "a folder is where the file belongs: remove it, or choose another destination",
