@@ -152,9 +152,7 @@ class MagicHourCleanupOperator(MagicHourOperator):
         if is_complete and (catalogue.done != done or listed_at == now):
             survey.write_done_days(root, catalogue.done, listed_at)
         if is_complete and listed_at == now:
-            root.remove_stale_temporaries(
-                ("magichour-catalog", ".magichour", ".magichour-index"), now - STALE
-            )
+            _tidy_up(root, now)
         self._raise_or_warn(retention.stopped, unreadable, outcome)
         return outcome.lists
 
@@ -262,6 +260,19 @@ class Outcome:
     def __str__(self) -> str:
         shown = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in self.counts.items())
         return f"Clean-up{' (dry run)' if self.dry_run else ''}: {shown}"
+
+
+def _tidy_up(root: Storage, now: datetime) -> None:
+    """Remove what killed workers left, and submit records that nobody needs any more."""
+    from airflow_provider_magichour.operators._submit_stores import remove_old_records
+
+    root.remove_stale_temporaries(("magichour-catalog", ".magichour", ".magichour-index"), now - STALE)
+    try:
+        removed = remove_old_records(root, now - RECORDS_AGE)
+    except Exception as error:  # noqa: BLE001 - stores raise whatever their libraries do
+        log.warning("Old submit records could not be removed; the next run tries again: %s", error)
+    else:
+        log.info("Removed %d submit records that are older than %d days", removed, RECORDS_AGE.days)
 
 
 def _facts(receipt: Receipt | None) -> str:

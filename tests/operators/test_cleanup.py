@@ -473,6 +473,20 @@ def test_temporary_files_of_killed_writers_are_removed(sim, hook, tmp_path):
     assert [file.exists() for file in (stale, fresh, others)] == [False, True, True]
 
 
+def test_old_submit_records_are_removed(sim, hook, tmp_path):
+    downloaded(sim, hook, tmp_path)
+    folder = tmp_path / ".magichour" / "submits" / "dag" / "run" / "task" / "-1"
+    folder.mkdir(parents=True)
+    ages = {timedelta(days=91): False, timedelta(days=89): True}
+    files = {age: folder / f"b=1,u={int((datetime.now(UTC) - age).timestamp())}.json" for age in ages}
+    for file in files.values():
+        file.write_text("{}")
+    clean_up(tmp_path, dry_run=True)
+    assert all(file.exists() for file in files.values())
+    clean_up(tmp_path)
+    assert {age: file.exists() for age, file in files.items()} == ages
+
+
 # ------------------------------------------------------------------------------------------------ outage
 
 
