@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -20,6 +21,12 @@ PATIENCE = 2
 SHRINK_SECONDS = 10.0
 #: A request that takes longer than this many seconds, and than this many times the usual latency, is slow.
 SLOW_SECONDS, SLOW_FACTOR = 2.0, 4.0
+#: One that takes longer than this many seconds, and that much longer than usual, needs a place of its own.
+HELD_SECONDS = 0.5
+#: How much more than rate times latency may be under way.
+ROOM = 1.5
+#: The latency that counts is the shortest of the last seconds: a busy machine makes the others longer.
+LATENCY_SECONDS = 5.0
 
 
 class ConnectionLimit:
@@ -47,10 +54,13 @@ class ConnectionLimit:
         self._open = self._most_open = 0
         self._surplus = 0
         self._pressure = 0
+        #: The shortest latency before the present span of seconds, the shortest in it, and when it began.
+        self._fastest: tuple[float, float, float] = (math.inf, math.inf, 0.0)
         self._counted_since = asyncio.get_running_loop().time()
         self._ticked_at = 0.0
         self._timer: asyncio.TimerHandle | None = None
-        self._limited: dict[asyncio.Timeout, float] = {}
+        #: The requests that were sent: when, and whether they may be given up.
+        self._under_way: dict[asyncio.Timeout, tuple[float, bool]] = {}
 
     @asynccontextmanager
     async def slot(self, throttle: Throttle, time_limit: float | None = None) -> AsyncIterator[bool]:
@@ -73,15 +83,13 @@ class ConnectionLimit:
             self._most_open = max(self._most_open, self._open)
             surplus = self._is_surplus()
             timer = asyncio.timeout(time_limit)
-            if time_limit is not None:
-                self._limited[timer] = started
+            self._under_way[timer] = (started, time_limit is not None)
             try:
                 async with timer:
                     yield surplus
-                taken = loop.time() - started
-                self.latency = taken if self.latency is None else 0.9 * self.latency + 0.1 * taken
+                self._note_latency(loop.time(), loop.time() - started)
             finally:
-                self._limited.pop(timer, None)
+                self._under_way.pop(timer, None)
                 self._open -= 1
         finally:
             if not surplus:
@@ -97,6 +105,27 @@ class ConnectionLimit:
             self._waiting -= 1
 
     # -------------------------------------------------------------------------------- growing, shrinking
+
+    def _note_latency(self, now: float, seconds: float) -> None:
+        self.latency = seconds if self.latency is None else 0.9 * self.latency + 0.1 * seconds
+        before, fastest, since = self._fastest
+        if now - since > LATENCY_SECONDS:
+            self._fastest = (fastest, seconds, now)
+        else:
+            self._fastest = (before, min(fastest, seconds), since)
+
+    def _slow(self, least: float) -> list[asyncio.Timeout]:
+        """Return the requests that take longer than so many seconds and than others, oldest first."""
+        now = asyncio.get_running_loop().time()
+        slow_after = max(least, SLOW_FACTOR * (self.latency or 0.0))
+        return [timer for timer, (started, _) in self._under_way.items() if now - started > slow_after]
+
+    def _needed(self) -> float:
+        """Return how many requests have to be under way to keep the rate, slow ones aside."""
+        fastest = min(self._fastest[:2])
+        if math.isinf(fastest):
+            return self.most
+        return max(START, ROOM * self._rate * fastest) + len(self._slow(HELD_SECONDS))
 
     def _start_timer(self) -> None:
         loop = asyncio.get_running_loop()
@@ -120,9 +149,10 @@ class ConnectionLimit:
         self._start_timer()
 
     def _grow(self) -> None:
-        more = min(max(1, self.limit // 2), self.most - self.limit)
-        if more <= 0:
+        if self.limit >= self.most:
             self._give_up_slow()
+        more = min(max(1, self.limit // 2), min(self.most, math.ceil(self._needed())) - self.limit)
+        if more <= 0:
             return
         self.limit += more
         self._surplus = 0
@@ -130,12 +160,10 @@ class ConnectionLimit:
             self._free.release()
 
     def _give_up_slow(self) -> None:
-        now = asyncio.get_running_loop().time()
-        slow_after = max(SLOW_SECONDS, SLOW_FACTOR * (self.latency or 0.0))
-        slow = [timer for timer, started in self._limited.items() if now - started > slow_after]
+        slow = [timer for timer in self._slow(SLOW_SECONDS) if self._under_way[timer][1]]
         for timer in slow[: max(0, len(slow) - self.most // 4)]:
-            del self._limited[timer]
-            timer.reschedule(now)
+            del self._under_way[timer]
+            timer.reschedule(asyncio.get_running_loop().time())
 
     def _is_surplus(self) -> bool:
         """Return whether the connection of this request is one too many, and shrink the limit by it."""

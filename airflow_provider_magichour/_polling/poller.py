@@ -196,7 +196,8 @@ class Poller:
             self._failing += is_failing
             try:
                 check = await self._check(project)
-                self._note_lateness(project, due)
+                if check.project is not None:
+                    self._note_lateness(project, due)
                 if project.waits:
                     self._take(project, check)
             except Exception:
