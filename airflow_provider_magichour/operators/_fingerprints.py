@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -48,7 +49,7 @@ def _changed(value: Any, change: Callable[[str], str]) -> Any:
         return {key: _changed(each, change) for key, each in value.items()}
     if isinstance(value, list | tuple):
         return [_changed(each, change) for each in value]
-    return change(value) if isinstance(value, str) else value
+    return change(str(value)) if isinstance(value, str | os.PathLike) else value
 
 
 def without_signature(url: str) -> str:

@@ -50,15 +50,15 @@ def wrap(owner: type, name: str, before: Callable[[], None] | None, after: Calla
 
 #: Where a task dies.
 STEPS: dict[str, Callable[[], None]] = {
-    "intent": lambda: wrap(SubmitRecords, "intend", None, die),
+    "intent": lambda: wrap(SubmitRecords, "write_intent", None, die),
     "unanswered": lambda: wrap(
-        SubmitRecords, "intend", None, lambda: die_in(2)
+        SubmitRecords, "write_intent", None, lambda: die_in(2)
     ),  # the create call takes longer
-    "answered": lambda: wrap(SubmitRecords, "accept", die, None),
-    "persisted": lambda: wrap(SubmitRecords, "accept", None, die),
-    "wait": lambda: wrap(SubmitRecords, "accept", None, lambda: die_in(1)),  # the project takes longer
+    "answered": lambda: wrap(SubmitRecords, "record_id", die, None),
+    "persisted": lambda: wrap(SubmitRecords, "record_id", None, die),
+    "wait": lambda: wrap(SubmitRecords, "record_id", None, lambda: die_in(1)),  # the project takes longer
     "download": lambda: wrap(MagicHourHook, "download_all", lambda: die_in(0.5), None),  # as do its files
-    "returned": lambda: wrap(SubmitRecords, "succeed", None, die),
+    "returned": lambda: wrap(SubmitRecords, "end", None, die),
 }
 
 #: The test's simulator takes long to answer a create call of the one, and to render the other.

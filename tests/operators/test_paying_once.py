@@ -1,0 +1,358 @@
+"""Nothing is paid for twice: create and generate against the simulator, with records in each store."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import AirflowFailException, AirflowTaskTimeout
+
+from airflow_provider_magichour import exceptions
+from airflow_provider_magichour.operators import _resume
+from airflow_provider_magichour.simulator import Simulator
+from tests.operators.support import (
+    BODY,
+    CREATE,
+    bodies,
+    created,
+    generate,
+    only_project,
+    operator,
+    posts,
+)
+from tests.support.tasks import TaskStateStore, run_task, task_context
+
+pytestmark = pytest.mark.usefixtures("no_pauses")
+
+GET = {"route": "get_project"}
+Context = Callable[..., Any]
+
+
+@pytest.fixture(params=["task state", "submit_records"])
+def context(
+    request: pytest.FixtureRequest, sim: Simulator, connect: Callable[..., str], tmp_path: Path
+) -> Context:
+    """Return what makes the context of a try; its records are in one store or the other."""
+    store = TaskStateStore() if request.param == "task state" else None
+    more = {} if store else {"submit_records": f"file://{tmp_path}/records"}
+    connect(sim.url, sim.api_key, timeout=5, **more)
+
+    def make(try_number: int = 1, max_tries: int = 3, clear_number: int = 0) -> Any:
+        made = task_context("create", store=store, try_number=try_number, max_tries=max_tries)
+        made["dag_run"].clear_number = clear_number
+        return made
+
+    make.key = lambda key: connect(sim.url, key, timeout=5, **more)  # type: ignore[attr-defined]
+    return make
+
+
+def submitted_then_lost(context: Context, sim: Simulator, count: int = 1) -> list[str]:
+    """Submit in a first try that fails after its submits; return the projects."""
+    with pytest.raises(exceptions.MagicHourInvalidRequestError):
+        operator([*bodies(count), {"style": {}}]).execute(context(1))
+    return list(sim.state()["projects"])
+
+
+class TestNotFound:
+    def test_read_lag_is_waited_for(self, context: Context, sim: Simulator) -> None:
+        (project_id,) = submitted_then_lost(context, sim)
+        sim.faults({"match": GET, "times": 2, "status": 404})
+        assert operator(bodies(1)).execute(context(2))[0]["id"] == project_id
+
+    def test_lasting_404_fails_and_only_a_clear_submits_again(self, context: Context, sim: Simulator) -> None:
+        submitted_then_lost(context, sim)
+        sim.faults({"match": GET, "status": 404})
+        for try_number in (2, 3):
+            with pytest.raises(exceptions.MagicHourNotFoundError, match="does not prove"):
+                operator(bodies(1)).execute(context(try_number))
+        assert created(sim) == 1
+        operator(bodies(1)).execute(context(4, max_tries=6, clear_number=1))
+        assert created(sim) == 2
+
+    def test_clear_goes_on_with_a_project_that_is_found_again(self, context: Context, sim: Simulator) -> None:
+        (project_id,) = submitted_then_lost(context, sim)
+        sim.faults({"match": GET, "status": 404})
+        with pytest.raises(exceptions.MagicHourNotFoundError):
+            operator(bodies(1)).execute(context(2))
+        sim.clear_faults()
+        assert operator(bodies(1)).execute(context(3, 5, 1))[0]["id"] == project_id
+        assert created(sim) == 1
+
+    def test_404_page_of_a_gateway_is_retryable(self, context: Context, sim: Simulator) -> None:
+        submitted_then_lost(context, sim)
+        sim.faults({"match": GET, "status": 404, "html": True})
+        with pytest.raises(exceptions.MagicHourError) as caught:
+            operator(bodies(1)).execute(context(2))
+        assert not isinstance(caught.value, AirflowFailException)
+        assert created(sim) == 1
+
+    def test_key_of_another_account_never_pays(
+        self, context: Context, sim: Simulator, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(_resume, "NOT_FOUND_SECONDS", 60.0)  # the account's id makes it known at once
+        first = submitted_then_lost(context, sim, 5)
+        other = sim.add_account("mhk_other")
+        context.key("mhk_other")  # type: ignore[attr-defined]
+        for start in (context(2), context(3, 5, 1)):  # a retry and a Clear
+            with pytest.raises(exceptions.MagicHourError, match=other):
+                operator(bodies(6)).execute(start)
+        assert created(sim) == 5
+        context.key(sim.api_key)  # type: ignore[attr-defined]
+        made = operator(bodies(5)).execute(context(4, 7, 2))
+        assert sorted(one["id"] for one in made) == sorted(first)
+
+
+class TestClear:
+    CLEARS = ((2, 4, 1), (2, 1, 1), (2, 3, 1))
+
+    @pytest.mark.parametrize("start", CLEARS, ids=["higher", "lower", "same max_tries"])
+    def test_clear_of_a_success_pays_again(
+        self, context: Context, sim: Simulator, start: tuple[int, int, int]
+    ) -> None:
+        first = operator().execute(context(1))
+        assert operator().execute(context(*start))["id"] != first["id"]
+
+    def test_other_tasks_clear_does_not_count_while_up_for_retry(
+        self, context: Context, sim: Simulator
+    ) -> None:
+        (project_id,) = submitted_then_lost(context, sim)
+        assert operator(bodies(1)).execute(context(2, 3, clear_number=1))[0]["id"] == project_id
+
+    def test_clear_of_a_failed_list_pays_only_for_what_failed(self, context: Context, sim: Simulator) -> None:
+        sim.faults({"match": CREATE, "times": 1, "drop": "after"})
+        with pytest.raises(exceptions.MagicHourUncertainSubmitError):
+            operator(bodies(3)).execute(context(1))
+        with pytest.raises(exceptions.MagicHourUncertainSubmitError):
+            operator(bodies(3)).execute(context(2))
+        assert posts(sim) == 3
+        assert len(operator(bodies(3)[::-1]).execute(context(3, 5, 1))) == 3
+        assert posts(sim) == 4
+
+    def test_projects_that_failed_or_were_canceled_are_paid_again(
+        self, context: Context, sim: Simulator
+    ) -> None:
+        failed, canceled, complete = submitted_then_lost(context, sim, 3)
+        sim.end_project(failed, "error", "unknown_error")
+        sim.end_project(canceled, "canceled")
+        made = operator(bodies(3)).execute(context(2))
+        assert created(sim) == 5
+        assert complete in [one["id"] for one in made]
+
+    def test_retry_after_a_second_submit_finds_the_second(self, context: Context, sim: Simulator) -> None:
+        (failed,) = submitted_then_lost(context, sim)
+        sim.end_project(failed, "error", "unknown_error")
+        with pytest.raises(exceptions.MagicHourInvalidRequestError):
+            operator([*bodies(1), {"style": {}}]).execute(context(2))
+        operator(bodies(1)).execute(context(3))
+        assert created(sim) == 2
+
+
+class TestProxies:
+    def test_gateways_uncertain_response_stops_the_list(self, context: Context, sim: Simulator) -> None:
+        sim.faults({"match": CREATE, "status": 502, "html": True, "process": True})
+        with pytest.raises(exceptions.MagicHourBatchError) as caught:
+            operator(bodies(40)).execute(context(1))
+        assert not isinstance(caught.value, AirflowFailException)  # a retry submits what was not sent
+        paid = created(sim)
+        assert paid <= 4
+        sim.clear_faults()
+        with pytest.raises(exceptions.MagicHourError, match="in the middle of submitting"):
+            operator(bodies(40)).execute(context(2))
+        assert created(sim) == 40
+
+    @pytest.mark.parametrize("status", [403, 404])
+    def test_firewalls_page_stops_the_list_and_is_retryable(
+        self, context: Context, sim: Simulator, status: int
+    ) -> None:
+        sim.faults({"match": CREATE, "status": status, "html": True})
+        with pytest.raises(exceptions.MagicHourGatewayError) as caught:
+            operator(bodies(40)).execute(context(1))
+        assert not isinstance(caught.value, AirflowFailException)
+        assert posts(sim) <= 4
+
+    def test_nothing_is_sent_where_something_else_responds(self, context: Context, sim: Simulator) -> None:
+        sim.faults({"match": {"path": "/v1/account"}, "status": 200, "body": "<html>log in</html>"})
+        with pytest.raises(exceptions.MagicHourError) as caught:
+            operator().execute(context(1))
+        assert not isinstance(caught.value, AirflowFailException)
+        assert posts(sim) == 0
+
+    def test_plan_code_fails_its_own_body_only(self, context: Context, sim: Simulator) -> None:
+        sim.faults({"match": CREATE, "times": 1, "status": 402, "code": "plan_upgrade_required"})
+        with pytest.raises(exceptions.MagicHourPaymentRequiredError) as caught:
+            operator(bodies(6)).execute(context(1))
+        assert "credits left" not in str(caught.value)
+        assert created(sim) == 5
+
+
+class TestWithoutRecords:
+    def test_failure_after_the_submit_is_final(self, sim: Simulator) -> None:
+        sim.faults({"match": CREATE, "skip": 1, "status": 503})
+        with pytest.raises(exceptions.MagicHourUnrecordedSubmitError) as caught:
+            operator(bodies(2)).execute(task_context())
+        assert only_project(sim) in str(caught.value)
+        assert isinstance(caught.value, AirflowFailException)
+
+    def test_failure_before_the_submit_is_retryable(self, sim: Simulator) -> None:
+        sim.faults({"match": CREATE, "status": 503})
+        with pytest.raises(exceptions.MagicHourServerError):
+            operator(bodies(2)).execute(task_context())
+
+    def test_timeout_of_the_task_is_final(self, sim: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
+        task = generate()
+        monkeypatch.setattr(task, "_wait", lambda *_: (_ for _ in ()).throw(AirflowTaskTimeout("5 s")))
+        with pytest.raises(exceptions.MagicHourUnrecordedSubmitError, match="5 s"):
+            task.execute(task_context())
+
+    def test_destination_records_on_any_airflow(self, sim: Simulator, tmp_path: Path) -> None:
+        sim.faults({"match": {"route": "download"}, "status": 500})
+        destination = str(tmp_path / "{{ ds }}")
+        with pytest.raises(exceptions.MagicHourDownloadError):
+            run_task(rendered(destination, tmp_path / "monday"), task_context("generate"))
+        sim.clear_faults()
+        task = rendered(destination, tmp_path / "monday")
+        assert run_task(task, task_context("generate", try_number=2))["files"]
+        assert posts(sim) == 1
+        assert (tmp_path / ".magichour" / "submits").is_dir()
+
+
+def rendered(template: str, destination: Path, **arguments: Any) -> Any:
+    task = generate(destination=template, **arguments)
+    task.destination = str(destination)
+    return task
+
+
+class TestBudget:
+    def submit(self, context: Context, body: Any, limit: float, *start: int) -> Any:
+        return operator(body, max_credits=limit).execute(context(*start))
+
+    def test_uncertain_submit_counts_as_the_most_expensive(self, context: Context, sim: Simulator) -> None:
+        sim.faults({"match": CREATE, "skip": 1, "times": 1, "drop": "after"})
+        with pytest.raises(exceptions.MagicHourBatchFailedError, match="max_credits"):
+            self.submit(context, bodies(4), 14)
+        assert posts(sim) == 2
+
+    def test_changed_bodies_count(self, context: Context, sim: Simulator) -> None:
+        submitted_then_lost(context, sim, 2)
+        changed = [{**BODY, "name": f"changed {n}"} for n in range(3)]
+        with pytest.raises(exceptions.MagicHourBudgetError):
+            self.submit(context, changed, 17, 2)
+        assert created(sim) == 3
+
+    def test_refunded_projects_do_not_count(self, context: Context, sim: Simulator) -> None:
+        for project_id in submitted_then_lost(context, sim, 2):
+            sim.end_project(project_id, "error", "unknown_error")
+        assert len(self.submit(context, bodies(2), 10, 2)) == 2
+
+    def test_missing_charge_refuses_the_rest(self, context: Context, sim: Simulator) -> None:
+        sim.faults({"match": CREATE, "times": 1, "remove": ["credits_charged"]})
+        with pytest.raises(exceptions.MagicHourBudgetError, match="not known"):
+            self.submit(context, bodies(3), 1000)
+        assert posts(sim) == 1
+
+    @pytest.mark.parametrize(
+        ("account", "paid"),
+        [
+            ({"credits": None}, 0),
+            ({"credits": "many"}, 0),
+            ({"credits": 0}, 0),
+            ({"credits": 0, "subscription": None}, 1),
+            ({"credits": 4, "subscription": None}, 0),
+        ],
+    )
+    def test_unreadable_or_low_balance_refuses(
+        self, context: Context, sim: Simulator, account: dict[str, Any], paid: int
+    ) -> None:
+        sim.faults({"match": {"path": "/v1/account"}, "merge": {"subscription": {"x": 1}, **account}})
+        if paid:
+            self.submit(context, BODY, 5)
+        else:
+            with pytest.raises(exceptions.MagicHourBudgetError):
+                self.submit(context, BODY, 5)
+        assert posts(sim) == paid
+
+    def test_limit_may_be_a_template(self, context: Context) -> None:
+        task = operator(max_credits="{{ params.limit }}")
+        task.max_credits = "0"
+        with pytest.raises(exceptions.MagicHourArgumentError, match="max_credits"):
+            task.execute(context(1))
+
+
+class TestReuse:
+    def run(self, folder: Path, body: Any = BODY, run_id: str = "run", **arguments: Any) -> Any:
+        task = generate(body, destination=str(folder), reuse=True, **arguments)
+        return run_task(task, task_context("generate", run_id=run_id, store=TaskStateStore()))
+
+    @pytest.mark.parametrize("deferrable", [False, True])
+    def test_other_run_returns_the_stored_result(
+        self, sim: Simulator, tmp_path: Path, deferrable: bool, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        caplog.set_level("INFO")
+        first = self.run(tmp_path, bodies(2), deferrable=deferrable)
+        again = self.run(tmp_path, [*bodies(2)[::-1], BODY], "another", deferrable=deferrable)
+        assert [one["reused"] for one in first] == [False, False]
+        assert [one["reused"] for one in again] == [True, True, False]
+        assert [one["files"] for one in again[:2]] == [one["files"] for one in first[::-1]]
+        assert posts(sim) == 3
+        assert "10 credits saved" in caplog.text
+
+    def test_equal_bodies_are_different_results(self, sim: Simulator, tmp_path: Path) -> None:
+        first = self.run(tmp_path, [BODY, BODY])
+        again = self.run(tmp_path, [BODY, BODY, BODY], "another")
+        ids = [one["project"]["id"] for one in again]
+        assert len({*ids}) == 3
+        assert {one["project"]["id"] for one in first} < {*ids}
+        assert posts(sim) == 3
+
+    def test_damaged_file_is_fetched_again(self, sim: Simulator, tmp_path: Path) -> None:
+        first = self.run(tmp_path)
+        Path(first["files"][0]["path"]).write_bytes(b"short")
+        again = self.run(tmp_path, run_id="another")
+        assert again["files"][0]["bytes"] == Path(first["files"][0]["path"]).stat().st_size
+        assert posts(sim) == 1
+
+    def test_whole_result_outlives_its_project_but_a_damaged_one_is_paid_again(
+        self, sim: Simulator, tmp_path: Path
+    ) -> None:
+        first = self.run(tmp_path)
+        operator().hook.delete_project("image", first["project"]["id"])
+        assert self.run(tmp_path, run_id="second")["project"]["id"] == first["project"]["id"]
+        Path(first["files"][0]["path"]).unlink()
+        assert self.run(tmp_path, run_id="third")["project"]["id"] != first["project"]["id"]
+        assert posts(sim) == 2
+
+    def test_contents_of_files_count_and_not_their_path(self, sim: Simulator, tmp_path: Path) -> None:
+        def upscale(path: Path, run_id: str) -> Any:
+            body = {"scale_factor": 2, "style": {}, "assets": {"image_file_path": path}}
+            return self.run(tmp_path / "out", body, run_id, tool="ai-image-upscaler")
+
+        one, copy = tmp_path / "one.png", tmp_path / "copy.png"
+        one.write_bytes(b"png")
+        copy.write_bytes(b"png")
+        upscale(one, "1")
+        assert upscale(copy, "2")["reused"]
+        one.write_bytes(b"other")
+        assert not upscale(one, "3")["reused"]
+
+    def test_other_destination_pays_again(self, sim: Simulator, tmp_path: Path) -> None:
+        self.run(tmp_path / "a", index=str(tmp_path))
+        assert not self.run(tmp_path / "b", run_id="another", index=str(tmp_path))["reused"]
+
+    def test_clear_of_a_success_counts_before_reuse(self, sim: Simulator, tmp_path: Path) -> None:
+        store = TaskStateStore()
+        task = {"destination": str(tmp_path), "reuse": True}
+        run_task(generate(**task), task_context("generate", store=store))
+        again = run_task(generate(**task), task_context("generate", store=store, try_number=2, max_tries=1))
+        assert not again["reused"]
+        assert posts(sim) == 2
+
+    def test_entry_of_somebody_else_is_not_trusted(self, sim: Simulator, tmp_path: Path) -> None:
+        first = self.run(tmp_path)
+        (entry,) = (tmp_path / ".magichour" / "reuse").glob("*/*.json")
+        value = json.loads(entry.read_text())
+        value["result"]["files"] = [{"path": str(tmp_path / ".." / "x"), "bytes": 1}]
+        entry.write_text(json.dumps(value))
+        assert self.run(tmp_path, run_id="another")["project"]["id"] != first["project"]["id"]
