@@ -66,7 +66,9 @@ def test_hanging_download_stops_at_once(
     assert time.monotonic() - started < download.STOP_TIMEOUT + 5
     ends.set()
     assert visible(tmp_path) == []
-    assert not any(one.name.startswith("magichour-file") for one in threading.enumerate())
+    for thread in [one for one in threading.enumerate() if one.name.startswith("magichour-file")]:
+        thread.join(5)
+        assert not thread.is_alive()
 
 
 def test_hanging_uploads_stop_at_once(
