@@ -94,6 +94,8 @@ class Retention:
     report: Callable[[Sequence[Row]], None]
     #: What stopped the run early, None where nothing did.
     stopped: MagicHourError | None = None
+    #: Whether all that may be due was gone through.
+    is_complete: bool = False
     #: Receipts that were read, by connection, and when the next one of ours is due.
     seen: Counter[str] = field(default_factory=Counter)
     not_due: datetime | None = None
@@ -120,6 +122,7 @@ class Retention:
                 if following is None:  # some were kept after all, which leaves some of the limit
                     following = ahead.submit(self._check, pool, candidates, _size(size, left))
                 rows = following.result()
+            self.is_complete = rows is None
             wait(recording)
 
     # ------------------------------------------------------------------------------------------- check

@@ -148,7 +148,7 @@ class MagicHourCleanupOperator(MagicHourOperator):
         unreadable = [problem for source in retention.sources for problem in source.unreadable]
         if not outcome.counts.total() and not retention.stopped and not unreadable:
             self._explain_nothing(root, destination, ours, age)
-        is_complete = not (dry_run or retention.stopped or retention.limit or unreadable)
+        is_complete = retention.is_complete and not (dry_run or unreadable)
         if is_complete and (catalogue.done != done or listed_at == now):
             survey.write_done_days(root, catalogue.done, listed_at)
         if is_complete and listed_at == now:
@@ -237,11 +237,13 @@ class Outcome:
 
     def add(self, rows: Sequence[Row]) -> None:
         """Take the rows of a batch, and log them."""
+        from airflow_provider_magichour._client.sanitize import one_line
+
         for row in rows:
             if row.outcome == "due":
                 self._add(row, "would_delete", "kept", WOULD_DELETE)
             else:
-                self._add(row, row.outcome, row.outcome, row.reason[:500])
+                self._add(row, row.outcome, row.outcome, one_line(row.reason))
         if rows:
             log.info("%s", self)
 

@@ -437,6 +437,26 @@ def test_long_lists_are_cut_and_counted(sim, hook, tmp_path, monkeypatch):
     assert context["ti"].xcom_pull(key="counts") == {"deleted": 3, "missing": 0, "kept": 1}
 
 
+def test_forged_receipt_cannot_forge_a_log_line(sim, hook, tmp_path, caplog):
+    project_id = downloaded(sim, hook, tmp_path)
+    edit(entry_file(tmp_path, project_id), account_id="x\n[INFO] all is well\x1b[2K" + "y" * 5000)
+    with caplog.at_level(logging.INFO):
+        (kept,) = clean_up(tmp_path)["kept"]
+    assert kept["reason"].isprintable()
+    assert len(kept["reason"]) < 600
+    assert all(record.getMessage().isprintable() for record in caplog.records)
+
+
+def test_limit_that_is_not_reached_completes_the_run(sim, hook, tmp_path):
+    downloaded(sim, hook, tmp_path, timedelta(days=2))
+    hint = tmp_path / ".magichour" / "cleanup" / "done-days.json"
+    downloaded(sim, hook, tmp_path)
+    clean_up(tmp_path, limit=1)
+    assert not hint.exists()
+    clean_up(tmp_path, limit=9)
+    assert hint.exists()
+
+
 def test_done_days_are_not_listed_again(sim, hook, tmp_path, monkeypatch):
     downloaded(sim, hook, tmp_path, timedelta(days=50))
     downloaded(sim, hook, tmp_path, timedelta(days=40))
