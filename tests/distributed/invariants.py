@@ -19,7 +19,7 @@ from scripts.local import LocalAirflow
 from tests.distributed.load import DagRun, Job, Load
 
 #: What the error of an uncertain submit says: where to look for the project, or what its id is.
-_UNCERTAIN = re.compile(r"https://magichour\.ai/my-library|did not take its id")
+_UNCERTAIN = re.compile(r"https://magichour\.ai/my-library|the project id could not be written")
 #: The line in a task's log for each body of a list that failed; not the summary, which names all at once.
 _UNCERTAIN_BODY = re.compile(rf" error: body\[(\d+)\]: .*(?:{_UNCERTAIN.pattern})")
 #: What asyncio and aiohttp log about what was not closed.
