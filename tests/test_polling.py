@@ -313,7 +313,11 @@ def test_short_secrets_backend_outage_fails_no_wait(
         asyncio.run(wait_for_outcomes(wait_for(["p1"]), "c", read))
 
 
-def test_hanging_secrets_backend_does_not_move_the_deadline(projects: Projects) -> None:
+def test_hanging_secrets_backend_does_not_move_the_deadline(
+    projects: Projects, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("airflow_provider_magichour._polling.wait.MIN_JOIN_SECONDS", 0.5)
+
     async def read() -> Any:
         await asyncio.sleep(60)
 
