@@ -2,6 +2,7 @@
 Short renders that start together on a real Airflow: how many tasks fail, and how long each one takes.
 
     python -m benchmarks.waiting.bursts [--rounds N] [--tasks N] [--tools TOOL...] [--duration SECONDS]
+    python -m benchmarks.waiting.bursts --rounds 5 --tasks 1 --duration 4 --jitter 0
 
 Airflow fails a deferred task that is resumed before the scheduler has noticed that its worker went away
 (apache/airflow#72716). This makes such tasks with Airflow's own default settings, counts the failures, and
@@ -65,6 +66,12 @@ def deferred_at(log: str) -> float | None:
     return time_of(match[1]) if match else None
 
 
+def submitted_at(log: str) -> float | None:
+    """Return when a task had submitted its project, from its log."""
+    match = re.search(r"^(\S+) \w+: Submitted ", log, re.MULTILINE)
+    return time_of(match[1]) if match else None
+
+
 def settle_seconds(airflow: LocalAirflow, runs: list[tuple[str, int]]) -> list[float]:
     """Return, for each deferral, the seconds until the scheduler had noticed it."""
     events = executor_events(airflow)
@@ -82,6 +89,7 @@ def bursts(rounds: int, tasks: int, tools: list[str], airflow: LocalAirflow, fil
     """Run the rounds one after another."""
     states: Counter[str] = Counter()
     seconds: list[float] = []
+    from_submit: list[float] = []
     runs: list[tuple[str, int]] = []
     for _ in range(rounds):
         conf = {"tasks": tasks, "tools": tools, "destination": f"file://{files}"}
@@ -92,6 +100,9 @@ def bursts(rounds: int, tasks: int, tools: list[str], airflow: LocalAirflow, fil
             if task["task_id"] == "generate":
                 states[task["state"]] += 1
                 seconds.append(task["duration"] or 0.0)
+                log = airflow.task_log(DAG_ID, run, "generate", map_index=task["map_index"])
+                if (submitted := submitted_at(log)) and task["end_date"]:
+                    from_submit.append(time_of(task["end_date"]) - submitted)
     settled = settle_seconds(airflow, runs)
     return {
         "rounds": rounds,
@@ -101,6 +112,8 @@ def bursts(rounds: int, tasks: int, tools: list[str], airflow: LocalAirflow, fil
         "state_mismatches": airflow.processes.log_text("scheduler").count(MISMATCH),
         "task_seconds_p50": percentile(seconds, 0.5),
         "task_seconds_max": max(seconds),
+        "submit_to_end_p50": percentile(from_submit, 0.5) if from_submit else None,
+        "submit_to_end_max": max(from_submit, default=None),
         "deferrals": len(settled),
         "settle_seconds_p50": percentile(settled, 0.5) if settled else None,
         "settle_seconds_p90": percentile(settled, 0.9) if settled else None,
@@ -115,13 +128,14 @@ def main() -> None:
     parser.add_argument("--tasks", type=int, default=30)
     parser.add_argument("--tools", nargs="+", default=["ai-image-generator"])
     parser.add_argument("--duration", type=float)
+    parser.add_argument("--jitter", type=float, default=0.5)
     parser.add_argument("--keep", help="a folder that is left behind, to read the logs")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         home = Path(given.keep or folder) / "home"
         env = {f"AIRFLOW__{name}": value for name, value in DEFAULTS.items()}
         airflow = LocalAirflow(home, [DAGS], parallelism=32, env=env)
-        settings = {"duration": given.duration, "jitter": 0.5} if given.duration else {"jitter": 0.5}
+        settings = {"jitter": given.jitter, **({"duration": given.duration} if given.duration else {})}
         try:
             airflow.connect("magichour_default", start_simulator(airflow.processes, **settings))
             with airflow:
