@@ -152,3 +152,20 @@ def test_hook_lineage_is_collected(tmp_path: Path) -> None:
         AIRFLOW__OPENLINEAGE__TRANSPORT='{"type": "console"}',
     )
     assert "OUTPUT file:///media/p1/output.png" in said
+
+
+def test_what_airflow_does_not_document_is_as_the_polling_expects() -> None:
+    from airflow_provider_magichour._polling.airflow import is_first_poke
+
+    if AIRFLOW_VERSION >= (3, 0):
+        from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
+
+        assert callable(RuntimeTaskInstance.get_first_reschedule_date)
+    else:
+        from airflow.models.taskinstance import TaskInstance
+
+        assert not hasattr(TaskInstance, "get_first_reschedule_date")
+    context = task_context("wait")
+    assert is_first_poke(context)
+    context["ti"].get_first_reschedule_date = lambda context: context["ti"].start_date
+    assert not is_first_poke(context)

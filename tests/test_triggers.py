@@ -152,3 +152,39 @@ def test_canceled_trigger_leaves_the_shared_poller_running(projects: Projects) -
         return event.payload
 
     assert asyncio.run(main())["outcomes"] == {"p1": "complete"}
+
+
+@pytest.mark.parametrize(
+    "stored_by_first_version",
+    [
+        {
+            "kind": "image",
+            "project_ids": ["p1", "p2"],
+            "magichour_conn_id": "magichour_default",
+            "deadline": 4102444800.0,
+            "poll_interval": 0.05,
+            "usual_seconds": 5,
+            "submitted_at": 1795255200.0,
+            "missing_ok": True,
+        },
+        {
+            "kind": "image",
+            "project_ids": ["p1", "p2"],
+            "magichour_conn_id": "magichour_default",
+            "deadline": 4102444800.0,
+            "poll_interval": None,
+            "usual_seconds": None,
+            "submitted_at": None,
+            "missing_ok": False,
+        },
+    ],
+)
+@pytest.mark.parametrize("name", ["MagicHourProjectTrigger", "MagicHourGenerateTrigger"])
+def test_row_stored_by_the_first_version_is_read(
+    projects: Projects, name: str, stored_by_first_version: dict[str, Any]
+) -> None:
+    from airflow.providers.common.compat.module_loading import import_string
+
+    one = import_string(f"airflow_provider_magichour.triggers.{name}")(**stored_by_first_version)
+    assert one.serialize()[1].items() >= stored_by_first_version.items()
+    assert read_event(run_trigger(one), "image", ["p1", "p2"]) == {"p1": "complete", "p2": "complete"}
