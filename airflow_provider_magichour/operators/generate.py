@@ -88,8 +88,12 @@ class MagicHourGenerateOperator(MagicHourCreateProjectOperator):
         (templated)
     :param index: the folder of the catalogue and of the submit records; the part of ``destination`` before
         its first template if None. (templated)
-    :param overwrite: this, ``receipt``, ``max_bytes``, ``parallel``, ``file_name`` (templated) and
-        ``open_args`` (templated) are those of :class:`MagicHourDownloadOperator`.
+    :param overwrite: whether to fetch files that are there already.
+    :param receipt: whether to write an entry of what is stored; without one, no clean-up deletes it.
+    :param max_bytes: the largest file that is taken, None for any.
+    :param parallel: files that are fetched at once.
+    :param file_name: the template of the files' names, as of :class:`MagicHourDownloadOperator`. (templated)
+    :param open_args: what the object store's fsspec ``open`` takes besides. (templated)
     :param magichour_conn_id: the connection. (templated)
     :return: ``{"project": {...}, "files": [...]}``, for a list of bodies a list of these.
     :raises MagicHourUncertainSubmitError: if nobody knows whether the create call was accepted.
