@@ -13,17 +13,8 @@ from airflow.providers.common.compat.sdk import conf
 
 from airflow_provider_magichour import DEFAULT_CONN_ID
 from airflow_provider_magichour._transfer.locations import check_location, index_root
-from airflow_provider_magichour._validation import (
-    check_delay,
-    check_seconds,
-    is_many,
-    is_settled,
-    optional,
-)
-from airflow_provider_magichour.exceptions import (
-    MagicHourArgumentError,
-    MagicHourError,
-)
+from airflow_provider_magichour._validation import check_delay, check_seconds, is_many, is_settled, optional
+from airflow_provider_magichour.exceptions import MagicHourArgumentError, MagicHourError
 from airflow_provider_magichour.operators.base import on_a_thread, run_of
 from airflow_provider_magichour.operators.create import MagicHourCreateProjectOperator
 from airflow_provider_magichour.tools import defer_after as seconds_before_deferral
