@@ -80,7 +80,6 @@ class MagicHourApiError(MagicHourError):
 
     #: What to do about it.
     advice = ""
-    is_own = True
     #: The seconds after which the response asked to try again, where it did.
     retry_after: float | None = None
     _advice_by_code: ClassVar[Mapping[str | None, str]] = {}
@@ -112,7 +111,6 @@ class MagicHourGatewayError(MagicHourApiError):
         "this is no response of Magic Hour's own: a proxy, a firewall or another gateway on the way returned "
         "it, or the connection's host is not the API; check those. A later try may pass"
     )
-    is_own = False
 
 
 class MagicHourAuthenticationError(MagicHourApiError, AirflowFailException):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import time
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
@@ -184,33 +183,28 @@ class MagicHourProjectSensor(BaseSensorOperator):
 
         return schedule.deadline(schedule.started_at(context), self.timeout, self.execution_timeout)
 
-    def _read_settings(self) -> Any:
-        from airflow_provider_magichour.hooks.connection import get_settings_async
-
-        return functools.partial(get_settings_async, self.magichour_conn_id)
-
     def _wait(
         self, kind: str, ids: Sequence[str], deadline: float, seconds: float | None = 0.0
     ) -> WaitResult:
         """Check each project once, and wait for a limited time."""
         from airflow_provider_magichour._polling.wait import wait_on_worker
         from airflow_provider_magichour._polling.wait_request import WaitRequest
+        from airflow_provider_magichour.hooks.connection import get_settings_async
 
         request = WaitRequest(kind, ids, deadline, self._interval())
-        return wait_on_worker(
-            request, self.magichour_conn_id, self._read_settings(), seconds, logger=self.log
-        )
+        return wait_on_worker(request, self.magichour_conn_id, get_settings_async, seconds, logger=self.log)
 
     def _wait_on_worker(self, wanted: ProjectIds) -> Any:
         """Wait on the worker until all projects are finished."""
         from airflow_provider_magichour._polling import schedule
         from airflow_provider_magichour._polling.wait import wait_for_finished
+        from airflow_provider_magichour.hooks.connection import get_settings_async
 
         outcomes, projects = wait_for_finished(
             wanted.kind,
             wanted.ids,
             self.magichour_conn_id,
-            self._read_settings(),
+            get_settings_async,
             schedule.worker_deadline(time.time(), self.timeout, self.execution_timeout),
             poll_interval=self._interval(),
             logger=self.log,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import functools
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -107,7 +106,7 @@ class MagicHourProjectTrigger(BaseTrigger):
                     submitted_at=self.submitted_at,
                 ),
                 self.magichour_conn_id,
-                functools.partial(get_settings_async, self.magichour_conn_id),
+                get_settings_async,
                 missing_ok=self.missing_ok,
                 logger=self.log,
             )

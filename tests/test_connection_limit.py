@@ -11,10 +11,11 @@ import pytest
 
 from airflow_provider_magichour._client import api, concurrency
 from airflow_provider_magichour._client.settings import Settings
-from airflow_provider_magichour._client.transport import AsyncSender, send_each
+from airflow_provider_magichour._client.transport import AsyncSender
 from airflow_provider_magichour._polling.wait import wait_for_outcomes
 from airflow_provider_magichour._polling.wait_request import WaitRequest
 from benchmarks.load_server import KEY, LoadServer, load_server, project_id
+from tests.support.senders import send_all
 
 
 @pytest.fixture(scope="module")
@@ -35,19 +36,11 @@ def settings(server: LoadServer, **more: Any) -> Settings:
     return Settings(api_key=KEY, base_url=server.url, **{"timeout": 60.0, **more})
 
 
-def reader(server: LoadServer, **more: Any) -> Callable[[], Any]:
-    async def read() -> Settings:
+def reader(server: LoadServer, **more: Any) -> Callable[[str], Any]:
+    async def read(conn_id: str) -> Settings:
         return settings(server, **more)
 
     return read
-
-
-def send_all(settings: Settings, calls: list[api.Request]) -> list[Any]:
-    async def send() -> list[Any]:
-        async with AsyncSender(settings) as sender:
-            return await send_each(sender.send, calls, settings.max_connections)
-
-    return asyncio.run(send())
 
 
 def gets(count: int) -> list[api.Request]:

@@ -128,12 +128,12 @@ def test_clock_jump_past_the_deadline_ends_the_wait(monkeypatch: pytest.MonkeyPa
 # ---------------------------------------------------------------------------- the poller, over sockets
 
 
-def settings_of(url: str, key: str = KEY, **more: Any) -> Callable[[], Any]:
+def settings_of(url: str, key: str = KEY, **more: Any) -> Callable[[str], Any]:
     settings = Settings(
         **{"api_key": key, "base_url": url, "timeout": 5.0, "requests_per_second": 5000, **more}
     )
 
-    async def read() -> Settings:
+    async def read(conn_id: str) -> Settings:
         return settings
 
     return read
@@ -242,7 +242,7 @@ class Rotating:
         self.settings = Settings(api_key="", base_url=url, timeout=5, requests_per_second=5000)
         self.read = 0
 
-    async def __call__(self) -> Settings:
+    async def __call__(self, conn_id: str) -> Settings:
         self.read += 1
         return dataclasses.replace(self.settings, api_key=next(self.keys))
 
@@ -274,11 +274,11 @@ def test_unreadable_connection_does_not_end_a_wait(
     reads = iter(["old", OSError("the vault is away"), OSError("still away"), KEY])
     ids = [f"p{n}" for n in range(100)]
 
-    async def read() -> Any:
+    async def read(conn_id: str) -> Any:
         key = next(reads)
         if isinstance(key, OSError):
             raise key
-        return await settings_of(projects.server.url, key)()
+        return await settings_of(projects.server.url, key)(conn_id)
 
     assert set(asyncio.run(wait_for_outcomes(wait_for(ids), "c", read)).values()) == {"complete"}
 
@@ -286,9 +286,9 @@ def test_unreadable_connection_does_not_end_a_wait(
 def test_unusable_connection_after_a_401_is_a_401(projects: Projects) -> None:
     reads = iter(["old", None])
 
-    async def read() -> Any:
+    async def read(conn_id: str) -> Any:
         if key := next(reads):
-            return await settings_of(projects.server.url, key)()
+            return await settings_of(projects.server.url, key)(conn_id)
         raise errors.MagicHourArgumentError("The connection has no API key")
 
     with pytest.raises(errors.MagicHourAuthenticationError):
@@ -302,10 +302,10 @@ def test_short_secrets_backend_outage_fails_no_wait(
     good = settings_of(projects.server.url)
     reads = iter([OSError("away"), OSError("still away"), None])
 
-    async def read() -> Any:
+    async def read(conn_id: str) -> Any:
         if error := next(reads):
             raise error
-        return await good()
+        return await good(conn_id)
 
     assert asyncio.run(wait_for_outcomes(wait_for(["p1"]), "c", read)) == {"p1": "complete"}
     reads = iter([OSError("away")] * 3)
@@ -318,7 +318,7 @@ def test_hanging_secrets_backend_does_not_move_the_deadline(
 ) -> None:
     monkeypatch.setattr("airflow_provider_magichour._polling.wait.MIN_JOIN_SECONDS", 0.5)
 
-    async def read() -> Any:
+    async def read(conn_id: str) -> Any:
         await asyncio.sleep(60)
 
     with pytest.raises(errors.MagicHourTimeoutError):

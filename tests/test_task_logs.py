@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 import time
 from collections.abc import Callable
@@ -64,7 +63,7 @@ def test_wait_logs_each_status_with_age_and_credits(
             "image",
             [project_id],
             name,
-            functools.partial(get_settings_async, name),
+            get_settings_async,
             time.time() + 30,
             poll_interval=0.05,
         )

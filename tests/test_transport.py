@@ -19,22 +19,14 @@ from hypothesis import strategies as st
 from airflow_provider_magichour import exceptions as errors
 from airflow_provider_magichour._client import api, retry, transport
 from airflow_provider_magichour._client.settings import Settings
-from airflow_provider_magichour._client.transport import AsyncSender, Sender, run_async, send_each
+from airflow_provider_magichour._client.transport import Sender, run_async
 from tests.support.certificates import self_signed
 from tests.support.scripted_server import Reply, scripted_server
-from tests.support.senders import KEY, send_async, send_sync, settings_for
+from tests.support.senders import KEY, send_all, send_async, send_sync, settings_for
 
 GET = api.get_project("image", "abc")
 CREATE = api.create_project("text-to-video", {"end_seconds": 5})
 OVERLOADED = Reply(503, {"code": "unavailable", "message": "busy"})
-
-
-def send_all(settings, calls):
-    async def send():
-        async with AsyncSender(settings) as sender:
-            return await send_each(sender.send, calls, settings.max_connections)
-
-    return run_async(send)
 
 
 @pytest.fixture(autouse=True)

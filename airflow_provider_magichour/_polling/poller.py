@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import functools
 import heapq
 import itertools
 import logging
@@ -35,7 +36,7 @@ from airflow_provider_magichour.exceptions import (
 from airflow_provider_magichour.tools import KINDS
 
 if TYPE_CHECKING:
-    from airflow_provider_magichour._polling.refreshing_sender import ReadSettings
+    from airflow_provider_magichour._polling.refreshing_sender import ReadConnection, ReadSettings
 
 log = logging.getLogger(__name__)
 
@@ -80,17 +81,17 @@ class Poller:
 
     @classmethod
     @asynccontextmanager
-    async def shared(cls, name: str, read_settings: ReadSettings) -> AsyncIterator[Poller]:
+    async def shared(cls, name: str, read_connection: ReadConnection) -> AsyncIterator[Poller]:
         """
         Give the poller that this event loop's waits on a connection share, its connection just read.
 
         :param name: the connection id.
-        :param read_settings: reads the connection.
+        :param read_connection: reads the connection of this id.
         """
         pollers = cls._shared.setdefault(asyncio.get_running_loop(), {})
         poller = pollers.get(name)
         if poller is None:
-            poller = pollers[name] = cls(read_settings)
+            poller = pollers[name] = cls(functools.partial(read_connection, name))
         poller._users += 1
         try:
             await poller._sender.refresh()

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from airflow_provider_magichour._client.transport import AsyncSender
 
     ReadSettings: TypeAlias = Callable[[], Awaitable[Settings]]
+    ReadConnection: TypeAlias = Callable[[str], Awaitable[Settings]]
 
 log = logging.getLogger(__name__)
 

@@ -26,7 +26,7 @@ from airflow_provider_magichour.exceptions import (
 from airflow_provider_magichour.tools import seconds_before_deferral, typical_seconds
 
 if TYPE_CHECKING:
-    from airflow_provider_magichour._polling.refreshing_sender import ReadSettings
+    from airflow_provider_magichour._polling.refreshing_sender import ReadConnection
 
 #: The pauses between the tries to read the connection, in seconds.
 JOIN_PAUSES = (1.0, 5.0, 15.0, 30.0)
@@ -45,7 +45,7 @@ OUTCOMES = frozenset({"complete", "error", "canceled", "deleted", MISSING})
 async def wait_for_outcomes(
     wait: WaitRequest,
     name: str,
-    read_settings: ReadSettings,
+    read_connection: ReadConnection,
     *,
     missing_ok: bool = False,
     logger: Any = None,
@@ -56,7 +56,7 @@ async def wait_for_outcomes(
 
     :param wait: what is waited for, and until when.
     :param name: the connection id; waits of one name in one event loop share a poller.
-    :param read_settings: reads the connection.
+    :param read_connection: reads the connection of this id.
     :param missing_ok: whether a project that Magic Hour does not know (404) is the outcome ``missing``
         instead of an error that ends the wait.
     :param logger: what the progress is logged to.
@@ -66,7 +66,7 @@ async def wait_for_outcomes(
     :raises MagicHourTimeoutError: at the deadline.
     """
     progress = WaitProgress(wait, missing_ok, logger)
-    async with _polling(wait, name, read_settings, progress) as poller:
+    async with _polling(wait, name, read_connection, progress) as poller:
         await _collect_until(wait.deadline, wait, progress, projects)
         if progress.pending:
             poller.check_soon(wait, progress.pending)
@@ -79,7 +79,7 @@ async def wait_for_outcomes(
 
 @asynccontextmanager
 async def _polling(
-    wait: WaitRequest, name: str, read_settings: ReadSettings, progress: WaitProgress
+    wait: WaitRequest, name: str, read_connection: ReadConnection, progress: WaitProgress
 ) -> AsyncIterator[Poller]:
     """
     Poll a wait's projects as long as the context lasts.
@@ -89,7 +89,7 @@ async def _polling(
     async with AsyncExitStack() as stack:
         try:
             async with asyncio.timeout(max(wait.deadline - time.time(), MIN_JOIN_SECONDS)):
-                poller = await _join(stack, name, read_settings, progress)
+                poller = await _join(stack, name, read_connection, progress)
         except TimeoutError:
             raise progress.timeout(wait.deadline) from None
         await stack.enter_async_context(poller.polling(wait))
@@ -97,17 +97,17 @@ async def _polling(
 
 
 async def _join(
-    stack: AsyncExitStack, name: str, read_settings: ReadSettings, progress: WaitProgress
+    stack: AsyncExitStack, name: str, read_connection: ReadConnection, progress: WaitProgress
 ) -> Poller:
     """Join the poller of a connection; a secrets backend that is away for a moment fails no wait."""
     for pause in JOIN_PAUSES:
         try:
-            return await stack.enter_async_context(Poller.shared(name, read_settings))
+            return await stack.enter_async_context(Poller.shared(name, read_connection))
         except CANNOT_READ as error:
             progress.last_error = error
             progress.log.warning("%s; trying again in %.0f s", error, pause)
         await asyncio.sleep(pause)
-    return await stack.enter_async_context(Poller.shared(name, read_settings))
+    return await stack.enter_async_context(Poller.shared(name, read_connection))
 
 
 async def _collect_until(
@@ -149,7 +149,7 @@ def wait_for_finished(
     kind: str,
     project_ids: Iterable[str],
     name: str,
-    read_settings: ReadSettings,
+    read_connection: ReadConnection,
     deadline: float,
     *,
     poll_interval: float | None = None,
@@ -172,7 +172,7 @@ def wait_for_finished(
             kind, project_ids, deadline, poll_interval, tool=tool, submitted_at=submitted_at
         )
         return await wait_for_outcomes(
-            request, name, read_settings, missing_ok=missing_ok, logger=logger, projects=projects
+            request, name, read_connection, missing_ok=missing_ok, logger=logger, projects=projects
         )
 
     return run_async(wait), projects
@@ -204,7 +204,7 @@ class WaitResult(NamedTuple):
 def wait_on_worker(
     wait: WaitRequest,
     name: str,
-    read_settings: ReadSettings,
+    read_connection: ReadConnection,
     seconds: float | None = 0.0,
     *,
     missing_ok: bool = False,
@@ -215,7 +215,7 @@ def wait_on_worker(
 
     :param wait: what is waited for, and until when.
     :param name: the connection id.
-    :param read_settings: reads the connection.
+    :param read_connection: reads the connection of this id.
     :param seconds: how long to wait after the first check; if None, as long as the projects are likely to
         finish sooner than a deferral takes.
     :param missing_ok: as :func:`wait_for_outcomes` takes it.
@@ -228,7 +228,7 @@ def wait_on_worker(
     projects: dict[str, Mapping[str, Any]] = {}
 
     async def check_and_wait() -> float:
-        async with _polling(wait, name, read_settings, progress) as poller:
+        async with _polling(wait, name, read_connection, progress) as poller:
             poller.check_soon(wait, wait.ids)
             unfinished = await _collect_each(poller, wait, progress, projects, ROUND_SECONDS)
             patience = _patience(wait.kind, unfinished) if seconds is None else seconds

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import time
 from typing import TYPE_CHECKING, Any, cast, overload
 
@@ -158,7 +157,7 @@ class MagicHourHook(MagicHourFilesHook):
             projects.kind,
             projects.ids,
             self.magichour_conn_id,
-            functools.partial(get_settings_async, self.magichour_conn_id),
+            get_settings_async,
             deadline,
             poll_interval=interval,
             logger=self.log,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -138,12 +137,13 @@ def wait_on_worker(request: WaitRequest, conn_id: str, seconds: float | None, lo
     from airflow_provider_magichour._polling import wait
     from airflow_provider_magichour.hooks.connection import get_settings_async
 
-    read_settings = functools.partial(get_settings_async, conn_id)
     common: dict[str, Any] = {"missing_ok": True, "logger": logger}
     if seconds is not None:
-        return WaitEnd(wait.wait_on_worker(request, conn_id, read_settings, seconds, **common).outcomes)
+        return WaitEnd(wait.wait_on_worker(request, conn_id, get_settings_async, seconds, **common).outcomes)
     try:
-        return WaitEnd(run_async(lambda: wait.wait_for_outcomes(request, conn_id, read_settings, **common)))
+        return WaitEnd(
+            run_async(lambda: wait.wait_for_outcomes(request, conn_id, get_settings_async, **common))
+        )
     except MagicHourTimeoutError as error:
         return WaitEnd({}, error)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 import time
 from collections.abc import Mapping, Sequence
@@ -106,7 +105,7 @@ class MagicHourDetectFacesOperator(MagicHourOperator):
             FACE_DETECTION,
             [detection_id],
             self.magichour_conn_id,
-            functools.partial(get_settings_async, self.magichour_conn_id),
+            get_settings_async,
             time.time() + check_seconds(self.timeout, "timeout"),
             poll_interval=optional(check_seconds, self.poll_interval, "poll_interval"),
             logger=self.log,

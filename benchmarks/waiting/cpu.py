@@ -23,7 +23,7 @@ async def ours(server: LoadServer, checks: int) -> int:
     """Let the poller check 1,000 projects again and again; return how often it did."""
     settings = Settings(api_key=KEY, base_url=server.url, requests_per_second=1e9)
 
-    async def read() -> Settings:
+    async def read(conn_id: str) -> Settings:
         return settings
 
     wait = WaitRequest("image", [project_id(n, 3600) for n in range(1000)], time.time() + 3600, 0.001)

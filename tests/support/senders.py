@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from airflow_provider_magichour._client import api
 from airflow_provider_magichour._client.settings import Settings
-from airflow_provider_magichour._client.transport import AsyncSender, Sender
+from airflow_provider_magichour._client.transport import AsyncSender, Sender, run_async, send_each
 from tests.support.scripted_server import ScriptedServer
 
 KEY = "mhk_live_very_secret"
@@ -31,3 +31,13 @@ def send_async(settings: Settings, request: api.Request) -> Any:
             return await sender.send(request)
 
     return asyncio.run(run())
+
+
+def send_all(settings: Settings, calls: Sequence[api.Request]) -> list[Any]:
+    """Send calls side by side; return what came of each, in order."""
+
+    async def send() -> list[Any]:
+        async with AsyncSender(settings) as sender:
+            return await send_each(sender.send, calls, settings.max_connections)
+
+    return run_async(send)
