@@ -95,6 +95,8 @@ class Downloads:
         """Return, in order, the files of each project, or the error that kept them from being stored."""
         unique = list(dict.fromkeys(project_ids))
         self._s3 = open_s3(self.storage, self.open_args, self.parallel + UPLOADS)
+        if self._s3:
+            self._s3.serve(self.storage, self.records.root)
         self._files = ThreadPoolExecutor(self.parallel, "magichour-file")
         projects = ThreadPoolExecutor(self.parallel, "magichour-project")
         with DownloadSession(
