@@ -131,7 +131,7 @@ def test_open_args_reach_s3(host: Host, s3_store: S3Store, media: bytes, size: i
     head = s3_store.head("in/here/p1/output.mp4")
     assert head["ServerSideEncryption"] == "aws:kms"
     assert (head["StorageClass"], head["CacheControl"]) == ("STANDARD_IA", "max-age=60")
-    (entry,) = [key for key in s3_store.keys() if "magichour-catalog" in key]
+    entry = next(filter(lambda key: "magichour-catalog" in key, s3_store.keys()))
     assert s3_store.head(entry)["ServerSideEncryption"] == "aws:kms"
     assert s3_store.head(entry).get("StorageClass") is None
     assert head["Metadata"]["campaign"] == "spring"
