@@ -15,10 +15,14 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
+from airflow.providers.common.compat.sdk import AirflowException
 from airflow.sdk import dag, task
 
 from airflow_provider_magichour.hooks import MagicHourHook
-from airflow_provider_magichour.operators import MagicHourGenerateOperator
+from airflow_provider_magichour.operators import (
+    MagicHourCreateProjectOperator,
+    MagicHourGenerateOperator,
+)
 from airflow_provider_magichour.operators._submit_records import SubmitRecords
 
 
@@ -31,6 +35,11 @@ def die() -> None:
 def die_in(seconds: float) -> None:
     """Die meanwhile."""
     threading.Thread(target=lambda: (time.sleep(seconds), die()), daemon=True).start()
+
+
+def fail() -> None:
+    """Fail this try."""
+    raise AirflowException("this try fails")
 
 
 def wrap(owner: type, name: str, before: Callable[[], None] | None, after: Callable[[], None] | None) -> None:
@@ -58,6 +67,8 @@ STEPS: dict[str, Callable[[], None]] = {
     "persisted": lambda: wrap(SubmitRecords, "record_id", None, die),
     "wait": lambda: wrap(SubmitRecords, "record_id", None, lambda: die_in(1)),  # the project takes longer
     "download": lambda: wrap(MagicHourHook, "download_all", lambda: die_in(0.5), None),  # as do its files
+    "wiped": lambda: wrap(SubmitRecords, "record_id", None, die),  # and Airflow discards its task state
+    "raises": lambda: wrap(SubmitRecords, "record_id", None, fail),
     "returned": lambda: wrap(SubmitRecords, "end", None, die),
 }
 
@@ -72,6 +83,8 @@ class KilledOperator(MagicHourGenerateOperator):
         step = self.body["name"].partition(" ")[0]
         if context["ti"].try_number == 1 and step in STEPS:
             STEPS[step]()
+        elif step == "wiped":
+            context["task_state_store"].clear()
 
     def execute(self, context: Any) -> Any:
         """Die somewhere in the first half."""
@@ -108,6 +121,7 @@ def killed() -> None:
             magichour_conn_id="magichour_killed",
             destination="{{ dag_run.conf.destination }}",
             deferrable=mode == "deferred",
+            defer_after=0,
             poll_interval=0.5,
             timeout=240,
             retries=1,
@@ -123,10 +137,32 @@ def killed_on_purpose() -> None:
         tool=TOOLS["lives"],
         body={"content": "x", "style": {"art_style": "x"}},
         deferrable=True,
+        defer_after=0,
         poll_interval=0.5,
         delete_on_kill=True,
     )
 
 
+@dag(schedule=None)
+def stopped_and_cleared() -> None:
+    MagicHourCreateProjectOperator(
+        task_id="list",
+        magichour_conn_id="magichour_killed",
+        tool=TOOLS["lives"],
+        body=[{"name": f"list {n}", "content": "x", "style": {"art_style": "x"}} for n in range(40)],
+    )
+    KilledOperator(
+        task_id="up_for_retry",
+        magichour_conn_id="magichour_killed",
+        tool="ai-image-generator",
+        body={"name": "raises", "image_count": 1, "style": {"prompt": "x"}},
+        poll_interval=0.5,
+        retries=1,
+        retry_delay=timedelta(seconds=20),
+    )
+    task(task_id="other")(lambda: None)()
+
+
 killed()
+stopped_and_cleared()
 killed_on_purpose()

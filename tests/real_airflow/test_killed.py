@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import signal
+import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,7 +33,7 @@ def sim(real_airflow: LocalAirflow) -> Iterator[Simulator]:
     with Simulator(duration=6, output_bytes=2_000_000) as simulator:
         simulator.faults(
             {"match": {"tool": "ai-meme-generator"}, "delay_after": 6},
-            {"match": {"tool": "ai-qr-code-generator"}, "duration": 3600},
+            {"match": {"tool": "ai-qr-code-generator"}, "duration": 3600, "delay_after": 0.5},
             {"match": {"route": "download"}, "drip_bytes": 100_000, "drip_seconds": 0.1},
         )
         real_airflow.api(
@@ -88,7 +89,7 @@ def kill_the_triggerer(real_airflow: LocalAirflow, sim: Simulator, run: str, wai
 
 def test_killed_tasks_pay_once(real_airflow: LocalAirflow, sim: Simulator, tmp_path: Path) -> None:
     steps = {
-        "sync": ["wait", *UNCERTAIN] * EACH,
+        "sync": ["wait", "wiped", *UNCERTAIN] * EACH,
         "deferred": ["lives"] * EACH + [*GOES_ON] * EACH,
     }
     run = real_airflow.trigger("killed", {**steps, "destination": str(tmp_path)})
@@ -138,3 +139,27 @@ def test_only_a_kill_by_a_person_deletes(real_airflow: LocalAirflow, sim: Simula
 
     real_airflow.mark("killed_on_purpose", run, "generate", "failed")
     wait_until(lambda: not sim.state()["projects"][project_id]["enabled"], 120, "the project to be deleted")
+
+
+def test_killed_list_stops_and_clears_pay_for_the_rest(real_airflow: LocalAirflow, sim: Simulator) -> None:
+    dag_id = "stopped_and_cleared"
+    run = real_airflow.trigger(dag_id)
+    wait_until(lambda: made(sim).total() >= 6, "the list to be submitted")
+    real_airflow.mark(dag_id, run, "list", "failed")
+    time.sleep(5)
+    stopped = made(sim)
+    assert sum(name.startswith("list") for name in stopped.elements()) < 40
+    time.sleep(3)
+    assert made(sim) == stopped
+
+    # Another task is cleared while this one waits for its retry: that is no Clear of this one.
+    real_airflow.wait_for_task(dag_id, run, "up_for_retry", ["up_for_retry"])
+    real_airflow.clear(dag_id, run, ["other", "list"])
+    real_airflow.wait_for_task(dag_id, run, "up_for_retry", ["success"])
+    real_airflow.wait_for_task(dag_id, run, "list", ["success"])
+    assert set(made(sim).values()) == {1}
+    assert made(sim).total() == 41
+
+    real_airflow.clear(dag_id, run, ["up_for_retry"])
+    assert real_airflow.wait_for_run(dag_id, run) == "success"
+    assert made(sim)["raises"] == 2
