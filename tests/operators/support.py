@@ -8,6 +8,7 @@ from typing import Any
 
 from airflow_provider_magichour.operators import MagicHourCreateProjectOperator, MagicHourGenerateOperator
 from airflow_provider_magichour.simulator import Simulator
+from tests.support.airflow import allow_execute
 
 TOOL = "ai-image-generator"
 BODY: dict[str, Any] = {
@@ -51,3 +52,9 @@ def wait_for(condition: Callable[[], bool], seconds: float = 20) -> None:
     while not condition():
         assert time.monotonic() < until, "waited in vain"
         time.sleep(0.01)
+
+
+def execute(task: Any, context: Any) -> Any:
+    """Execute a task on any thread."""
+    allow_execute()
+    return task.execute(context)

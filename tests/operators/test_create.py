@@ -15,7 +15,7 @@ from airflow.providers.common.compat.sdk import DAG, AirflowFailException
 from airflow_provider_magichour import exceptions
 from airflow_provider_magichour.operators import MagicHourCreateProjectOperator, _submit
 from airflow_provider_magichour.simulator import Simulator
-from tests.operators.support import BODY, CREATE, TOOL, bodies, created, operator, posts, wait_for
+from tests.operators.support import BODY, CREATE, TOOL, bodies, created, execute, operator, posts, wait_for
 from tests.support.tasks import TaskStateStore, task_context
 
 pytestmark = pytest.mark.usefixtures("no_pauses")
@@ -256,7 +256,7 @@ class TestList:
         sim.faults({"match": CREATE, "status": 429})
         task = operator()
         with ThreadPoolExecutor(1) as executor:
-            running = executor.submit(task.execute, task_context(store=store))
+            running = executor.submit(execute, task, task_context(store=store))
             wait_for(lambda: posts(sim) == 1)
             wait_for(lambda: store.values == {})
             task.on_kill()

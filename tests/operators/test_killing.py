@@ -20,6 +20,7 @@ from airflow_provider_magichour.triggers import MagicHourGenerateTrigger
 from tests.operators.support import (
     CREATE,
     bodies,
+    execute,
     generate,
     only_project,
     operator,
@@ -103,7 +104,7 @@ def test_kill_stops_submitting(sim: Simulator, make: Callable[..., Any]) -> None
     store = TaskStateStore()
     task = make(bodies(40))
     with ThreadPoolExecutor(1) as executor:
-        running = executor.submit(task.execute, task_context(store=store))
+        running = executor.submit(execute, task, task_context(store=store))
         wait_for(lambda: posts(sim) >= 8)
         task.on_kill()
         at_the_kill = posts(sim)
@@ -118,7 +119,7 @@ def test_kill_deletes_what_was_being_submitted(sim: Simulator) -> None:
     sim.faults({"match": CREATE, "delay_after": 0.3, "duration": 600})
     task = generate(bodies(40), delete_on_kill=True, timeout=2)
     with ThreadPoolExecutor(1) as executor:
-        running = executor.submit(task.execute, task_context(store=TaskStateStore()))
+        running = executor.submit(execute, task, task_context(store=TaskStateStore()))
         wait_for(lambda: posts(sim) >= 4)
         task.on_kill()
         with pytest.raises(exceptions.MagicHourError):
