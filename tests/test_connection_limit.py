@@ -49,12 +49,8 @@ def gets(count: int) -> list[api.Request]:
 
 def test_rate_limit_is_what_limits_a_slow_api(server: LoadServer) -> None:
     server.control("/_latency?seconds=0.2")
-    calls = gets(800)
-    started = time.monotonic()
-    assert all(isinstance(one, dict) for one in send_all(settings(server), calls))
-    seconds = time.monotonic() - started
-    assert seconds < 800 / 80 * 0.7  # 16 connections make 80 calls a second
-    assert 16 < server.stats()["most_open"] <= 100 + 1
+    assert all(isinstance(one, dict) for one in send_all(settings(server), gets(500)))
+    assert 50 < server.stats()["most_open"] <= 100 + 1  # 16 connections make 80 calls a second, not 500
 
 
 def test_fast_api_needs_few_connections(server: LoadServer) -> None:
@@ -85,11 +81,11 @@ def test_connections_that_are_not_needed_any_more_are_closed(
             await asyncio.gather(*(work(queue) for _ in range(80)))
             grown = sender.connections.limit
             await asyncio.to_thread(server.control, "/_latency?seconds=0")
-            for _ in range(3):  # the first of these still counts what was open before
-                await sender.attempt(gets(1)[0])
-                await asyncio.sleep(0.35)
-            queue = iter(gets(200))
-            await asyncio.gather(*(work(queue) for _ in range(4)))
+            ends = time.monotonic() + 20
+            while sender.connections.limit > 16 and time.monotonic() < ends:
+                queue = iter(gets(20))
+                await asyncio.gather(*(work(queue) for _ in range(4)))
+                await asyncio.sleep(0.1)
             still_open = (await asyncio.to_thread(server.stats))["open"]
             assert still_open <= 16 + 4, (grown, sender.connections.limit, still_open)
             return grown, sender.connections.limit

@@ -192,7 +192,7 @@ def test_several_event_loops_leave_no_poller_behind(projects: Projects) -> None:
 def test_many_waits_share_few_sockets() -> None:
     with load_server() as server:
         ids = [project_id(n, random.Random(n).uniform(0, 1)) for n in range(600)]
-        read = settings_of(server.url, LOAD_KEY)
+        read = settings_of(server.url, LOAD_KEY, requests_per_second=400)
 
         async def main() -> Any:
             chunks = [ids[n : n + 20] for n in range(0, 600, 20)]
