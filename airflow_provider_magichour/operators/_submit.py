@@ -69,6 +69,7 @@ class Reuse(Protocol):
 
     def find(self, bodies: Mapping[int, dict[str, Any]], taken: Collection[str]) -> dict[int, Submitted]:
         """Return by position the results that are there, without those of projects that are taken."""
+        ...
 
 
 class Submitter:

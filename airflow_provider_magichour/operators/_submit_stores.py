@@ -47,6 +47,7 @@ class Store(Protocol):
 
     def read_records(self, count: int) -> list[Record]:
         """Return the records of the task, whose list has ``count`` bodies now."""
+        ...
 
     def read_ending(self) -> Ending | None:
         """Return how the task last ended, None if it never did."""
