@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import threading
@@ -76,12 +77,14 @@ def test_hanging_uploads_stop_at_once(
 ) -> None:
     connect(host.server.url, "mhk_test_key", timeout=60)
     hanging = threading.Event()
+    puts = itertools.count(1)
 
     def respond(seen: Any) -> Reply:
         if seen.method == "POST":
             target = {"upload_url": f"{host.server.url}/put", "file_path": "api-assets/1.png"}
             return Reply(body={"items": [target]})
-        hanging.set()
+        if next(puts) == upload.MAX_PARALLEL:
+            hanging.set()
         return Reply(delay=20)
 
     host.server.answer = respond
