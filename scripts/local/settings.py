@@ -96,7 +96,7 @@ def environment(
         "magichour.webhooks": "True",
         "magichour.webhooks_airflow_url": url,
         "magichour.webhooks_username": "webhooks",
-        "magichour.webhooks_password": "webhooks",
+        "magichour.webhooks_password": "password-of-the-webhooks-user",
         "logging.colored_console_log": "False",
         "logging.base_log_folder": str(home / "logs"),
         "logging.worker_log_server_port": str(free_port()),

@@ -144,7 +144,7 @@ def test_only_a_kill_by_a_person_deletes(real_airflow: LocalAirflow, sim: Simula
 def test_killed_list_stops_and_clears_pay_for_the_rest(real_airflow: LocalAirflow, sim: Simulator) -> None:
     dag_id = "stopped_and_cleared"
     run = real_airflow.trigger(dag_id)
-    wait_until(lambda: made(sim).total() >= 6, "the list to be submitted")
+    wait_until(lambda: made(sim).total() >= 6, 120, "the list to be submitted")
     real_airflow.mark(dag_id, run, "list", "failed")
     time.sleep(5)
     stopped = made(sim)
