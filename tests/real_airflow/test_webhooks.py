@@ -130,8 +130,8 @@ def test_completed_project_starts_the_example_and_its_file_is_saved(
     assert {event["extra"]["id"] for event in events} == {project_id}
     assert "downloads" not in events[0]["extra"]["project"]
     # The run may be the event's or the hour's: the example has both schedules.
-    for run_id in {run["run_id"] for event in events for run in event["created_dagruns"]}:
-        assert real_airflow.wait_for_run(DAG_ID, run_id) == "success"
+    runs = [run["dag_run_id"] for run in real_airflow.runs(DAG_ID)]
+    assert {real_airflow.wait_for_run(DAG_ID, run_id) for run_id in runs} == {"success"}
     wait_until(lambda: len(of_type(magic_hour, "audio.completed")) == 2, "both deliveries")
     assert [each["status"] for each in of_type(magic_hour, "audio.completed")] == [200, 200]
     health = requests.get(f"{receiver}/health", timeout=30).json()
