@@ -322,27 +322,24 @@ class MagicHourProjectSensor(BaseSensorOperator):
             return self._result(wanted, found, None)
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
-        """Check once more where Airflow itself ended the deferral, because no triggerer did."""
+        """Check once more where the deferral failed: no triggerer ended it in time, or its trigger broke."""
+        from airflow_provider_magichour._polling.airflow import FAILED_DEFERRAL
         from airflow_provider_magichour._polling.sensor_errors import sensor_errors
 
         with sensor_errors(self):
+            if next_method != FAILED_DEFERRAL:
+                return getattr(self, next_method)(context, **(next_kwargs or {}))
+            wanted = self._projects()
+            found = self._wait(wanted.kind, wanted.ids, time.time())
+            if not found.pending:
+                return self._result(wanted, found.outcomes, found.projects)
+            if self._deadline(context) <= time.time():
+                raise found.timeout()
             try:
                 return super().resume_execution(next_method, next_kwargs, context)
-            except (AirflowSensorTimeout, AirflowSkipException) as error:
-                # Airflow's sensor makes skips of all errors: the one that it was is its cause.
-                cause = error.__cause__ if isinstance(error, AirflowSkipException) else error
-                if isinstance(cause, AirflowSensorTimeout) and not isinstance(cause, MagicHourError):
-                    return self._check_last()
-                if isinstance(cause, MagicHourError | AirflowSkipException):
-                    raise cause from cause.__cause__
-                raise AirflowSkipException(f"{str(error).rstrip('.')}: {cause}") from cause
-
-    def _check_last(self) -> Any:
-        wanted = self._projects()
-        found = self._wait(wanted.kind, wanted.ids, time.time())
-        if found.pending:
-            raise found.timeout()
-        return self._result(wanted, found.outcomes, found.projects)
+            except AirflowSkipException as error:
+                cause = error.__cause__ or error
+                raise AirflowSkipException(f"Skipping, because the deferral failed: {cause}") from cause
 
     # ---------------------------------------------------------------------------------------- ends
 

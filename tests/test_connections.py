@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from pathlib import Path
 
 import pytest
@@ -138,7 +139,7 @@ class TestExtra:
         _warn_of_unknown.cache_clear()
         for _ in range(3):
             assert get_settings("mh").requests_per_second == DEFAULT_REQUESTS_PER_SECOND
-        colour, rate = [record.getMessage() for record in caplog.records]
+        colour, rate = [one.getMessage() for one in caplog.records if one.levelno >= logging.WARNING]
         assert "'request_per_second'" in rate
         assert "did you mean 'requests_per_second'?" in rate
         assert "'colour'" in colour

@@ -225,24 +225,37 @@ def test_soft_fail_skips_alike_when_resumed_and_on_a_worker(projects: Projects) 
     late = {"kind": "image", "project_ids": ["p1"], "error": error}
     with pytest.raises(AirflowSkipException, match="p1 was late"):
         task.resume_execution("execute_complete", {"event": late}, task_context("wait"))
-    with pytest.raises(AirflowSkipException, match="Trigger failure"):
-        task.resume_execution("__fail__", {"error": "Trigger failure"}, task_context("wait"))
+
+
+#: What Airflow resumes a task with whose deferral took longer than its ``timeout``.
+DEFERRAL_TIMEOUT = {"error": "Trigger timeout" if IS_AIRFLOW_3 else "Trigger/execution timeout"}
+
+
+@pytest.mark.parametrize("reason", [DEFERRAL_TIMEOUT, {"error": "Trigger failure", "traceback": ["Oops"]}])
+@pytest.mark.parametrize("lenient", [{}, {"soft_fail": True}, {"never_fail": True}])
+def test_complete_project_is_returned_where_the_deferral_failed(
+    projects: Projects, lenient: dict[str, Any], reason: dict[str, Any]
+) -> None:
+    task = sensor("deferrable", "p1", **lenient)
+    found = task.resume_execution("__fail__", reason, task_context("wait"))
+    assert found == project("p1", kind="image")
 
 
 def test_deferral_timeout_raises_the_same_error(projects: Projects) -> None:
     projects.script("p1", "rendering")
-    task = sensor("deferrable", "p1")
+    context = task_context("wait", start_date=datetime.now(UTC) - timedelta(seconds=21))
     with pytest.raises(errors.MagicHourSensorTimeoutError, match=r"p1 \(status: rendering\)"):
-        task.resume_execution("__fail__", {"error": "Trigger timeout"}, task_context("wait"))
+        sensor("deferrable", "p1", timeout=20).resume_execution("__fail__", DEFERRAL_TIMEOUT, context)
 
 
-@pytest.mark.parametrize("lenient", [{}, {"soft_fail": True}, {"never_fail": True}])
-def test_complete_project_is_returned_where_airflow_ended_the_deferral(
+@pytest.mark.parametrize("lenient", [{}, {"soft_fail": True}])
+def test_broken_trigger_fails_the_task_whose_project_is_not_finished(
     projects: Projects, lenient: dict[str, Any]
 ) -> None:
+    projects.script("p1", "rendering")
     task = sensor("deferrable", "p1", **lenient)
-    found = task.resume_execution("__fail__", {"error": "Trigger timeout"}, task_context("wait"))
-    assert found == project("p1", kind="image")
+    with pytest.raises(AirflowSkipException if lenient else AirflowException, match="Trigger failure"):
+        task.resume_execution("__fail__", {"error": "Trigger failure"}, task_context("wait"))
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+#: The method that a task is resumed with whose deferral failed: it lasted longer than its ``timeout``, or
+#: its trigger raised an error. Tried on Airflow 2.11.2, 3.1.8 and 3.3.2; the words for the reason differ.
+FAILED_DEFERRAL = "__fail__"
+
 
 def is_first_poke(context: Mapping[str, Any]) -> bool:
     """
