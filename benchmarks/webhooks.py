@@ -6,7 +6,7 @@ How many webhooks the receiver hands to a real Airflow on PostgreSQL, while a DA
 ``--write`` puts the table into docs/benchmarks.md.
 
 PostgreSQL, all of Airflow, the receiver and the sender share this machine. Deliveries are sent at a fixed
-rate, whether or not the earlier ones were answered, as Magic Hour does; each is for a project of its own.
+rate, whether or not the earlier ones got a response, as Magic Hour does; each is for a project of its own.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ import hmac
 import json
 import os
 import statistics
-import sys
 import tempfile
 import time
 import uuid
@@ -33,6 +32,7 @@ from benchmarks.report import at_least, at_most, figures_table, table, write_sec
 from scripts.local import LocalAirflow
 from scripts.local.processes import free_port
 from scripts.local.services import start_services
+from scripts.local.webhooks import start_receiver
 
 SECRET = "whsec_benchmark"
 DAG_ID = "consumes_webhooks"
@@ -57,14 +57,14 @@ consumes_webhooks()
 """
 WHAT = """\
 Deliveries to the receiver, which hands them to a real Airflow (one API server process) on PostgreSQL, at a
-fixed rate, whether or not the earlier ones were answered; each for a project of its own, while a DAG consumes
+fixed rate, whether or not earlier ones got a response; each for a project of its own, while a DAG consumes
 them. All of Airflow, the database, the receiver and the sender shared {cores} cores; the load average before
 the first row was {load:.1f}. "Other" is another call of the API server, `GET /api/v2/version`, ten times a
-second. What is answered 503 Magic Hour delivers again."""
+second. What gets a 503 Magic Hour delivers again."""
 HEAD = [
     "sent/s",
     "events",
-    "answered/s",
+    "responses/s",
     "p50 s",
     "p95 s",
     "p99 s",
@@ -81,7 +81,7 @@ class Load:
     rate: float
     seconds: list[float] = field(default_factory=list)
     other_seconds: list[float] = field(default_factory=list)
-    answers: Counter[str] = field(default_factory=Counter)
+    responses: Counter[str] = field(default_factory=Counter)
     lasted: float = 0.0
     cpu: float = 0.0
 
@@ -96,7 +96,7 @@ class Load:
         times = [p50, p95, p99, max(self.seconds), max(self.other_seconds, default=0.0)]
         count = len(self.seconds)
         figures = [f"{self.rate:g}", str(count), f"{count / self.lasted:.1f}", *(f"{t:.3f}" for t in times)]
-        return [*figures, f"{1000 * self.cpu / count:.1f}", str(dict(self.answers))]
+        return [*figures, f"{1000 * self.cpu / count:.1f}", str(dict(self.responses))]
 
 
 def delivery(project_id: str) -> tuple[bytes, dict[str, str]]:
@@ -134,18 +134,18 @@ async def run_load(airflow_url: str, receiver_url: str, rate: float, duration: f
         sent = time.monotonic()
         try:
             target = f"{receiver_url}/magichour/webhooks/benchmark"
-            async with session.post(target, data=body, headers=headers) as answer:
-                status = (await answer.json())["status"] if answer.ok else str(answer.status)
-                load.answers[status] += 1
+            async with session.post(target, data=body, headers=headers) as response:
+                status = (await response.json())["status"] if response.ok else str(response.status)
+                load.responses[status] += 1
         except (aiohttp.ClientError, TimeoutError) as error:
-            load.answers[type(error).__name__] += 1
+            load.responses[type(error).__name__] += 1
         load.seconds.append(time.monotonic() - sent)
 
     async def call_something_else(session: aiohttp.ClientSession) -> None:
         while True:
             asked = time.monotonic()
-            async with session.get(f"{airflow_url}/api/v2/version") as answer:
-                await answer.read()
+            async with session.get(f"{airflow_url}/api/v2/version") as response:
+                await response.read()
             load.other_seconds.append(time.monotonic() - asked)
             await asyncio.sleep(0.1)
 
@@ -178,24 +178,6 @@ def consumed(airflow: LocalAirflow) -> Counter[str]:
     return Counter(project_id for run in done for project_id in airflow.xcom(DAG_ID, run, "count"))
 
 
-def start_receiver(airflow: LocalAirflow, parallel: int) -> str:
-    """Start the receiver and return its URL."""
-    port = free_port()
-    env = {
-        "AIRFLOW_URL": airflow.url,
-        "USERNAME": "webhooks",
-        "PASSWORD": "webhooks",
-        "PARALLEL": str(parallel),
-        "SECRETS": json.dumps({"benchmark": SECRET}),
-    }
-    command = [sys.executable, "-m", "airflow_provider_magichour.webhooks", "--port", str(port)]
-    airflow.processes.start(
-        "webhooks", command, {f"MAGICHOUR_WEBHOOKS_{name}": value for name, value in env.items()}
-    )
-    time.sleep(5)
-    return f"http://127.0.0.1:{port}"
-
-
 def main() -> None:
     """Run the loads and print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
@@ -218,9 +200,9 @@ def main() -> None:
 
 def measure(airflow: LocalAirflow, rates: list[float], duration: float, parallel: int) -> str:
     """Run one load after another, and count what the DAG was given of them; return the section."""
-    receiver = start_receiver(airflow, parallel)
+    receiver = start_receiver(airflow, {"benchmark": SECRET}, free_port(), parallel)
     warm = asyncio.run(run_load(airflow.url, receiver, 10, 3))
-    accepted = warm.answers["accepted"]
+    accepted = warm.responses["accepted"]
     what = WHAT.format(cores=os.cpu_count(), load=os.getloadavg()[0])
     loads = []
     for rate in rates:
@@ -229,7 +211,7 @@ def measure(airflow: LocalAirflow, rates: list[float], duration: float, parallel
         load.cpu = cpu_seconds(airflow) - cpu
         print(load.row(), os.getloadavg(), flush=True)
         loads.append(load)
-        accepted += load.answers["accepted"]
+        accepted += load.responses["accepted"]
         time.sleep(10)
     deadline = time.monotonic() + 180
     while len(found := consumed(airflow)) < accepted and time.monotonic() < deadline:
@@ -238,13 +220,13 @@ def measure(airflow: LocalAirflow, rates: list[float], duration: float, parallel
         at_most(f"99 of 100 responses at {rates[0]:g} a second, s", loads[0].p99, 1),
         at_least(
             f"accepted at {rates[0]:g} a second, %",
-            100 * loads[0].answers["accepted"] / len(loads[0].seconds),
+            100 * loads[0].responses["accepted"] / len(loads[0].seconds),
             100,
         ),
         at_least("given to runs of the DAG, % of those accepted", 100 * len(found) / accepted, 100),
         at_most("times that a project was given to a run, at most", max(found.values(), default=0), 1),
     ]
-    rows = table([*HEAD, "answers"], [load.row() for load in loads])
+    rows = table([*HEAD, "responses"], [load.row() for load in loads])
     return f"{what}\n\n{rows}\n\n{figures_table(figures)}"
 
 

@@ -27,25 +27,21 @@ class AirflowApiError(Exception):
 
 
 class AirflowApi:
-    """
-    Airflow's REST API, version 2. Belongs to one event loop.
-
-    :param settings: where it is, and as whom to call it.
-    """
+    """Airflow's REST API, version 2. Belongs to one event loop."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._token = settings.token
         self._ids: dict[str, int] = {}
         self._read_at = -math.inf
-        self._reading: asyncio.Task[None] | None = None
-        self._signing_in = asyncio.Lock()
+        self._reading, self._signing_in = asyncio.Lock(), asyncio.Lock()
         self._slots = asyncio.Semaphore(settings.parallel)
         self._client = httpx.AsyncClient(
             base_url=settings.airflow_url,
             timeout=CALL_SECONDS,
             limits=httpx.Limits(max_connections=None, keepalive_expiry=3),
             verify=ssl.create_default_context(),
+            mounts={"all://127.0.0.1": None, "all://localhost": None},  # no proxy of the environment
         )
 
     async def close(self) -> None:
@@ -61,7 +57,7 @@ class AirflowApi:
         try:
             return sum([await self._create_event(uri, extra) for uri in uris])
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise AirflowApiError(f"no response from {self._settings.airflow_url}: {error!r}") from None
+            raise AirflowApiError(f"no response from {self._client.base_url!r}: {error!r}") from None
 
     async def _create_event(self, uri: str, extra: Mapping[str, Any]) -> bool:
         for _ in range(2):
@@ -84,10 +80,10 @@ class AirflowApi:
 
     async def _find_asset(self, uri: str) -> int | None:
         """Return an asset's id; None where Airflow does not know it, because no DAG uses it."""
-        if uri not in self._ids and time.monotonic() - self._read_at > UNKNOWN_SECONDS:
-            if self._reading is None or self._reading.done():
-                self._reading = asyncio.create_task(self._read_assets())
-            await asyncio.shield(self._reading)  # of many that wait for it, one asks
+        if uri not in self._ids:
+            async with self._reading:  # of many that wait for it, one asks
+                if uri not in self._ids and time.monotonic() - self._read_at > UNKNOWN_SECONDS:
+                    await self._read_assets()
         return self._ids.get(uri)
 
     async def _read_assets(self) -> None:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from types import MappingProxyType
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import Any
 from urllib.parse import SplitResult, quote
 
 from airflow_provider_magichour._client.sanitize import parse_json
@@ -31,34 +29,11 @@ class RefusedError(Exception):
         self.status = status
 
 
-class Signature(NamedTuple):
-    """The two headers: the timestamp's digits as they were sent, and the decoded HMAC."""
-
-    timestamp: bytes
-    digest: bytes
-
-
-class Event(NamedTuple):
-    """A verified webhook; ``kind`` and what follows are empty for a type that is not about a project."""
-
-    type: str
-    kind: str = ""
-    event: str = ""
-    project: Mapping[str, Any] = MappingProxyType({})
-
-    def describe(self, conn_id: str, presigned_urls: bool = False) -> dict[str, Any]:
-        """Return the asset event's extra, by default without presigned URLs: they open files to anyone."""
-        project = self.project
-        if not presigned_urls:
-            project = {k: v for k, v in project.items() if k not in {"download", "downloads"}}
-            project = json.loads(_QUERY.sub(r"\1", json.dumps(project)))
-        names = {"type": self.type, "kind": self.kind, "id": self.project["id"]}
-        return {**names, "magichour_conn_id": conn_id, "project": project}
-
-
-def read_signature(headers: Iterable[tuple[str, str]], now: float, max_age: float = MAX_AGE) -> Signature:
+def read_signature(
+    headers: Iterable[tuple[str, str]], now: float, max_age: float = MAX_AGE
+) -> tuple[bytes, bytes]:
     """
-    Read the two headers, strictly.
+    Read the two headers, strictly; return the timestamp's digits as they were sent, and the decoded HMAC.
 
     :raises RefusedError: if one is missing, repeated, or malformed, or if it was signed long before ``now``.
     """
@@ -68,36 +43,36 @@ def read_signature(headers: Iterable[tuple[str, str]], now: float, max_age: floa
     for name, found in values.items():
         if len(found) != 1:
             raise RefusedError(401, f"the header {name} is there {len(found)} times instead of once")
-    (timestamp,), (signature,) = values.values()
+    (timestamp,), (digest,) = values.values()
     if not re.fullmatch(r"[0-9]{1,12}", timestamp):
         raise RefusedError(401, "the timestamp is not a number of seconds")
-    if not re.fullmatch(r"[0-9a-fA-F]{64}", signature):
+    if not re.fullmatch(r"[0-9a-fA-F]{64}", digest):
         raise RefusedError(401, "the signature is not 64 hexadecimal digits")
     if abs(age := now - int(timestamp)) > max_age:
         raise RefusedError(401, f"it was signed {age:.0f} s ago; the limit is {max_age:.0f} s")
-    return Signature(timestamp.encode(), bytes.fromhex(signature))
+    return timestamp.encode(), bytes.fromhex(digest)
 
 
-def check_signature(secrets: Sequence[bytes], signature: Signature, body: bytes) -> None:
+def check_signature(secrets: Sequence[bytes], signature: tuple[bytes, bytes], body: bytes) -> None:
     """
     Compare the signature in constant time with what each of the secrets gives; one match is enough.
 
     :raises RefusedError: if none of the secrets made it. Without a secret the work is the same.
     """
-    genuine = False
-    for secret in secrets or (b"no secret",):
-        mac = hmac.new(secret, signature.timestamp + b"." + body, hashlib.sha256)
-        genuine |= hmac.compare_digest(mac.digest(), signature.digest)
+    timestamp, digest = signature
+    signed = timestamp + b"." + body
+    found = [hmac.compare_digest(hmac.digest(s, signed, "sha256"), digest) for s in secrets or [b"none"]]
     if not secrets:
         raise RefusedError(401, "there is no webhook secret for this connection")
-    if not genuine:
+    if not any(found):
         raise RefusedError(401, "the signature does not match the connection's webhook secret")
 
 
-def parse_event(body: bytes) -> Event:
+def parse_event(body: bytes, conn_id: str, presigned_urls: bool = False) -> dict[str, Any]:
     """
-    Read a verified body.
+    Read a verified body into the extra of an asset event; only ``type`` if it is not about a project.
 
+    :param presigned_urls: leave them in. They open files to anyone who may read the asset.
     :raises RefusedError: if it is not an event.
     """
     try:
@@ -107,13 +82,16 @@ def parse_event(body: bytes) -> Event:
     if not isinstance(data, dict) or not isinstance(data.get("type"), str):
         raise RefusedError(400, "the body is not an object with a type")
     if not (known := _TYPE.fullmatch(data["type"])):
-        return Event(data["type"])
-    project = data.get("payload")
-    if not isinstance(project, dict) or not _ID.fullmatch(
-        one if isinstance(one := project.get("id"), str) else ""
-    ):
+        return {"type": data["type"]}
+    project: Any = data.get("payload")
+    project_id = project.get("id") if isinstance(project, dict) else None
+    if not isinstance(project_id, str) or not _ID.fullmatch(project_id):
         raise RefusedError(400, f"a {data['type']} without a project id")
-    return Event(data["type"], known[1], known[2], project)
+    if not presigned_urls:
+        project = {k: v for k, v in project.items() if k not in {"download", "downloads"}}
+        project = json.loads(_QUERY.sub(r"\1", json.dumps(project)))
+    names = {"type": data["type"], "kind": known[1], "id": project_id, "magichour_conn_id": conn_id}
+    return {**names, "project": project}
 
 
 def split_secrets(value: Any) -> tuple[bytes, ...]:

@@ -17,25 +17,9 @@ from airflow_provider_magichour.webhooks.events import split_secrets
 SECRET_SECONDS = 5.0
 
 
-class _ConnectionSecrets:
-    """The webhook secrets of the connections that the configuration lists; no others are looked up."""
-
-    def __init__(self, conn_ids: Sequence[str]) -> None:
-        self._kept: dict[str, tuple[float, Sequence[bytes]]] = dict.fromkeys(conn_ids, (0.0, ()))
-        self._locks = {conn_id: asyncio.Lock() for conn_id in conn_ids}
-
-    async def find(self, conn_id: str) -> Sequence[bytes]:
-        if conn_id not in self._kept:
-            return ()
-        async with self._locks[conn_id]:
-            until, secrets = self._kept[conn_id]
-            if time.monotonic() >= until:
-                secrets = await asyncio.to_thread(_read_secrets, conn_id)
-                self._kept[conn_id] = (time.monotonic() + SECRET_SECONDS, secrets)
-        return secrets
-
-
-def _read_secrets(conn_id: str) -> Sequence[bytes]:
+@functools.lru_cache(64)
+def _read_secrets(conn_id: str, period: float) -> Sequence[bytes]:
+    """Return a connection's webhook secrets, read once in each period."""
     try:
         return split_secrets(BaseHook.get_connection(conn_id).extra_dejson.get("webhook_secret"))
     except AirflowNotFoundException:
@@ -59,7 +43,15 @@ def _create_endpoint() -> Any:
     url = given("airflow_url", f"http://127.0.0.1:{conf.get('api', 'port', fallback='8080')}{path}")
     settings = Settings(url, given("token"), given("username"), given("password"), parallel=1)
     conn_ids = [each.strip() for each in given("connections", "magichour_default").split(",")]
-    return create_endpoint(Receiver(settings, _ConnectionSecrets(conn_ids).find))
+    one_at_a_time = asyncio.Lock()
+
+    async def find_secrets(conn_id: str) -> Sequence[bytes]:
+        if conn_id not in conn_ids:  # no others are looked up
+            return ()
+        async with one_at_a_time:
+            return await asyncio.to_thread(_read_secrets, conn_id, time.monotonic() // SECRET_SECONDS)
+
+    return create_endpoint(Receiver(settings, find_secrets))
 
 
 async def _app(scope: Any, receive: Any, send: Any) -> None:

@@ -30,6 +30,8 @@ EVENTS = ("started", "completed", "errored")
 OVERLAP = timedelta(minutes=10)
 #: What a run reads where no run has left a time, as on Airflow 3.2, and what it repeats of failed runs.
 WITHOUT_STATE, REPEATED = timedelta(hours=2), timedelta(days=1)
+#: How many projects a run remembers, so that the next one gives no double: 30 a second for ten minutes.
+MAX_KEYS = 20_000
 #: How old a message of a queue may be, in seconds: SQS keeps it no longer.
 MAX_QUEUED_AGE = 14 * 86400.0
 
@@ -115,11 +117,11 @@ def queued_projects(
                 headers, body = _open_message(message)
                 signature = events.read_signature(headers.items(), time.time(), MAX_QUEUED_AGE)
                 events.check_signature(secrets, signature, body)
-                found = events.parse_event(body)
+                found = events.parse_event(body, magichour_conn_id)
             except (events.RefusedError, ValueError, TypeError, LookupError, AttributeError) as error:
                 log.warning("Passed over a message that is no webhook signed by Magic Hour: %r", error)
             else:
-                yield from _read_extra(found.describe(magichour_conn_id)) if found.kind else ()
+                yield from _read_extra(found) if "project" in found else ()
 
     return _collect(context_or_events, read, event)
 
@@ -181,9 +183,8 @@ def _collect(
                 found[hashlib.sha256("\n".join(names).encode()).hexdigest()[:12]] = project
     if store is not None and newest:
         others = [run for run in runs if run[0] != ti.run_id]
-        store.set(
-            key, [*others[:1], *others[1:][-18:], [ti.run_id, since.isoformat(), newest, [*found][-1000:]]]
-        )
+        this = [ti.run_id, since.isoformat(), newest, [*found][-MAX_KEYS:]]
+        store.set(key, [*others[:1], *others[1:][-8:], this])
     return [project for name, project in found.items() if name not in handled]
 
 

@@ -49,9 +49,7 @@ class Receiver:
     """
     Verifies webhooks and hands them to Airflow. Belongs to one event loop, which it never blocks.
 
-    :param settings: where the events go, and what they hold.
-    :param find_secrets: returns the webhook secrets of a connection, none for an unknown one; by default
-        those of the settings.
+    :param find_secrets: returns the webhook secrets of a connection, none for an unknown one.
     """
 
     def __init__(
@@ -60,9 +58,7 @@ class Receiver:
         self._settings = settings
         self._find_secrets = find_secrets or settings.find_secrets
         self.airflow = AirflowApi(settings)
-        self.counts: Counter[str] = Counter(
-            dict.fromkeys(("accepted", "unused", "ignored", "refused", "failed"), 0)
-        )
+        self.counts = Counter(accepted=0, unused=0, ignored=0, refused=0, failed=0)
 
     async def receive(self, request: Request) -> JSONResponse:
         """Respond to a request, whatever it is."""
@@ -94,16 +90,21 @@ class Receiver:
         signature = read_signature(request.headers.items(), time.time())
         body = await _read_body(request)
         check_signature(await self._find_secrets(conn_id), signature, body)
-        event = parse_event(body)
-        if not event.kind:
-            log.info("Magic Hour sent %.200r, which this version does not know: ignored", event.type)
+        extra = parse_event(body, conn_id, self._settings.presigned_urls)
+        kind, _, event = extra["type"].partition(".")
+        if "project" not in extra:
+            log.info("Magic Hour sent %.200r, which this version does not know: ignored", extra["type"])
             return "ignored"
-        uris = [asset_uri(event.kind, event.event), asset_uri(event.kind, event.event, conn_id)]
-        extra = event.describe(conn_id, self._settings.presigned_urls)
+        uris = [asset_uri(kind, event), asset_uri(kind, event, conn_id)]
         created = await self.airflow.create_events(uris, extra)
         log.info(
             "Magic Hour sent %s for project %.200r over connection %s: %s",
-            *(event.type, extra["id"], conn_id, f"{created} asset event(s)" if created else "no DAG uses it"),
+            *(
+                extra["type"],
+                extra["id"],
+                conn_id,
+                f"{created} asset event(s)" if created else "no DAG uses it",
+            ),
         )
         return "accepted" if created else "unused"
 
@@ -111,7 +112,7 @@ class Receiver:
 async def _read_body(request: Request) -> bytes:
     """Read the body in bounded memory and time; one that announces its excess is refused unread."""
     announced = request.headers.get("content-length", "0")
-    if not announced.isdecimal() or int(announced) > MAX_BODY:
+    if not announced.isdecimal() or len(announced) > 9 or int(announced) > MAX_BODY:
         raise RefusedError(413, f"its body of {announced:.20} bytes is longer than {MAX_BODY}")
     body = bytearray()
     try:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,9 @@ import requests
 from airflow_provider_magichour.simulator import Simulator
 from airflow_provider_magichour.webhooks.events import asset_uri
 from scripts.local import LocalAirflow
+from scripts.local.client import wait_until
 from scripts.local.processes import free_port
+from scripts.local.webhooks import start_receiver
 
 CONN_ID = "magichour_webhooks"
 DAG_ID = "magichour_on_completed"
@@ -29,20 +30,7 @@ VOICE = {"style": {"prompt": "hello", "voice_name": "Elon Musk"}}
 @pytest.fixture(scope="module")
 def receiver(real_airflow: LocalAirflow) -> Iterator[str]:
     """The receiver as a process of its own beside the real Airflow."""
-    port = free_port()
-    environment = {
-        "AIRFLOW_URL": real_airflow.url,
-        "USERNAME": "webhooks",
-        "PASSWORD": "webhooks",
-        "PARALLEL": "1",  # its database is SQLite
-        "SECRETS": json.dumps({CONN_ID: SECRET}),
-    }
-    command = [sys.executable, "-m", "airflow_provider_magichour.webhooks", "--port", str(port)]
-    real_airflow.processes.start(
-        "webhooks", command, {f"MAGICHOUR_WEBHOOKS_{name}": value for name, value in environment.items()}
-    )
-    url = f"http://127.0.0.1:{port}"
-    wait_until(lambda: is_up(f"{url}/health"), "the receiver")
+    url = start_receiver(real_airflow, {CONN_ID: SECRET}, free_port(), parallel=1)  # its database is SQLite
     yield url
     real_airflow.processes.kill("webhooks")
 
@@ -78,13 +66,6 @@ def destination(real_airflow: LocalAirflow, tmp_path_factory: pytest.TempPathFac
     return folder
 
 
-def is_up(url: str) -> bool:
-    try:
-        return requests.get(url, timeout=5).ok
-    except requests.ConnectionError:
-        return False
-
-
 def make(simulator: Simulator, tool: str, body: dict[str, Any]) -> str:
     """Start a project as somebody else would, whom Airflow does not know of."""
     answer = requests.post(
@@ -95,13 +76,6 @@ def make(simulator: Simulator, tool: str, body: dict[str, Any]) -> str:
     )
     answer.raise_for_status()
     return str(answer.json()["id"])
-
-
-def wait_until(condition: Callable[[], bool], what: str, timeout: float = 120) -> None:
-    deadline = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < deadline, f"waited in vain for {what}"
-        time.sleep(0.5)
 
 
 def saved(destination: Path) -> dict[str, list[str]]:
@@ -123,7 +97,7 @@ def test_completed_project_starts_the_example_and_its_file_is_saved(
     real_airflow: LocalAirflow, magic_hour: Simulator, destination: Path, receiver: str
 ) -> None:
     project_id = make(magic_hour, "ai-voice-generator", VOICE)
-    wait_until(lambda: project_id in saved(destination), "the file")
+    wait_until(lambda: project_id in saved(destination), 120, "the file")
     (name,) = saved(destination)[project_id]
     assert (destination / project_id / name).read_bytes().startswith(b"RIFF")
     events = asset_events(real_airflow, "audio", "completed")
@@ -132,7 +106,7 @@ def test_completed_project_starts_the_example_and_its_file_is_saved(
     # The run may be the event's or the hour's: the example has both schedules.
     runs = [run["dag_run_id"] for run in real_airflow.runs(DAG_ID)]
     assert {real_airflow.wait_for_run(DAG_ID, run_id) for run_id in runs} == {"success"}
-    wait_until(lambda: len(of_type(magic_hour, "audio.completed")) == 2, "both deliveries")
+    wait_until(lambda: len(of_type(magic_hour, "audio.completed")) == 2, 120, "both deliveries")
     assert [each["status"] for each in of_type(magic_hour, "audio.completed")] == [200, 200]
     health = requests.get(f"{receiver}/health", timeout=30).json()
     assert health["accepted"] >= 2
@@ -148,9 +122,9 @@ def test_no_event_of_a_burst_is_left_behind(
     real_airflow: LocalAirflow, magic_hour: Simulator, destination: Path
 ) -> None:
     made = {make(magic_hour, "ai-image-generator", IMAGE) for _ in range(8)}
-    wait_until(lambda: len(of_type(magic_hour, "image.completed", 200)) >= 16, "all deliveries")
+    wait_until(lambda: len(of_type(magic_hour, "image.completed", 200)) >= 16, 120, "all deliveries")
     real_airflow.trigger(DAG_ID)  # as the hour does, for an event that started no run
-    wait_until(lambda: made <= set(saved(destination)), "all files", 180)
+    wait_until(lambda: made <= set(saved(destination)), 180, "all files")
     assert {len(saved(destination)[project_id]) for project_id in made} == {1}
 
 

@@ -6,12 +6,10 @@ A few deliveries by default, which takes about two minutes; MAGICHOUR_TEST_DELIV
 
 from __future__ import annotations
 
-import json
 import os
-import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -21,8 +19,10 @@ import requests
 
 from airflow_provider_magichour.simulator import Simulator
 from scripts.local import LocalAirflow
+from scripts.local.client import wait_until
 from scripts.local.processes import free_port
 from scripts.local.services import Services, ServicesError, start_services
+from scripts.local.webhooks import start_receiver
 from tests.support.airflow import AIRFLOW_VERSION
 
 pytestmark = [
@@ -117,19 +117,6 @@ def airflow(services: Services, simulator: Simulator, tmp_path: Path) -> Iterato
         yield found
 
 
-def start_receiver(airflow: LocalAirflow, port: int) -> None:
-    settings = {
-        "AIRFLOW_URL": airflow.url,
-        "USERNAME": "webhooks",
-        "PASSWORD": "webhooks",
-        "SECRETS": json.dumps({CONN_ID: SECRET}),
-    }
-    command = [sys.executable, "-m", "airflow_provider_magichour.webhooks", "--port", str(port)]
-    airflow.processes.start(
-        "webhooks", command, {f"MAGICHOUR_WEBHOOKS_{name}": value for name, value in settings.items()}
-    )
-
-
 def make(simulator: Simulator) -> str:
     answer = requests.post(
         f"{simulator.url}/v1/ai-voice-generator",
@@ -149,18 +136,10 @@ def saved(folder: Path) -> dict[str, int]:
     return found
 
 
-def wait_until(condition: Callable[[], bool], timeout: float, airflow: LocalAirflow) -> None:
-    deadline = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        airflow.restart_dead()
-        time.sleep(1)
-
-
 def test_every_projects_file_is_saved_exactly_once(
     airflow: LocalAirflow, services: Services, simulator: Simulator, free_receiver_port: int, tmp_path: Path
 ) -> None:
-    start_receiver(airflow, free_receiver_port)
+    start_receiver(airflow, {CONN_ID: SECRET}, free_receiver_port)
     projects: list[str] = []
 
     def make_some(share: float) -> None:
@@ -172,7 +151,7 @@ def test_every_projects_file_is_saved_exactly_once(
     time.sleep(5)
     airflow.processes.kill("webhooks")
     make_some(0.25)
-    start_receiver(airflow, free_receiver_port)
+    start_receiver(airflow, {CONN_ID: SECRET}, free_receiver_port)
     time.sleep(5)
     airflow.kill("api-server")
     make_some(0.25)
@@ -183,9 +162,14 @@ def test_every_projects_file_is_saved_exactly_once(
     make_some(0.25)
 
     folder = tmp_path / "saved"
-    wait_until(lambda: set(projects) <= set(saved(folder)), 240 + DELIVERIES, airflow)
+
+    def all_saved() -> bool:
+        airflow.restart_dead()
+        return set(projects) <= set(saved(folder))
+
+    wait_until(all_saved, 240 + DELIVERIES, "all files", every=1)
     assert saved(folder) == dict.fromkeys(projects, 1)
-    wait_until(lambda: accepted(simulator) >= 3 * len(projects), 240 + DELIVERIES, airflow)
+    wait_until(lambda: accepted(simulator) >= 3 * len(projects), 240 + DELIVERIES, "all deliveries", every=1)
     state = simulator.state()
     fetched = Counter(state["projects"][project_id]["downloads"] for project_id in projects)
     attempts = Counter(each["status"] for each in state["webhooks"] if each["type"] == "audio.completed")

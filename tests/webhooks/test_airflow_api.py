@@ -128,9 +128,22 @@ async def test_an_airflow_that_is_too_slow_still_gets_what_it_can_take(
     assert len(airflow.events) - accepted <= 2  # no event of a delivery that was given up
 
 
+async def test_calls_an_airflow_on_this_machine_past_the_environments_proxy(
+    airflow_api: tuple[FakeAirflow, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    airflow, url = airflow_api
+    airflow.use(used())
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.delenv("no_proxy", raising=False)
+    assert await create(user(url), used()) == 1
+
+
 async def test_names_what_does_not_respond() -> None:
-    with pytest.raises(AirflowApiError, match=r"no response from http://127.0.0.1:1: ConnectError"):
-        await create(user("http://127.0.0.1:1"), used())
+    with pytest.raises(
+        AirflowApiError, match=r"no response from .*http://u:\[secure\]@127.0.0.1:1'\): ConnectError"
+    ):
+        await create(user("http://u:p4ss@127.0.0.1:1"), used())
 
 
 def test_never_shows_credentials() -> None:

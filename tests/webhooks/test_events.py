@@ -108,14 +108,14 @@ def test_several_secrets_count_at_once(value: Any, secrets: tuple[bytes, ...]) -
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("what", ["started", "completed", "errored"])
 def test_event_names_its_project(kind: str, what: str) -> None:
-    event = parse_event(event_body(kind, what, "cm9", newer_field={"a": [1]}))
-    assert (event.type, event.kind, event.event) == (f"{kind}.{what}", kind, what)
-    assert (event.project["id"], event.project["newer_field"]) == ("cm9", {"a": [1]})
+    extra = parse_event(event_body(kind, what, "cm9", newer_field={"a": [1]}), "x")
+    assert (extra["type"], extra["kind"], extra["id"]) == (f"{kind}.{what}", kind, "cm9")
+    assert extra["project"]["newer_field"] == {"a": [1]}
 
 
 @pytest.mark.parametrize("type_", ["model.completed", "", "video", "video.completed.x", "VIDEO.completed"])
 def test_types_that_are_not_about_projects_are_no_error(type_: str) -> None:
-    assert parse_event(json.dumps({"type": type_, "payload": None}).encode()).kind == ""
+    assert parse_event(json.dumps({"type": type_, "payload": None}).encode(), "x") == {"type": type_}
 
 
 @pytest.mark.parametrize(
@@ -146,14 +146,14 @@ def test_types_that_are_not_about_projects_are_no_error(type_: str) -> None:
 )
 def test_what_is_no_event_is_refused(body: bytes) -> None:
     with pytest.raises(RefusedError) as refusal:
-        parse_event(body)
+        parse_event(body, "x")
     assert refusal.value.status == 400
 
 
 def test_text_that_no_database_takes_is_replaced() -> None:
-    event = parse_event(event_body(name="a\x00b\ud800c😀", **{"k\x00": 1}))
-    assert event.project["name"] == "a\ufffdb\ufffdc😀"
-    assert "k\ufffd" in event.project
+    project = parse_event(event_body(name="a\x00b\ud800c😀", **{"k\x00": 1}), "x")["project"]
+    assert project["name"] == "a\ufffdb\ufffdc😀"
+    assert "k\ufffd" in project
 
 
 @hypothesis.given(
@@ -161,19 +161,19 @@ def test_text_that_no_database_takes_is_replaced() -> None:
 )
 def test_any_json_is_an_event_or_refused(value: Any) -> None:
     with contextlib.suppress(RefusedError):
-        event = parse_event(json.dumps(value).encode())
-        json.dumps(dict(event.project), allow_nan=False).encode("ascii")
+        extra = parse_event(json.dumps(value).encode(), "x")
+        json.dumps(extra, allow_nan=False).encode("ascii")
 
 
 @hypothesis.given(st.binary())
 def test_any_bytes_are_an_event_or_refused(body: bytes) -> None:
     with contextlib.suppress(RefusedError):
-        parse_event(body)
+        parse_event(body, "x")
 
 
 def test_nesting_as_deep_as_allowed_passes() -> None:
     deep = b"[" * (MAX_DEPTH - 2) + b"]" * (MAX_DEPTH - 2)
-    parse_event(event_body().replace(b'"credits_charged": 5', b'"credits_charged": ' + deep))
+    parse_event(event_body().replace(b'"credits_charged": 5', b'"credits_charged": ' + deep), "x")
 
 
 class TestExtra:
@@ -186,7 +186,7 @@ class TestExtra:
     )
 
     def test_holds_no_presigned_url(self) -> None:
-        extra = parse_event(self.BODY).describe("team_a")
+        extra = parse_event(self.BODY, "team_a")
         text = json.dumps(extra)
         assert "sig" not in text.lower()
         assert "download" not in text
@@ -194,7 +194,7 @@ class TestExtra:
         assert "for more" in extra["project"]["error"]["message"]
 
     def test_names_type_kind_project_and_connection(self) -> None:
-        extra = parse_event(self.BODY).describe("team_a")
+        extra = parse_event(self.BODY, "team_a")
         assert {name: value for name, value in extra.items() if name != "project"} == {
             "type": "video.completed",
             "kind": "video",
@@ -204,13 +204,13 @@ class TestExtra:
         assert extra["project"]["status"] == "complete"
 
     def test_holds_presigned_urls_where_that_is_asked_for(self) -> None:
-        extra = parse_event(self.BODY).describe("team_a", presigned_urls=True)
+        extra = parse_event(self.BODY, "team_a", presigned_urls=True)
         assert extra["project"] == json.loads(self.BODY)["payload"]
 
     @hypothesis.given(json_values)
     def test_can_be_made_of_any_project(self, value: Any) -> None:
         with contextlib.suppress(RefusedError):
-            parse_event(event_body(name=value)).describe("x")
+            parse_event(event_body(name=value), "x")
 
 
 class TestAssetUri:

@@ -55,8 +55,10 @@ class TestEndpoint:
     @pytest.fixture(autouse=True)
     def _anew(self) -> Iterator[None]:
         plugin._create_endpoint.cache_clear()
+        plugin._read_secrets.cache_clear()
         yield
         plugin._create_endpoint.cache_clear()
+        plugin._read_secrets.cache_clear()
 
     @pytest.fixture
     def configure(self, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
@@ -111,13 +113,13 @@ class TestEndpoint:
     ) -> None:
         configure(webhooks="True")
         looked_up = []
-        read = plugin._read_secrets
+        read = plugin.BaseHook.get_connection
 
         def spy(conn_id: str) -> Any:
             looked_up.append(conn_id)
             return read(conn_id)
 
-        monkeypatch.setattr(plugin, "_read_secrets", spy)
+        monkeypatch.setattr(plugin.BaseHook, "get_connection", spy)
         mounted.airflow.use(used())
         for number in range(20):
             mounted.deliver(event_body(), f"stranger_{number}")
@@ -148,5 +150,5 @@ class TestEndpoint:
         def fail(conn_id: str) -> Any:
             raise OSError("the secrets backend is down")
 
-        monkeypatch.setattr(plugin, "_read_secrets", fail)
+        monkeypatch.setattr(plugin.BaseHook, "get_connection", fail)
         assert mounted.deliver(event_body()).status_code == 503
