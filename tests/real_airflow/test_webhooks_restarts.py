@@ -6,6 +6,7 @@ A few deliveries by default, which takes about two minutes; MAGICHOUR_TEST_DELIV
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections import Counter
@@ -40,6 +41,7 @@ VOICE = {"style": {"prompt": "hello", "voice_name": "Elon Musk"}}
 
 #: The example with a schedule of every minute instead of every hour, for voices alone.
 DAG_FILE = """
+import math
 import os
 from datetime import timedelta
 
@@ -144,7 +146,7 @@ def test_every_projects_file_is_saved_exactly_once(
 
     def make_some(share: float) -> None:
         with ThreadPoolExecutor(4) as executor:
-            count = round(DELIVERIES / 3 * share)
+            count = math.ceil(DELIVERIES / 3 * share)
             projects.extend(executor.map(lambda _: make(simulator), range(count)))
 
     make_some(0.25)
