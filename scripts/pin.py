@@ -16,7 +16,7 @@ OLDER_HEAD = """\
 # Versions for Airflow {airflow} in `make test-matrix`: the newest of {day}, soon after its release.
 # Written by `make constraints`.
 """
-EXTRAS = ("dev", "docs", "browser", "stores")
+EXTRAS = ("dev", "docs", "browser", "stores", "dist", "workflows")
 # For systems and interpreters that Airflow does not run on.
 ELSEWHERE = {"colorama", "pywin32", "pywin32-ctypes", "httpx2-jsfetch"}
 
