@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
     from airflow_provider_magichour._polling.wait import WaitResult
+    from airflow_provider_magichour._polling.wait_request import WaitRequest
     from airflow_provider_magichour._validation import ProjectIds
     from airflow_provider_magichour.hooks import MagicHourHook
     from airflow_provider_magichour.types import KindName, ProjectRef, Templated
@@ -121,6 +122,7 @@ class MagicHourProjectSensor(BaseSensorOperator):
         self.fail_on_error = fail_on_error
         self.return_projects = return_projects
         self._has_poke_interval = poke_interval is not None
+        self._killed = False
         #: What the poke of this process found unfinished.
         self._found: WaitResult | None = None
         check_projects_at_parse(project_id, kind)
@@ -183,15 +185,19 @@ class MagicHourProjectSensor(BaseSensorOperator):
 
         return schedule.deadline(schedule.started_at(context), self.timeout, self.execution_timeout)
 
+    def _request(self, kind: str, ids: Sequence[str], deadline: float) -> WaitRequest:
+        from airflow_provider_magichour._polling.wait_request import WaitRequest
+
+        return WaitRequest(kind, ids, deadline, self._interval(), is_killed=lambda: self._killed)
+
     def _wait(
         self, kind: str, ids: Sequence[str], deadline: float, seconds: float | None = 0.0
     ) -> WaitResult:
         """Check each project once, and wait for a limited time."""
         from airflow_provider_magichour._polling.wait import wait_on_worker
-        from airflow_provider_magichour._polling.wait_request import WaitRequest
         from airflow_provider_magichour.hooks.connection import get_settings_async
 
-        request = WaitRequest(kind, ids, deadline, self._interval())
+        request = self._request(kind, ids, deadline)
         return wait_on_worker(request, self.magichour_conn_id, get_settings_async, seconds, logger=self.log)
 
     def _wait_on_worker(self, wanted: ProjectIds) -> Any:
@@ -200,13 +206,11 @@ class MagicHourProjectSensor(BaseSensorOperator):
         from airflow_provider_magichour._polling.wait import wait_for_finished
         from airflow_provider_magichour.hooks.connection import get_settings_async
 
+        deadline = schedule.worker_deadline(time.time(), self.timeout, self.execution_timeout)
         outcomes, projects = wait_for_finished(
-            wanted.kind,
-            wanted.ids,
+            self._request(wanted.kind, wanted.ids, deadline),
             self.magichour_conn_id,
             get_settings_async,
-            schedule.worker_deadline(time.time(), self.timeout, self.execution_timeout),
-            poll_interval=self._interval(),
             logger=self.log,
         )
         return self._result(wanted, outcomes, projects)
@@ -342,6 +346,10 @@ class MagicHourProjectSensor(BaseSensorOperator):
                 raise AirflowSkipException(f"Skipping, because the deferral failed: {cause}") from cause
 
     # ---------------------------------------------------------------------------------------- ends
+
+    def on_kill(self) -> None:
+        """Stop waiting within a second."""
+        self._killed = True
 
     def _result(
         self,

@@ -90,7 +90,7 @@ QUICK_TESTS = (
     "tests/real_airflow/test_waits.py",
     "tests/test_feeding.py",
     "tests/operators",
-    "tests/test_sensors.py",
+    "tests/sensors",
     "tests/test_triggers.py",
     "tests/test_waiting.py",
     "tests/test_hooks.py",

@@ -372,7 +372,7 @@ def test_failed_status_checks_do_not_flood_the_log(
 def test_wait_works_on_a_thread_with_a_running_loop(projects: Projects) -> None:
     async def main() -> Any:
         read = settings_of(projects.server.url)
-        return wait_for_finished("image", ["p1"], "c", read, time.time() + 5)
+        return wait_for_finished(wait_for(["p1"]), "c", read)
 
     outcomes, found = asyncio.run(main())
     assert outcomes == {"p1": "complete"}

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from airflow_provider_magichour._polling.wait import wait_for_finished
+from airflow_provider_magichour._polling.wait_request import WaitRequest
 from airflow_provider_magichour.hooks import MagicHourHook
 from airflow_provider_magichour.hooks.connection import get_settings_async
 from airflow_provider_magichour.operators import MagicHourDeleteProjectOperator, MagicHourGenerateOperator
@@ -60,12 +61,7 @@ def test_wait_logs_each_status_with_age_and_credits(
     project_id = MagicHourHook().create_project("ai-image-generator", body)["id"]
     with caplog.at_level(logging.INFO, "airflow_provider_magichour"):
         wait_for_finished(
-            "image",
-            [project_id],
-            name,
-            get_settings_async,
-            time.time() + 30,
-            poll_interval=0.05,
+            WaitRequest("image", [project_id], time.time() + 30, 0.05), name, get_settings_async
         )
 
     story = [record.getMessage() for record in caplog.records if project_id in record.getMessage()]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -89,7 +89,7 @@ async def _polling(
     async with AsyncExitStack() as stack:
         try:
             async with asyncio.timeout(max(wait.deadline - time.time(), MIN_JOIN_SECONDS)):
-                poller = await _join(stack, name, read_connection, progress)
+                poller = await _join(stack, wait, name, read_connection, progress)
         except TimeoutError:
             raise progress.timeout(wait.deadline) from None
         await stack.enter_async_context(poller.polling(wait))
@@ -97,7 +97,11 @@ async def _polling(
 
 
 async def _join(
-    stack: AsyncExitStack, name: str, read_connection: ReadConnection, progress: WaitProgress
+    stack: AsyncExitStack,
+    wait: WaitRequest,
+    name: str,
+    read_connection: ReadConnection,
+    progress: WaitProgress,
 ) -> Poller:
     """Join the poller of a connection; a secrets backend that is away for a moment fails no wait."""
     for pause in JOIN_PAUSES:
@@ -106,7 +110,7 @@ async def _join(
         except CANNOT_READ as error:
             progress.last_error = error
             progress.log.warning("%s; trying again in %.0f s", error, pause)
-        await asyncio.sleep(pause)
+        await wait.changes(pause)  # there are none, but a kill ends it
     return await stack.enter_async_context(Poller.shared(name, read_connection))
 
 
@@ -146,17 +150,7 @@ async def _collect_each(
 
 
 def wait_for_finished(
-    kind: str,
-    project_ids: Iterable[str],
-    name: str,
-    read_connection: ReadConnection,
-    deadline: float,
-    *,
-    poll_interval: float | None = None,
-    tool: str | None = None,
-    submitted_at: float | None = None,
-    missing_ok: bool = False,
-    logger: Any = None,
+    wait: WaitRequest, name: str, read_connection: ReadConnection, *, logger: Any = None
 ) -> tuple[dict[str, str], dict[str, Mapping[str, Any]]]:
     """
     Wait on this thread until all projects are finished, however they end; see :func:`wait_for_outcomes`.
@@ -167,15 +161,10 @@ def wait_for_finished(
 
     projects: dict[str, Mapping[str, Any]] = {}
 
-    async def wait() -> dict[str, str]:
-        request = WaitRequest(
-            kind, project_ids, deadline, poll_interval, tool=tool, submitted_at=submitted_at
-        )
-        return await wait_for_outcomes(
-            request, name, read_connection, missing_ok=missing_ok, logger=logger, projects=projects
-        )
-
-    return run_async(wait), projects
+    outcomes = run_async(
+        lambda: wait_for_outcomes(wait, name, read_connection, logger=logger, projects=projects)
+    )
+    return outcomes, projects
 
 
 class WaitResult(NamedTuple):

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import math
 import random
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from typing import Any
 
 from airflow_provider_magichour._polling.durations import LEARNED
@@ -17,10 +18,13 @@ from airflow_provider_magichour._polling.schedule import (
     next_delay,
 )
 from airflow_provider_magichour._polling.status import StatusCheck, status_request
+from airflow_provider_magichour.exceptions import MagicHourError
 from airflow_provider_magichour.tools import TOOLS, typical_seconds
 
 #: A project that is seen for the first time within this many seconds of its submit was polled from its start.
 FROM_START = 60.0
+#: A wait on a worker notices within this many seconds that its task was killed.
+KILL_CHECK_SECONDS = 0.5
 
 
 class WaitRequest:
@@ -34,11 +38,13 @@ class WaitRequest:
     :param tool: the tool that made the projects, where it is known.
     :param typical_seconds: the median duration of the projects; the tool's if None.
     :param submitted_at: when they were made, in unix seconds, where that was just now: no check at once.
+    :param is_killed: returns whether the task that waits on a worker was killed, which ends the wait.
     """
 
     __slots__ = (
         "_arrived",
         "_found",
+        "_is_killed",
         "deadline",
         "ids",
         "kind",
@@ -59,6 +65,7 @@ class WaitRequest:
         tool: str | None = None,
         typical_seconds: float | None = None,
         submitted_at: float | None = None,
+        is_killed: Callable[[], bool] | None = None,
     ) -> None:
         known = TOOLS.get(tool or "")
         self.kind = kind
@@ -72,6 +79,7 @@ class WaitRequest:
         self.late: tuple[float, str] = (0.0, "")
         self._found: list[tuple[str, StatusCheck]] = []
         self._arrived = asyncio.Event()
+        self._is_killed = is_killed
 
     def notify(self, project_id: str, check: StatusCheck) -> None:
         """Add a status check to the changes."""
@@ -79,14 +87,25 @@ class WaitRequest:
         self._arrived.set()
 
     async def changes(self, seconds: float) -> list[tuple[str, StatusCheck]]:
-        """Return what was found since the last call; wait for something this long at most."""
-        if not self._found:
+        """
+        Return what was found since the last call; wait for something this long at most.
+
+        :raises MagicHourError: if the task was killed.
+        """
+        loop = asyncio.get_running_loop()
+        until = loop.time() + seconds
+        while not self._found and (left := until - loop.time()) > 0:
+            if self._is_killed is not None:
+                if self._is_killed():
+                    raise MagicHourError(
+                        "The task was killed while it waited. Its projects go on at Magic Hour: clear the "
+                        "task to wait for them again"
+                    )
+                left = min(left, KILL_CHECK_SECONDS)
             self._arrived.clear()
-            try:
-                async with asyncio.timeout(seconds):
+            with suppress(TimeoutError):
+                async with asyncio.timeout(left):
                     await self._arrived.wait()
-            except TimeoutError:
-                return []
         found, self._found = self._found, []
         return found
 

@@ -146,6 +146,7 @@ class MagicHourHook(MagicHourFilesHook):
         :raises MagicHourTimeoutError: if it was not finished in time.
         """
         from airflow_provider_magichour._polling.wait import wait_for_finished
+        from airflow_provider_magichour._polling.wait_request import WaitRequest
 
         projects = read_projects(project_id, kind)
         deadline = time.time() + check_seconds(timeout, "timeout")
@@ -154,12 +155,9 @@ class MagicHourHook(MagicHourFilesHook):
         if not projects.ids:
             return []
         _, finished = wait_for_finished(
-            projects.kind,
-            projects.ids,
+            WaitRequest(projects.kind, projects.ids, deadline, interval),
             self.magichour_conn_id,
             get_settings_async,
-            deadline,
-            poll_interval=interval,
             logger=self.log,
         )
         in_order = [finished[one] for one in projects.ids]

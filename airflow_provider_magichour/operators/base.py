@@ -30,6 +30,7 @@ class MagicHourOperator(BaseOperator):
     def __init__(self, *, magichour_conn_id: str = DEFAULT_CONN_ID, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.magichour_conn_id = magichour_conn_id
+        self._killed = False
 
     if TYPE_CHECKING:
 
@@ -43,6 +44,13 @@ class MagicHourOperator(BaseOperator):
         from airflow_provider_magichour.hooks import MagicHourHook
 
         return MagicHourHook(self.magichour_conn_id)
+
+    def on_kill(self) -> None:
+        """Stop waiting within a second."""
+        self._killed = True
+
+    def _is_killed(self) -> bool:
+        return self._killed
 
 
 def on_a_thread(action: Callable[[], None], seconds: float) -> None:

@@ -136,6 +136,7 @@ class MagicHourCreateProjectOperator(MagicHourOperator):
 
     def on_kill(self) -> None:
         """Submit nothing more; the create calls that are on their way are written down."""
+        super().on_kill()
         submitter = self._submitter
         if submitter is not None:
             on_a_thread(lambda: submitter.stop(KILL_SECONDS), KILL_SECONDS + 1)

@@ -99,16 +99,18 @@ class MagicHourDetectFacesOperator(MagicHourOperator):
     def _wait(self, detection_id: str) -> Mapping[str, Any]:
         from airflow_provider_magichour._polling.status import FACE_DETECTION
         from airflow_provider_magichour._polling.wait import wait_for_finished
+        from airflow_provider_magichour._polling.wait_request import WaitRequest
         from airflow_provider_magichour.hooks.connection import get_settings_async
 
-        outcomes, detections = wait_for_finished(
+        request = WaitRequest(
             FACE_DETECTION,
             [detection_id],
-            self.magichour_conn_id,
-            get_settings_async,
             time.time() + check_seconds(self.timeout, "timeout"),
-            poll_interval=optional(check_seconds, self.poll_interval, "poll_interval"),
-            logger=self.log,
+            optional(check_seconds, self.poll_interval, "poll_interval"),
+            is_killed=self._is_killed,
+        )
+        outcomes, detections = wait_for_finished(
+            request, self.magichour_conn_id, get_settings_async, logger=self.log
         )
         if outcomes[detection_id] != "complete":
             raise MagicHourRenderError(detection_id, None, "the face detection failed")

@@ -206,7 +206,9 @@ class MagicHourGenerateOperator(MagicHourCreateProjectOperator):
             return WaitEnd({})
         kind, now = tool_kind(self.tool, self.kind), time.time()
         interval = optional(check_seconds, self.poll_interval, "poll_interval")
-        request = WaitRequest(kind, left, deadline, interval, tool=self.tool, submitted_at=now)
+        request = WaitRequest(
+            kind, left, deadline, interval, tool=self.tool, submitted_at=now, is_killed=self._is_killed
+        )
         seconds = optional(check_delay, self.defer_after, "defer_after")
         if seconds is None:
             seconds = seconds_before_deferral(self.tool)

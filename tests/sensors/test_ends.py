@@ -1,0 +1,110 @@
+"""How a wait ends that did not succeed: timeouts, kills, skips; the same in all modes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import (
+    AirflowSensorTimeout,
+    AirflowSkipException,
+)
+
+from airflow_provider_magichour import exceptions as errors
+from tests.sensors.support import run, sensor
+from tests.support.projects import Projects, project
+from tests.support.scripted_server import Reply
+
+
+def test_all_modes_raise_the_same_timeout(mode: str, projects: Projects) -> None:
+    projects.script("p1", "rendering")
+    with pytest.raises(errors.MagicHourSensorTimeoutError) as caught:
+        run(sensor(mode, ["p1", "p2"], timeout=1))
+    assert isinstance(caught.value, errors.MagicHourTimeoutError)
+    assert isinstance(caught.value, AirflowSensorTimeout)
+    assert str(caught.value).startswith("Timed out waiting for 1 of 2 projects: p1 (status: rendering), at ")
+    assert caught.value.project_id == "p1"
+
+
+def test_all_modes_raise_the_same_timeout_when_the_server_is_down(mode: str, projects: Projects) -> None:
+    projects.script("p1", Reply(503, {"message": "overloaded"}))
+    with pytest.raises(errors.MagicHourSensorTimeoutError, match="overloaded"):
+        run(sensor(mode, "p1", timeout=1))
+
+
+@pytest.mark.parametrize("mode", ["poke", "reschedule"], indirect=True)  # deferred, Airflow does not watch it
+@pytest.mark.parametrize("lenient", [{}, {"soft_fail": True}])
+def test_execution_timeout_is_the_sensors_own_timeout(
+    projects: Projects, mode: str, lenient: dict[str, Any]
+) -> None:
+    from airflow.providers.common.compat.sdk import AirflowTaskTimeout
+
+    def ring() -> None:
+        raise AirflowTaskTimeout
+
+    task = sensor(mode, "p1", execution_timeout=timedelta(seconds=9), **lenient)
+    task._wait_on_worker = lambda wanted: ring()  # type: ignore[method-assign, assignment]
+    task._check_once = lambda context, wanted: ring()  # type: ignore[method-assign, assignment, return-value]
+    expected = AirflowSkipException if lenient else errors.MagicHourSensorTimeoutError
+    with pytest.raises(expected, match="Timed out after execution_timeout"):
+        run(task)
+
+
+def test_wait_on_a_worker_ends_before_the_alarm_of_execution_timeout(projects: Projects) -> None:
+    projects.script("p1", "rendering")
+    started = time.monotonic()
+    with pytest.raises(errors.MagicHourSensorTimeoutError, match="Timed out waiting for project p1"):
+        run(sensor("poke", "p1", execution_timeout=timedelta(seconds=1)))
+    assert time.monotonic() - started < 1
+
+
+@pytest.mark.parametrize("lenient", ["soft_fail", "never_fail"])
+@pytest.mark.parametrize(
+    ("last", "why"),
+    [
+        ("canceled", "Project p1 was canceled in the Magic Hour web app"),
+        ("rendering", r"Timed out waiting for project p1 \(status: rendering\), at "),
+        (Reply(404, {"message": "none such"}), "GET /v1/image-projects/p1 returned 404: none such"),
+    ],
+)
+def test_soft_fail_skips_with_the_reason(
+    mode: str, projects: Projects, last: Any, why: str, lenient: str
+) -> None:
+    projects.script("p1", last)
+    with pytest.raises(AirflowSkipException, match=f"^Skipping due to {lenient} is set to True: {why}"):
+        run(sensor(mode, "p1", timeout=1, **{lenient: True}))
+
+
+@pytest.mark.parametrize("lenient", ["soft_fail", "never_fail"])
+def test_soft_fail_does_not_skip_a_running_project(mode: str, projects: Projects, lenient: str) -> None:
+    projects.script("p1", "rendering", Reply(500), "complete")
+    assert run(sensor(mode, "p1", **{lenient: True})) == project("p1", kind="image")
+
+
+@pytest.mark.parametrize("mode", ["poke", "deferrable"], indirect=True)
+def test_kill_ends_the_wait_on_the_worker(mode: str, projects: Projects) -> None:
+    """As Airflow does it: a signal's handler on the main thread, which waits, calls ``on_kill``."""
+    projects.script("p1", "rendering")
+    task = sensor(mode, "p1", defer_after=60, poll_interval=60)
+    killed_at = 0.0
+
+    def kill(*_: Any) -> None:
+        nonlocal killed_at
+        killed_at = time.monotonic()
+        task.on_kill()
+
+    before = signal.signal(signal.SIGUSR1, kill)
+    timer = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGUSR1))
+    timer.start()
+    try:
+        with pytest.raises(errors.MagicHourError, match="killed"):
+            run(task)
+    finally:
+        timer.join()
+        signal.signal(signal.SIGUSR1, before)
+    assert time.monotonic() - killed_at < 5
