@@ -49,15 +49,13 @@ def write_history(
         at = today - timedelta(days=31) + minutes if due else today - minutes
         receipt = receipts.make(
             {"created_at": receipts.timestamp(at)},
-            project_id=project_id,
-            kind="image",
-            conn_id="magichour_default",
-            account_id="benchmark",
+            project_id,
+            "image",
+            receipts.Writer("magichour_default", lambda: "benchmark"),
             root=root,
             destination=root,
             files=[{"path": f"{project_id}/output.png", "bytes": 1, "sha256": "0" * 64}],
             downloaded_at=at,
-            downloaded_by=None,
         )
         path = folder / catalogue.path_of(receipt)
         if n % 1000 == 0 or not same_day:

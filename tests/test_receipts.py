@@ -11,15 +11,27 @@ from hypothesis import strategies as st
 
 from airflow_provider_magichour import exceptions as errors
 from airflow_provider_magichour._transfer import catalogue, receipts
-from airflow_provider_magichour._transfer.catalogue import Entry
-from airflow_provider_magichour._transfer.receipts import NewerReceiptError, ReceiptError
+from airflow_provider_magichour._transfer.catalogue import Catalogue, Entry
+from airflow_provider_magichour._transfer.receipts import NewerReceiptError, ReceiptError, Writer
 from airflow_provider_magichour._transfer.storage import Storage
 from airflow_provider_magichour.hooks import MagicHourHook
 from tests.support.files import entries, write_old_receipt
 
 NOON = datetime(2026, 11, 21, 12, 0, 0, tzinfo=UTC)
 FILE = {"path": "p1/output.png", "bytes": 3, "sha256": "a" * 64, "content_type": "image/png"}
-PROJECT = {"type": "AI_IMAGE", "name": "a cat", "created_at": "2026-11-21T11:00:00Z", "credits_charged": 5}
+FACTS = {
+    "tool": "ai-image-generator",
+    "finished_at": "2026-11-21T11:00:04.5Z",
+    "body_fingerprint": "0123456789abcdef",
+    "credits_estimated": 7,
+}
+PROJECT = {
+    "type": "AI_IMAGE",
+    "name": "a cat",
+    "created_at": "2026-11-21T11:00:00Z",
+    "credits_charged": 5,
+    "image_count": 1,
+}
 
 
 @pytest.fixture
@@ -27,25 +39,25 @@ def root(tmp_path):
     return Storage(str(tmp_path), str(tmp_path))
 
 
-def make(root=None, project_id="p1", created_at="2026-11-21T11:00:00Z", destination=None, **changes):
+def make(
+    root=None, project_id="p1", created_at="2026-11-21T11:00:00Z", destination=None, files=None, facts=None
+):
     root = root or Storage("/media", "/media")
-    given = {
-        "project_id": project_id,
-        "kind": "image",
-        "conn_id": "magichour_default",
-        "account_id": "account-1",
-        "root": root,
-        "destination": destination or root,
-        "files": [{**FILE, "path": f"{project_id}/output.png"}],
-        "downloaded_at": NOON,
-        "downloaded_by": {"dag_id": "d", "run_id": "r"},
-        **changes,
-    }
-    return receipts.make({**PROJECT, "created_at": created_at}, **given)
+    task = {"dag_id": "d", "run_id": "r"}
+    return receipts.make(
+        {**PROJECT, "created_at": created_at},
+        project_id,
+        "image",
+        Writer("magichour_default", lambda: "account-1", task, {project_id: facts or {}}),
+        root=root,
+        destination=destination or root,
+        files=files or [{**FILE, "path": f"{project_id}/output.png"}],
+        downloaded_at=NOON,
+    )
 
 
 def test_entry_holds_all_that_is_known(root, tmp_path):
-    receipt = make(root, destination=root.below("2026-11-21"), facts={"tool": "ai-image-generator"})
+    receipt = make(root, destination=root.below("2026-11-21"), facts=FACTS)
     catalogue.write(root, receipt)
     path = tmp_path / "magichour-catalog" / "dt=2026-11-21" / "110000-p1.json"
     assert json.loads(path.read_text()) == {
@@ -57,16 +69,30 @@ def test_entry_holds_all_that_is_known(root, tmp_path):
         "type": "AI_IMAGE",
         "name": "a cat",
         "status": "complete",
+        "error_code": None,
+        "error_message": None,
         "created_at": "2026-11-21T11:00:00Z",
-        "finished_at": None,
-        "downloaded_at": "2026-11-21T12:00:00Z",
+        "finished_at": "2026-11-21T11:00:04.5Z",
+        "seconds": 4.5,
         "credits_charged": 5,
+        "credits_refunded": 2,
         "account_id": "account-1",
         "magichour_conn_id": "magichour_default",
-        "body_fingerprint": None,
+        "dag_id": "d",
+        "task_id": None,
+        "run_id": "r",
+        "map_index": None,
+        "try_number": None,
+        "body_fingerprint": "0123456789abcdef",
+        "image_count": 1,
+        "width": None,
+        "height": None,
+        "start_seconds": None,
+        "end_seconds": None,
+        "fps": None,
+        "downloaded_at": "2026-11-21T12:00:00Z",
         "destination": f"{tmp_path}/2026-11-21",
         "folder": "2026-11-21",
-        "downloaded_by": {"dag_id": "d", "run_id": "r"},
         "files": [FILE],
     }
     assert catalogue.read(root, catalogue.path_of(receipt), "p1") == receipt
@@ -185,7 +211,14 @@ def test_no_field_breaks_the_reader(name, value):
         assert catalogue.path_of(receipt).startswith("magichour-catalog/dt=")
 
 
-@pytest.mark.parametrize("change", [{"status": "error", "files": []}, {"event": "reused", "project_id": "x"}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"status": "error", "files": []},
+        {"files": [], "downloaded_at": None},
+        {"event": "reused", "project_id": "x"},
+    ],
+)
 def test_record_without_stored_files_is_no_receipt(change):
     assert receipts.parse(json.dumps({**make().data, **change}).encode(), "p1") is None
 
@@ -240,7 +273,7 @@ def test_events_are_objects_of_their_own(root, tmp_path):
     receipt = make(root)
     catalogue.write(root, receipt)
     before = entries(tmp_path)
-    catalogue.record(root, catalogue.path_of(receipt), receipt, catalogue.DELETED, outcome="deleted")
+    Catalogue(root, root).add_deletion(receipt, "account-1", "deleted")
     after = entries(tmp_path)
     event = after.pop("110000-p1-deleted")
     assert after == before
@@ -250,8 +283,14 @@ def test_events_are_objects_of_their_own(root, tmp_path):
         "event": "deleted",
         "project_id": "p1",
         "kind": "image",
+        "tool": None,
         "account_id": "account-1",
         "magichour_conn_id": "magichour_default",
+        "dag_id": "d",
+        "task_id": None,
+        "run_id": "r",
+        "map_index": None,
+        "try_number": None,
         "outcome": "deleted",
     }
 

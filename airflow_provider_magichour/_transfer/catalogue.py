@@ -3,31 +3,35 @@ The catalogue: for each project one small JSON object, which is its receipt, its
 
     {root}/magichour-catalog/dt=2026-11-21/102655-cm9x1y2z30001.json            the entry
     {root}/magichour-catalog/dt=2026-11-21/102655-cm9x1y2z30001-deleted.json    what happened later: an event
+    {root}/magichour-catalog/dt=2026-11-21/102655-3f9a0c41d2b7e688-uncertain.json   a submit without an id
 
 Day and time are those of the project's creation, in UTC, so that an entry is found without a search, and the
-entries of a day are listed in order. An entry is written once, after all files are in place. What happens
-later is an object of its own, so that nothing is ever changed; only a new download replaces an entry.
+entries of a day are listed in order. An entry is written once, when a project's fate is known: all its files
+are in place, or it failed or was canceled. What happens later is an object of its own, so that nothing is
+ever changed; only a download replaces an entry. All entries and events are written here.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from airflow_provider_magichour._transfer import receipts
-from airflow_provider_magichour._transfer.receipts import MAX_BYTES, Receipt, ReceiptError
+from airflow_provider_magichour._transfer import receipts, receipts_0_1_0
+from airflow_provider_magichour._transfer.receipts import MAX_BYTES, Receipt, ReceiptError, Writer
 from airflow_provider_magichour._transfer.storage import Storage
+from airflow_provider_magichour.tools import Kind
 
 FOLDER = "magichour-catalog"
-#: Events that a name may tell; an object of an event that is not known here is read and passed over.
-DELETED, MOVED = "deleted", "moved"
+#: What may happen to a project besides its end: each is an object of its own.
+DELETED, MOVED, TIMED_OUT, REUSED, UNCERTAIN = "deleted", "moved", "timed_out", "reused", "uncertain"
 
 _DAY = re.compile(r"dt=(\d{4}-\d{2}-\d{2})", re.ASCII)
 _NAME = re.compile(
-    r"(\d{6})-([A-Za-z0-9_-][A-Za-z0-9_.-]{0,127}?)(?:-(deleted|moved|timed_out|reused))?\.json", re.ASCII
+    r"(\d{6})-([A-Za-z0-9_-][A-Za-z0-9_.-]{0,127}?)(?:-(deleted|moved|timed_out|reused|uncertain))?\.json",
+    re.ASCII,
 )
 
 
@@ -127,33 +131,27 @@ def entries(root: Storage, day: str) -> Iterator[Entry]:
             yield Entry(day, time, project_id, frozenset(events.pop((time, project_id), ())))
 
 
-# ----------------------------------------------------------------------------------------------- events
+# ---------------------------------------------------------------------------------------------- events
 
 
-def record(root: Storage, path: str, receipt: Receipt, event: str, **facts: Any) -> None:
+def record(root: Storage, path: str, event: str, described: Mapping[str, Any], **facts: Any) -> None:
     """
-    Record what happened to a project after its download.
+    Record what happened to a project besides its end.
 
     :param path: the path of its entry.
+    :param described: what is known of the project, of which an event repeats who and what it is about.
     :param facts: what else the event says.
     """
+    about = ("project_id", "kind", "tool", "account_id", "magichour_conn_id", *receipts.TASK_FIELDS)
     data = {
         "version": receipts.VERSION,
         "event": event,
-        "project_id": receipt.project_id,
-        "kind": receipt.kind,
-        "account_id": receipt.account_id,
-        "magichour_conn_id": receipt.conn_id,
+        **{name: described.get(name) for name in about},
         "at": receipts.timestamp(datetime.now(UTC)),
         **facts,
     }
     # a lost event does no harm: the next clean-up finds the project gone
     root.write(event_path(path, event), receipts.dump(data), sync=False)
-
-
-def forget(root: Storage, receipt: Receipt, event: str) -> None:
-    """Remove an event that a new download has made untrue."""
-    root.remove(event_path(path_of(receipt), event))
 
 
 def moved_files(root: Storage, path: str) -> dict[str, str]:
@@ -172,13 +170,113 @@ def moved_files(root: Storage, path: str) -> dict[str, str]:
     return {str(name): where for name, where in moved.items() if isinstance(where, str) and where.strip()}
 
 
-def acknowledge_moved(root: Storage, receipt: Receipt, moved_to: Mapping[str, str]) -> None:
-    """
-    Record that files of a project were moved away on purpose, so that a clean-up does not look for them.
+# ------------------------------------------------------------------------------- one destination's projects
 
-    :param moved_to: where each file went, by its name.
-    :raises ReceiptError: if the receipt does not list one of them.
+
+@dataclass(frozen=True)
+class Catalogue:
     """
-    receipts.check_moved(receipt, moved_to)
-    known = moved_files(root, path_of(receipt))
-    record(root, path_of(receipt), receipt, MOVED, moved_to={**known, **moved_to})
+    The catalogue of a destination, and the receipts that version 0.1.0 left there.
+
+    :param root: where the catalogue lies.
+    :param destination: where the files are.
+    """
+
+    root: Storage
+    destination: Storage
+
+    def find(self, project_id: str, project: Any = None) -> Receipt | None:
+        """
+        Return the receipt of a project, wherever its files are; None where there is none.
+
+        :param project: the project as the API gives it; anything else where it is gone there.
+        :raises ReceiptError: if there is one that cannot be trusted.
+        """
+        return self._entry(project_id, project) or receipts_0_1_0.read(self.destination, project_id)
+
+    def find_here(self, project_id: str, project: Any, sizes: Mapping[str, int]) -> Receipt | None:
+        """
+        Return the receipt of a project whose files are in this destination, as :meth:`find` does.
+
+        :param sizes: what is in the project's folder.
+        """
+        receipt = self._entry(project_id, project)
+        if receipt and receipt.is_at(self.root, self.destination):
+            return receipt
+        has_old = receipts_0_1_0.FILE_NAME in sizes
+        return receipts_0_1_0.read(self.destination, project_id) if has_old else None
+
+    def _entry(self, project_id: str, project: Any) -> Receipt | None:
+        if isinstance(project, Mapping):
+            return find(self.root, project, project_id, datetime.now(UTC))
+        return search(self.root, project_id)
+
+    def add_download(
+        self,
+        project: Mapping[str, Any],
+        project_id: str,
+        kind: Kind,
+        writer: Writer,
+        *,
+        files: Sequence[Mapping[str, Any]],
+        replaced: Receipt | None,
+    ) -> None:
+        """
+        Write the entry of a project whose files are all in place.
+
+        :param project: the project as the API gives it.
+        :param replaced: the receipt that :meth:`find_here` gave.
+        """
+        receipt = receipts.make(
+            project,
+            project_id,
+            kind,
+            writer,
+            root=self.root,
+            destination=self.destination,
+            files=files,
+            downloaded_at=datetime.now(UTC),
+        )
+        write(self.root, receipt)
+        if replaced is None:
+            return
+        for event in (DELETED, MOVED):  # it was there to be downloaded, and is here now
+            self.root.remove(event_path(path_of(receipt), event))
+        if replaced.data["version"] == 1:
+            receipts_0_1_0.remove(self.destination, replaced)
+
+    def add_deletion(
+        self, receipt: Receipt, account_id: str | None, outcome: str, path: str | None = None
+    ) -> None:
+        """
+        Record that a project is deleted at Magic Hour.
+
+        :param outcome: ``deleted``, or ``missing`` where it was gone already.
+        :param path: the path of its entry, where that is known.
+        """
+        is_old = receipt.data["version"] == 1
+        if is_old:
+            receipt = receipts.upgrade(receipt, account_id, self.root, self.destination)
+            write(self.root, receipt)
+        about = {**receipt.data, "account_id": account_id}
+        record(self.root, path or path_of(receipt), DELETED, about, outcome=outcome)
+        if is_old:
+            receipts_0_1_0.remove_hint(self.destination, receipts_0_1_0.hint_path(receipt))
+
+    def add_moved(self, project_id: str, moved_to: Mapping[str, str]) -> None:
+        """
+        Record that files of a project were moved away on purpose, so that a clean-up does not look for them.
+
+        :param moved_to: where each file went, by its name.
+        :raises ReceiptError: if there is no receipt, or it does not list one of the files.
+        """
+        receipt = self.find(project_id)
+        if receipt is None:
+            raise ReceiptError(f"there is no receipt of it below {self.root.shown('')}")
+        receipts.check_moved(receipt, moved_to)
+        if receipt.data["version"] == 1:
+            receipts_0_1_0.add_moved(self.destination, receipt, moved_to)
+            return
+        path = path_of(receipt)
+        moved = {**moved_files(self.root, path), **moved_to}
+        record(self.root, path, MOVED, receipt.data, moved_to=moved)

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from airflow_provider_magichour._client import api
 from airflow_provider_magichour._client.settings import Settings
 from airflow_provider_magichour._transfer import receipts
+from airflow_provider_magichour._transfer.catalogue import Catalogue
 from airflow_provider_magichour._transfer.fetch import Fetch, Fetched
 from airflow_provider_magichour._transfer.file_names import (
     distinct,
@@ -22,8 +23,7 @@ from airflow_provider_magichour._transfer.file_names import (
     safe_name,
 )
 from airflow_provider_magichour._transfer.object_sink import ObjectOptions, ObjectSink
-from airflow_provider_magichour._transfer.receipts import NewerReceiptError, Receipt, ReceiptError
-from airflow_provider_magichour._transfer.records import Records
+from airflow_provider_magichour._transfer.receipts import NewerReceiptError, Receipt, ReceiptError, Writer
 from airflow_provider_magichour._transfer.responses import Validator
 from airflow_provider_magichour._transfer.s3 import UPLOADS, open_s3
 from airflow_provider_magichour._transfer.session import DownloadSession
@@ -62,11 +62,11 @@ class Downloads:
     """
     Download projects into one destination.
 
-    :param storage: the destination.
+    :param catalogue: the destination, and where to find and write receipts.
+    :param writer: whose receipts they are.
     :param settings: how to reach Magic Hour.
     :param get_project: asks Magic Hour for a project, with fresh URLs.
     :param kind: the kind of all projects.
-    :param records: where to find and write receipts.
     :param write_receipts: whether to write any.
     :param made: projects that this try of the task has made, of which nothing can be there.
     :param overwrite: whether to fetch what is there already.
@@ -77,11 +77,11 @@ class Downloads:
     :param open_args: what the store's fsspec ``open`` takes besides, such as ``ServerSideEncryption``.
     """
 
-    storage: Storage
+    catalogue: Catalogue
+    writer: Writer
     settings: Settings
     get_project: Callable[[str], Mapping[str, Any]]
     kind: Kind
-    records: Records
     write_receipts: bool = True
     made: Set[str] = frozenset()
     overwrite: bool = False
@@ -91,12 +91,17 @@ class Downloads:
     open_args: Mapping[str, Any] = field(default_factory=dict)
     _stop: threading.Event = field(default_factory=threading.Event, init=False)
 
+    @property
+    def storage(self) -> Storage:
+        """Return the destination."""
+        return self.catalogue.destination
+
     def run(self, project_ids: Sequence[str]) -> list[list[File] | MagicHourError]:
         """Return, in order, the files of each project, or the error that kept them from being stored."""
         unique = list(dict.fromkeys(project_ids))
         self._s3 = open_s3(self.storage, self.open_args, self.parallel + UPLOADS)
         if self._s3:
-            self._s3.serve(self.storage, self.records.root)
+            self._s3.serve(self.storage, self.catalogue.root)
         self._files = ThreadPoolExecutor(self.parallel, "magichour-file")
         projects = ThreadPoolExecutor(self.parallel, "magichour-project")
         with DownloadSession(
@@ -151,7 +156,9 @@ class Downloads:
         outputs = self._outputs(project, project_id)
         fetched = self._fetch_all(project_id, outputs, receipt, sizes)
         if self.write_receipts:
-            self.records.write(project, project_id, self.kind, fetched, receipt)
+            self.catalogue.add_download(
+                project, project_id, self.kind, self.writer, files=fetched, replaced=receipt
+            )
         self._sweep(project_id)
         return [self._result(file) for file in fetched]
 
@@ -174,8 +181,7 @@ class Downloads:
         sizes: Mapping[str, int],
     ) -> Receipt | None:
         try:
-            known = None if isinstance(project, MagicHourNotFoundError) else project
-            receipt = self.records.find(project_id, known, sizes)
+            receipt = self.catalogue.find_here(project_id, project, sizes)
         except NewerReceiptError as error:
             raise MagicHourDownloadError(
                 f"{self.storage.shown(project_id)} and its receipt are left as they are: {error}, or use "
@@ -276,7 +282,7 @@ class Downloads:
             return outputs
         facts = {
             "name": project.get("name"),
-            **self.records.facts.get(project_id, {}),
+            **self.writer.facts.get(project_id, {}),
             "project_id": project_id,
             "kind": self.kind,
         }

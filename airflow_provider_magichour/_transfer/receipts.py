@@ -2,17 +2,18 @@
 What a receipt says: which files of a project are stored, where, and of which account: ``docs/receipts.md``.
 
 A receipt is the entry of a project in the catalogue (:mod:`catalogue`), or what version 0.1.0 wrote beside
-the project's files (:mod:`old_receipts`). Either may have been written by anybody, so each is checked when it
-is read: it can name no file outside the folder of its own project.
+the project's files (:mod:`receipts_0_1_0`). Either may have been written by anybody, so each is checked when
+it is read: it can name no file outside the folder of its own project.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from typing import Any
 
 from airflow_provider_magichour._transfer.storage import Storage
@@ -22,6 +23,13 @@ from airflow_provider_magichour.tools import Kind, check_kind
 VERSION = 2
 #: The largest receipt that is read, in bytes; real ones are a few KiB.
 MAX_BYTES = 4 * 1024 * 1024
+
+#: What an entry says of the Airflow task that wrote it.
+TASK_FIELDS = ("dag_id", "task_id", "run_id", "map_index", "try_number")
+#: What the API says of some kinds of media.
+MEDIA_FIELDS = ("image_count", "width", "height", "start_seconds", "end_seconds", "fps")
+#: What a caller may know of a project besides; ``credits_estimated`` is what its create call said.
+FACTS = ("tool", "finished_at", "body_fingerprint", "credits_estimated", "prompt")
 
 _TIME = "%Y-%m-%dT%H:%M:%SZ"
 
@@ -69,48 +77,91 @@ class Receipt:
         return self.destination in {None, destination.url}
 
 
+@dataclass(frozen=True)
+class Writer:
+    """
+    Who writes to the catalogue.
+
+    :param conn_id: the Airflow connection.
+    :param read_account_id: returns the account that the key belongs to, None where it cannot be read: a
+        clean-up then asks for the project first.
+    :param task: the Airflow task, by the names of :data:`TASK_FIELDS`; None where there is none.
+    :param facts: by project, what else is known of it, see :data:`FACTS`.
+    """
+
+    conn_id: str
+    read_account_id: Callable[[], str | None]
+    task: Mapping[str, Any] | None = None
+    facts: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    @cached_property
+    def account_id(self) -> str | None:
+        """Return the account that the key belongs to, None where it cannot be read."""
+        return self.read_account_id()
+
+
+def describe(project: Mapping[str, Any], project_id: str, kind: Kind, writer: Writer) -> dict[str, Any]:
+    """
+    Return what the catalogue says of any project, whatever became of it: ``docs/catalogue.md``.
+
+    :param project: the project as the API gives it.
+    """
+    facts, task, error = writer.facts.get(project_id, {}), writer.task or {}, project.get("error")
+    error = error if isinstance(error, Mapping) else {}
+    status = project.get("status")
+    prompt = {"prompt": facts["prompt"]} if facts.get("prompt") else {}
+    return {
+        "version": VERSION,
+        "event": None,
+        "project_id": project_id,
+        "kind": kind,
+        "tool": facts.get("tool"),
+        "type": project.get("type"),
+        "name": project.get("name"),
+        "status": status,
+        "error_code": error.get("code") if status == "error" else None,
+        "error_message": error.get("message") if status == "error" else None,
+        "created_at": project.get("created_at"),
+        "finished_at": facts.get("finished_at"),
+        "seconds": _seconds_between(project.get("created_at"), facts.get("finished_at")),
+        "credits_charged": project.get("credits_charged"),
+        "credits_refunded": _refunded(project.get("credits_charged"), facts.get("credits_estimated")),
+        "account_id": writer.account_id,
+        "magichour_conn_id": writer.conn_id,
+        **{name: task.get(name) for name in TASK_FIELDS},
+        "body_fingerprint": facts.get("body_fingerprint"),
+        **{name: project.get(name) for name in MEDIA_FIELDS},
+        **prompt,
+        "downloaded_at": None,
+        "destination": None,
+        "folder": None,
+        "files": [],
+    }
+
+
 def make(
     project: Mapping[str, Any],
-    *,
     project_id: str,
     kind: Kind,
-    conn_id: str,
-    account_id: str | None,
+    writer: Writer,
+    *,
     root: Storage,
     destination: Storage,
     files: Sequence[Mapping[str, Any]],
     downloaded_at: datetime,
-    downloaded_by: Mapping[str, Any] | None,
-    facts: Mapping[str, Any] | None = None,
 ) -> Receipt:
     """
     Return the receipt of a project whose files are all in place.
 
     :param project: the project as the API gives it.
     :param files: the files, their paths relative to the destination.
-    :param downloaded_by: the Airflow task that did it: ``dag_id``, ``run_id`` and so on.
-    :param facts: what else the caller knows: ``tool``, ``finished_at``, ``body_fingerprint``.
     """
-    known = facts or {}
     data = {
-        "version": VERSION,
-        "event": None,
-        "project_id": project_id,
-        "kind": kind,
-        "tool": known.get("tool"),
-        "type": project.get("type"),
-        "name": project.get("name"),
+        **describe(project, project_id, kind, writer),
         "status": "complete",
-        "created_at": project.get("created_at"),
-        "finished_at": known.get("finished_at"),
         "downloaded_at": timestamp(downloaded_at),
-        "credits_charged": project.get("credits_charged"),
-        "account_id": account_id,
-        "magichour_conn_id": conn_id,
-        "body_fingerprint": known.get("body_fingerprint"),
         "destination": destination.url,
         "folder": root.relative(destination.url),
-        "downloaded_by": dict(downloaded_by) if downloaded_by else None,
         "files": [dict(file) for file in files],
     }
     return parse_stored(dump(data), project_id)
@@ -124,10 +175,12 @@ def upgrade(receipt: Receipt, account_id: str | None, root: Storage, destination
         "event": None,
         "status": "complete",
         "account_id": account_id,
+        **{name: (receipt.data.get("downloaded_by") or {}).get(name) for name in TASK_FIELDS},
         "destination": destination.url,
         "folder": root.relative(destination.url),
     }
     data.pop("deleted_at", None)
+    data.pop("downloaded_by", None)
     return parse_stored(dump(data), receipt.project_id)
 
 
@@ -161,7 +214,7 @@ def parse_stored(data: bytes, project_id: str) -> Receipt:
 def parse(data: bytes, project_id: str) -> Receipt | None:
     """Read an entry of the catalogue, as :func:`parse_stored`; None where it is not about stored files."""
     content = load(data)
-    if content["version"] >= VERSION and (content.get("event") or content.get("status") != "complete"):
+    if content["version"] >= VERSION and (content.get("event") or not _is_stored(content)):
         return None
     if content.get("project_id") != project_id:
         raise ReceiptError("the receipt names another project than its path")
@@ -229,6 +282,27 @@ def created_at(project: Mapping[str, Any], downloaded_at: datetime) -> datetime:
     except (ValueError, OverflowError):
         return downloaded_at
     return at if at <= downloaded_at + timedelta(days=1) else downloaded_at
+
+
+def _is_stored(content: Mapping[str, Any]) -> bool:
+    """Return whether an entry is of a project that was downloaded: not of one that failed or only ended."""
+    is_only_ended = content.get("files") == [] and content.get("downloaded_at") is None
+    return content.get("status") == "complete" and not is_only_ended
+
+
+def _refunded(charged: Any, estimated: Any) -> float | None:
+    """Return how much less was charged in the end than the create call said."""
+    if any(type(one) not in {int, float} for one in (charged, estimated)):
+        return None
+    return max(0.0, float(estimated - charged))
+
+
+def _seconds_between(start: object, end: object) -> float | None:
+    try:
+        first, last = (datetime.fromisoformat(str(one)) for one in (start, end))
+        return max(0.0, round((last - first).total_seconds(), 1))
+    except (ValueError, TypeError):
+        return None
 
 
 def _check_file(file: object, project_id: str) -> None:

@@ -12,8 +12,7 @@ from airflow_provider_magichour.hooks.base import MagicHourBaseHook, all_or_erro
 from airflow_provider_magichour.tools import check_kind
 
 if TYPE_CHECKING:
-    from airflow_provider_magichour._transfer.records import Records
-    from airflow_provider_magichour._transfer.storage import Storage
+    from airflow_provider_magichour._transfer.catalogue import Catalogue
     from airflow_provider_magichour._transfer.upload import Source
     from airflow_provider_magichour.types import KindName, ProjectRef
 
@@ -105,15 +104,15 @@ class MagicHourFilesHook(MagicHourBaseHook):
         """
         from airflow_provider_magichour._transfer.download import Downloads
         from airflow_provider_magichour._transfer.file_names import check_file_name
-        from airflow_provider_magichour._transfer.storage import open_destination
+        from airflow_provider_magichour._transfer.receipts import Writer
 
-        ids, storage = check_ids(project_ids, "project_ids"), open_destination(destination)
+        ids = check_ids(project_ids, "project_ids")
         results = Downloads(
-            storage=storage,
+            catalogue=_open_catalogue(destination, index),
+            writer=Writer(self.magichour_conn_id, lambda: self.account_id, downloaded_by, facts or {}),
             settings=self.settings,
             get_project=lambda project_id: self.get_project(kind, project_id),
             kind=check_kind(kind),
-            records=self._records(storage, index, facts or {}, downloaded_by),
             write_receipts=receipt,
             made=frozenset(made),
             overwrite=overwrite,
@@ -124,26 +123,6 @@ class MagicHourFilesHook(MagicHourBaseHook):
         ).run(ids)
         record_outputs(self, [file for files in results if isinstance(files, list) for file in files])
         return results
-
-    def _records(
-        self,
-        storage: Storage,
-        index: str | None,
-        facts: Mapping[str, Mapping[str, Any]],
-        downloaded_by: Mapping[str, Any] | None,
-    ) -> Records:
-        from airflow_provider_magichour._transfer.locations import index_root
-        from airflow_provider_magichour._transfer.records import Records
-        from airflow_provider_magichour._transfer.storage import open_destination
-
-        return Records(
-            root=open_destination(index_root(None, storage.shown(""), index), "index"),
-            destination=storage,
-            conn_id=self.magichour_conn_id,
-            read_account_id=lambda: self.account_id,
-            downloaded_by=downloaded_by,
-            facts=facts,
-        )
 
     def acknowledge_moved(
         self,
@@ -163,13 +142,9 @@ class MagicHourFilesHook(MagicHourBaseHook):
         :raises MagicHourArgumentError: if the project has no receipt there, or it lists no such file.
         """
         from airflow_provider_magichour._transfer.receipts import ReceiptError
-        from airflow_provider_magichour._transfer.records import acknowledge_moved
-        from airflow_provider_magichour._transfer.storage import open_destination
 
-        storage = open_destination(destination)
-        root = open_destination(index, "index") if index is not None else storage
         try:
-            acknowledge_moved(root, storage, check_id(project_id), moved_to)
+            _open_catalogue(destination, index).add_moved(check_id(project_id), moved_to)
         except ReceiptError as error:
             raise MagicHourArgumentError(f"moved_to of project {project_id}: {error}") from error
 
@@ -193,3 +168,13 @@ class MagicHourFilesHook(MagicHourBaseHook):
         sources = list(path) if is_list else [path]
         results = upload_all(self.settings, [(source, "") for source in sources])
         return all_or_error([str(source) for source in sources], results, is_list)
+
+
+def _open_catalogue(destination: str, index: str | None) -> Catalogue:
+    """Open the catalogue of a destination, which lies at ``index`` where that is given."""
+    from airflow_provider_magichour._transfer.catalogue import Catalogue
+    from airflow_provider_magichour._transfer.locations import index_root
+    from airflow_provider_magichour._transfer.storage import open_destination
+
+    storage = open_destination(destination)
+    return Catalogue(open_destination(index_root(None, storage.shown(""), index), "index"), storage)

@@ -21,7 +21,7 @@ from airflow_provider_magichour.operators.base import MagicHourOperator
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
-    from airflow_provider_magichour._transfer.settlement import Settlement
+    from airflow_provider_magichour.operators._deletions import ReceiptsOfDeleted
     from airflow_provider_magichour.types import KindName, ProjectRef, Templated
 
 log = logging.getLogger(__name__)
@@ -88,7 +88,7 @@ class MagicHourDeleteProjectOperator(MagicHourOperator):
         projects = ProjectIds(list(dict.fromkeys(projects.ids)), projects.kind, is_list=True)
         if not projects.ids:
             log.info("project_id is an empty list: there is nothing to delete.")
-        settlement = self._settlement(projects)
+        recorded = self._find_receipts(projects)
         results = self.hook.delete_all(projects, check_bool(self.missing_ok, "missing_ok"))
         outcome: dict[str, list[str]] = {"deleted": [], "missing": []}
         for project_id, result in zip(projects.ids, results, strict=True):
@@ -99,8 +99,8 @@ class MagicHourDeleteProjectOperator(MagicHourOperator):
                 more = f" and {len(which) - MAX_NAMED} more" if len(which) > MAX_NAMED else ""
                 named = ", ".join(which[:MAX_NAMED])
                 log.info("%s: %d %s project(s): %s%s", what, len(which), projects.kind, named, more)
-        if settlement is not None:
-            settlement.record(outcome)
+        if recorded is not None:
+            recorded.record(outcome)
         failed = {
             project_id: result
             for project_id, result in zip(projects.ids, results, strict=True)
@@ -110,16 +110,17 @@ class MagicHourDeleteProjectOperator(MagicHourOperator):
             raise batch_error(failed, len(projects.ids))
         return outcome
 
-    def _settlement(self, projects: ProjectIds) -> Settlement | None:
+    def _find_receipts(self, projects: ProjectIds) -> ReceiptsOfDeleted | None:
         """Find the receipts before the projects are gone, as they lie at the time of creation."""
         if self.destination is None:
             return None
         from airflow_provider_magichour._client import api
-        from airflow_provider_magichour._transfer.settlement import Settlement
+        from airflow_provider_magichour._transfer.catalogue import Catalogue
         from airflow_provider_magichour._transfer.storage import open_destination
+        from airflow_provider_magichour.operators._deletions import ReceiptsOfDeleted
 
-        destination = open_destination(self.destination)
-        root = open_destination(index_root(self._unrendered, self.destination, self.index), "index")
+        root = index_root(self._unrendered, self.destination, self.index)
+        catalogue = Catalogue(open_destination(root, "index"), open_destination(self.destination))
         found = self.hook.send_all([api.get_project(projects.kind, one) for one in projects.ids])
         by_id = dict(zip(projects.ids, found, strict=True))
-        return Settlement.of(root, destination, by_id, self.hook.account_id)
+        return ReceiptsOfDeleted(catalogue, by_id, self.hook.account_id)

@@ -244,17 +244,22 @@ def gcs_emulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield f"http://127.0.0.1:{port}"
 
 
-@pytest.fixture
-def s3_store(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Store]:
-    """A bucket in a local S3, and the connection ``aws_test`` to it."""
+def connect_s3(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make the connection ``aws_test`` lead to a local S3."""
     _forget_file_systems(monkeypatch)
     connection = {
         "conn_type": "aws",
         "login": "test",
         "password": "test",
-        "extra": {"endpoint_url": s3_endpoint, "region_name": "us-east-1"},
+        "extra": {"endpoint_url": endpoint, "region_name": "us-east-1"},
     }
     monkeypatch.setenv("AIRFLOW_CONN_AWS_TEST", json.dumps(connection))
+
+
+@pytest.fixture
+def s3_store(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Store]:
+    """A bucket in a local S3, and the connection ``aws_test`` to it."""
+    connect_s3(s3_endpoint, monkeypatch)
     store = S3Store(f"b{uuid.uuid4().hex}", s3_endpoint)
     yield store
     store.remove()

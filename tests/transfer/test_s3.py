@@ -3,15 +3,9 @@
 from __future__ import annotations
 
 import json
-import logging
 from datetime import timedelta
 
 import pytest
-
-try:
-    from airflow.sdk.io import store
-except ImportError:
-    from airflow.io import store
 
 from airflow_provider_magichour import exceptions as errors
 from airflow_provider_magichour._transfer import object_sink
@@ -21,6 +15,7 @@ from airflow_provider_magichour.hooks import MagicHourHook
 from airflow_provider_magichour.operators import MagicHourCleanupOperator, MagicHourDownloadOperator
 from tests.support.files import complete_project
 from tests.support.scripted_server import Reply
+from tests.support.stores import S3Store, connect_s3
 from tests.support.tasks import task_context
 from tests.transfer.conftest import digest, ranged
 
@@ -28,42 +23,12 @@ pytest.importorskip("moto.server")
 pytest.importorskip("s3fs")
 
 
-@pytest.fixture(scope="module")
-def s3_server():
-    from moto.server import ThreadedMotoServer
-
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
-
-
 @pytest.fixture
-def s3(s3_server, monkeypatch):
-    import boto3
-
-    client = boto3.client(
-        "s3",
-        endpoint_url=s3_server,
-        region_name="us-east-1",
-        aws_access_key_id="test",
-        aws_secret_access_key="test",
-    )
-    client.create_bucket(Bucket="media")
-    connection = {
-        "conn_type": "aws",
-        "login": "test",
-        "password": "test",
-        "extra": {"endpoint_url": s3_server, "region_name": "us-east-1"},
-    }
-    monkeypatch.setenv("AIRFLOW_CONN_AWS_TEST", json.dumps(connection))
-    monkeypatch.setattr(store, "_STORE_CACHE", {})
-    yield client
-    for key in keys(client):
-        client.delete_object(Bucket="media", Key=key)
-    client.delete_bucket(Bucket="media")
+def s3(s3_endpoint, monkeypatch):
+    connect_s3(s3_endpoint, monkeypatch)
+    store = S3Store("media", s3_endpoint)
+    yield store.client
+    store.remove()
 
 
 def keys(client):
@@ -114,7 +79,7 @@ def test_file_is_stored_with_its_receipt_and_cleaned_up(host, s3, media):
     assert receipt["folder"] == ""
     assert receipt["destination"] == "s3://media/in/here"
     assert receipt["files"][0]["path"] == "p1/output.mp4"
-    assert receipt["downloaded_by"]["run_id"] == "run"
+    assert receipt["run_id"] == "run"
     host.server.seen.clear()
     assert download() == files
     assert [seen.path for seen in host.server.seen] == ["/v1/video-projects/p1"]
@@ -256,7 +221,7 @@ def test_empty_receipt_is_replaced(hook, magichour_simulator, s3):
     assert digest(body(s3, f"in/here/{project_id}/output.png")) == file["sha256"]
 
 
-def requests_to(s3_server, monkeypatch):
+def requests_to(s3_endpoint, monkeypatch):
     """Return a list that each request to the store is added to, as the client sends it."""
     import aiohttp
     from botocore.httpsession import URLLib3Session
@@ -265,14 +230,14 @@ def requests_to(s3_server, monkeypatch):
     original = aiohttp.ClientSession._request
 
     async def note(self, method, url, **options):
-        if str(url).startswith(s3_server):
+        if str(url).startswith(s3_endpoint):
             sent.append(method)
         return await original(self, method, url, **options)
 
     send = URLLib3Session.send
 
     def note_boto3(self, request):
-        if request.url.startswith(s3_server):
+        if request.url.startswith(s3_endpoint):
             sent.append(request.method)
         return send(self, request)
 
@@ -282,11 +247,11 @@ def requests_to(s3_server, monkeypatch):
 
 
 @pytest.mark.parametrize("made", [False, True])
-def test_requests_to_the_store_are_few(hook, sim, s3, s3_server, monkeypatch, made):
+def test_requests_to_the_store_are_few(hook, sim, s3, s3_endpoint, monkeypatch, made):
     """Two writes, the file and its entry; one read, and none of what this very try has made."""
     hook.download_project("image", complete_project(sim, hook), WHERE)  # opens the store
     project_id = complete_project(sim, hook)
-    sent = requests_to(s3_server, monkeypatch)
+    sent = requests_to(s3_endpoint, monkeypatch)
     hook.download_project("image", project_id, WHERE, made=[project_id] if made else [])
     assert sorted(sent) == (["PUT", "PUT"] if made else ["GET", "PUT", "PUT"])
     sent.clear()

@@ -63,14 +63,12 @@ def remove(storage: Storage, receipt: Receipt) -> None:
     storage.remove(path_of(receipt.project_id))
 
 
-def acknowledge_moved(storage: Storage, receipt: Receipt, moved_to: Mapping[str, str]) -> None:
+def add_moved(storage: Storage, receipt: Receipt, moved_to: Mapping[str, str]) -> None:
     """
     Write into a receipt where files were moved on purpose.
 
     :param moved_to: where each file went, by its name.
-    :raises ReceiptError: if the receipt does not list one of them.
     """
-    receipts.check_moved(receipt, moved_to)
     files = [
         {**file, "moved_to": moved_to[name]} if (name := receipts.file_name(file)) in moved_to else file
         for file in receipt.files

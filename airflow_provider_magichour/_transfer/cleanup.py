@@ -1,5 +1,5 @@
 """
-Deletes at Magic Hour what is recorded as stored, batch by batch.
+Decides which projects may be deleted at Magic Hour, and deletes them, batch by batch.
 
 In each batch, first all receipts and files are checked, then the projects deleted, then that is recorded.
 Whatever breaks off, what is not recorded is found again by the next run, which finds it gone at Magic Hour.
@@ -19,8 +19,8 @@ from typing import Any, Protocol
 
 from airflow_provider_magichour._client import api
 from airflow_provider_magichour._transfer import receipts
+from airflow_provider_magichour._transfer.candidates import Candidates
 from airflow_provider_magichour._transfer.receipts import Receipt, ReceiptError
-from airflow_provider_magichour._transfer.recorded import Candidate, Source
 from airflow_provider_magichour.exceptions import (
     MagicHourApiError,
     MagicHourAuthenticationError,
@@ -59,8 +59,8 @@ class Row:
     :param receipt: its receipt, where that can be trusted.
     """
 
-    source: Source
-    candidate: Candidate
+    source: Candidates
+    candidate: Any
     outcome: str
     reason: str = ""
     receipt: Receipt | None = None
@@ -71,7 +71,7 @@ class Row:
 
 
 @dataclass
-class Retention:
+class Cleanup:
     """
     One run over what is recorded at one place.
 
@@ -84,7 +84,7 @@ class Retention:
     """
 
     hook: Hook
-    sources: Sequence[Source]
+    sources: Sequence[Candidates]
     account_id: str
     connections: frozenset[str]
     before: datetime
@@ -114,7 +114,7 @@ class Retention:
                     following = ahead.submit(self._check, pool, candidates, _size(size, rest))
                 self._delete(due)
                 wait(recording)
-                recording = [] if self.dry_run else [pool.submit(self._settle, row) for row in due]
+                recording = [] if self.dry_run else [pool.submit(self._record, row) for row in due]
                 left = None if left is None else left - sum(row.outcome != "kept" for row in due)
                 self.report(rows)
                 if self.stopped or left == 0:
@@ -128,7 +128,7 @@ class Retention:
     # ------------------------------------------------------------------------------------------- check
 
     def _check(
-        self, pool: ThreadPoolExecutor, candidates: Iterator[tuple[Source, Candidate]], size: int
+        self, pool: ThreadPoolExecutor, candidates: Iterator[tuple[Candidates, Any]], size: int
     ) -> list[Row] | None:
         """Return what is due and yet to be deleted, or kept, of the next candidates; None at their end."""
         batch = list(islice(candidates, size))
@@ -136,7 +136,7 @@ class Retention:
             return None
         return [row for row in pool.map(self._row_of, batch) if row is not None]
 
-    def _row_of(self, source_and_candidate: tuple[Source, Candidate]) -> Row | None:
+    def _row_of(self, source_and_candidate: tuple[Candidates, Any]) -> Row | None:
         source, candidate = source_and_candidate
         row = Row(source, candidate, "due")
         try:
@@ -162,7 +162,8 @@ class Retention:
             return False
         return True
 
-    def _reason_to_keep(self, source: Source, candidate: Candidate, receipt: Receipt) -> str | None:
+    def _reason_to_keep(self, source: Candidates, candidate: Any, receipt: Receipt) -> str | None:
+        """Return why a project that is due may not be deleted, None where all is saved."""
         if receipt.account_id not in {None, self.account_id}:
             return (
                 f"it belongs to the account {receipt.account_id}, but the connection's key to the account "
@@ -229,11 +230,11 @@ class Retention:
 
     # ------------------------------------------------------------------------------------------ record
 
-    def _settle(self, row: Row) -> None:
+    def _record(self, row: Row) -> None:
         if row.outcome not in {"deleted", "missing"} or row.receipt is None:
             return
         try:
-            row.source.settle(row.candidate, row.receipt, self.account_id, row.outcome)
+            row.source.record(row.candidate, row.receipt, self.account_id, row.outcome)
         except Exception as error:  # noqa: BLE001 - stores raise whatever their libraries do
             log.warning(
                 "Project %s is deleted, but that could not be recorded; the next run will: %s",
