@@ -213,10 +213,11 @@ def encode_json(value: object, name: str = "json") -> bytes:
         raise MagicHourArgumentError(f"{name} cannot be sent as JSON: {error}") from error
 
 
-def check_bodies(body: object) -> list[dict[str, Any]]:
+def check_bodies(body: object, *, encode: bool = True) -> list[dict[str, Any]]:
     """
     Return one body or a list of bodies as a list.
 
+    :param encode: whether to find out now if they can be sent as JSON.
     :raises MagicHourArgumentError: if one is no JSON object.
     """
     named = (
@@ -225,7 +226,7 @@ def check_bodies(body: object) -> list[dict[str, Any]]:
         else [("body", body)]
     )
     bodies = [check_body(one, name) for name, one in named]
-    for name, one in named:
+    for name, one in named if encode else ():
         encode_json(one, name)
     return bodies
 

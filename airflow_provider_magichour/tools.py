@@ -103,6 +103,9 @@ TOOLS: Mapping[str, Tool] = {
     "ai-voice-generator": Tool("audio", "VOICE_GENERATOR", 19),
 }
 
+#: Tools of which it is not known whether their bodies take a ``name``.
+_NEWER = frozenset({"ai-music-generator", "ai-ugc-ad", "ai-video-translator", "ai-video-upscaler"})
+
 #: File extensions that the upload call takes, by the asset's type.
 UPLOAD_EXTENSIONS: Mapping[Kind, tuple[str, ...]] = {
     "video": ("mp4", "m4v", "mov", "webm", "gif"),
@@ -178,11 +181,12 @@ def seconds_before_deferral(typical_seconds: float | None) -> float:
     return max(DEFERRAL_SECONDS, 2 * typical_seconds)
 
 
-def defer_after(tool: str) -> float:
-    """
-    Return how long a task that uses this tool waits on its worker before it defers, in seconds.
-
-    :param tool: the path segment of the create call, such as ``text-to-video``.
-    """
+def typical_seconds_of(tool: str) -> float | None:
+    """Return the median duration of a tool's projects, None where it is not known."""
     known = TOOLS.get(tool)
-    return seconds_before_deferral(known.typical_seconds if known else None)
+    return known.typical_seconds if known else None
+
+
+def takes_name(tool: str) -> bool:
+    """Return whether a tool's body is known to take a ``name``."""
+    return tool in TOOLS and tool not in _NEWER

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from airflow_provider_magichour.exceptions import MagicHourBudgetError
@@ -23,10 +23,12 @@ class Budget:
 
     :param tool: the tool, for messages.
     :param limit: ``max_credits``, None for none.
+    :param keep: ``keep_credits``, None for none.
     """
 
-    def __init__(self, tool: str, limit: float | None) -> None:
+    def __init__(self, tool: str, limit: float | None, keep: float | None = None) -> None:
         self.limit = limit
+        self._keep = keep
         self._tool = tool
         self._lock = threading.Lock()
         self._charges: list[float] = []
@@ -49,6 +51,11 @@ class Budget:
             self._uncertain += uncertain
 
     @property
+    def is_limited(self) -> bool:
+        """Return whether each charge has to be known before the next submit."""
+        return self.limit is not None or self._keep is not None
+
+    @property
     def _most_expensive(self) -> float:
         return max(self._charges, default=0.0)
 
@@ -57,12 +64,22 @@ class Budget:
         """What was spent; an uncertain submit counts as the most expensive charge so far."""
         return sum(self._charges) + self._uncertain * self._most_expensive
 
-    def check(self, name: str) -> None:
+    def check(self, name: str, read_account: Callable[[], Any]) -> None:
         """
-        Refuse a submit that would exceed the limit if it cost as much as the most expensive one so far.
+        Refuse a submit that would break a limit if it cost as much as the most expensive one so far.
 
+        :param read_account: returns the account as it is now.
         :raises MagicHourBudgetError: if it would, or if what was spent is not known.
         """
+        if self._keep is not None:
+            left = balance_of(read_account())
+            if left is None or left <= self._keep or left - self._most_expensive < self._keep:
+                known = "unknown" if left is None else f"{left:g}"
+                raise MagicHourBudgetError(
+                    f"{name} was not submitted: the account's credits are {known}, of which "
+                    f"keep_credits={self._keep:g} have to stay. Buy more at https://magichour.ai/pricing, or "
+                    "lower keep_credits"
+                )
         if self.limit is None:
             return
         with self._lock:

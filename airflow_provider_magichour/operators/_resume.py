@@ -16,8 +16,8 @@ from airflow_provider_magichour.exceptions import (
     MagicHourProjectFailedError,
     MagicHourUncertainSubmitError,
 )
-from airflow_provider_magichour.operators._record import KILLED, MISSING, UNCERTAIN, Record
-from airflow_provider_magichour.operators._submit_records import Submitted
+from airflow_provider_magichour.operators._clear_or_retry import KILLED, MISSING, UNCERTAIN
+from airflow_provider_magichour.operators._submit_record import Record, Submitted
 
 if TYPE_CHECKING:
     from airflow_provider_magichour.hooks import MagicHourHook

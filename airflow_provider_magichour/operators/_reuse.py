@@ -1,8 +1,9 @@
 """
 Results of other runs that need not be paid for again (``reuse=True``).
 
-Each result is an object below ``.magichour/reuse/{key}``, whose key names the tool, the body with the
-contents of its files, and the destination.
+The entry of a project in the catalogue holds the fingerprint of its body, with the contents of its files. A
+task that looks for one reads each day's entries once, and leaves what it found as the day's index:
+``.magichour/reuse/{day}.json``, the fingerprint by the name of the entry. Other tasks pay nothing for it.
 """
 
 from __future__ import annotations
@@ -10,81 +11,79 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import posixpath
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, NamedTuple
+from datetime import UTC, datetime, timedelta
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 from airflow_provider_magichour._client import api
+from airflow_provider_magichour._transfer import catalogue, receipts
 from airflow_provider_magichour._transfer.body_files import find_assets
+from airflow_provider_magichour._transfer.catalogue import Entry
+from airflow_provider_magichour._transfer.receipts import ReceiptError
 from airflow_provider_magichour._transfer.storage import open_destination
-from airflow_provider_magichour._validation import check_id
 from airflow_provider_magichour.exceptions import MagicHourError, MagicHourSubmitRecordError
-from airflow_provider_magichour.operators._fingerprints import digest, with_files, without_signature
-from airflow_provider_magichour.operators._submit_records import Submitted
+from airflow_provider_magichour.operators._bodies import digest, with_files, without_signature
+from airflow_provider_magichour.operators._submit_record import BODY_DIGITS, Submitted
 
 if TYPE_CHECKING:
+    from airflow_provider_magichour._transfer.receipts import Receipt
     from airflow_provider_magichour._transfer.storage import Storage
 
 log = logging.getLogger(__name__)
 
-#: The folder of results, relative to the root.
+#: The folder of the indexes, relative to the root.
 FOLDER = ".magichour/reuse"
-#: Look-ups in the store side by side.
-MAX_PARALLEL = 8
-#: The largest entry that is read, in bytes.
-MAX_ENTRY = 4 * 1024 * 1024
+#: Requests to the store side by side.
+MAX_PARALLEL = 16
+#: The largest index that is read, in bytes.
+MAX_INDEX = 64 * 1024 * 1024
+#: After so many days no more entries of a day are expected.
+CLOSED_AFTER = timedelta(days=8)
 #: What object stores call a content's checksum.
 _CHECKSUMS = ("ETag", "etag", "md5Hash", "content_md5", "checksum")
-
-
-class _Entry(NamedTuple):
-    """A result that is stored, and whether all its files are there."""
-
-    project_id: str
-    result: dict[str, Any]
-    is_whole: bool
+#: What a result says of a project that is not asked for any more.
+_PROJECT_FIELDS = ("type", "name", "status", "created_at", "credits_charged")
 
 
 class StoredResults:
     """
     The results of one tool in one destination.
 
-    :param root: where the entries lie.
+    :param root: where the catalogue lies.
     :param destination: where the files lie.
     :param tool_and_kind: the tool, and the kind of its projects.
     :param get_project: returns a project's details.
-    :param keys: by position, the keys under which results of this task are stored, where they are known.
     """
 
     def __init__(
         self,
         root: Storage,
-        destination: str,
+        destination: Storage,
         tool_and_kind: tuple[str, str],
         get_project: Callable[[str], Mapping[str, Any]],
-        keys: Mapping[str, str],
     ) -> None:
         self._root = root
-        self._destination = open_destination(destination)
+        self._destination = destination
         self._tool_and_kind = tool_and_kind
         self._get_project = get_project
         self._checksums: dict[str, str] = {}
-        self.keys = {int(position): key for position, key in keys.items()}
+        #: By position the fingerprints of the task's bodies, where they are known.
+        self.keys: dict[int, str] = {}
 
     def key(self, body: Mapping[str, Any]) -> str:
         """
-        Return what names a body's result.
+        Return the fingerprint of a body with the contents of its files.
 
         :raises MagicHourError: if a file that the body names cannot be read.
         """
-        files = {value for value, _ in find_assets(body)}
-        for file in files:
+        for file, _ in find_assets(body):
             if file not in self._checksums:
                 self._checksums[file] = checksum(file)
         named = with_files(body, lambda text: self._checksums.get(text) or without_signature(text))
-        return digest([*self._tool_and_kind, named, self._destination.shown("")])
+        return digest([*self._tool_and_kind, named])[:BODY_DIGITS]
 
     def find(self, bodies: Mapping[int, dict[str, Any]], taken: Collection[str]) -> dict[int, Submitted]:
         """
@@ -98,19 +97,26 @@ class StoredResults:
             try:
                 keys[self.key(body)].append(position)
             except MagicHourError as error:  # the upload says what is wrong with the file
-                log.info("There is no key for body[%d]: %s", position, error)
+                log.info("There is no fingerprint of body[%d]: %s", position, error)
         found: dict[int, Submitted] = {}
-        with ThreadPoolExecutor(MAX_PARALLEL, thread_name_prefix="magichour-reuse") as executor:
-            for positions, entries in zip(keys.values(), executor.map(self._entries, keys), strict=True):
-                usable = self._usable(entry for entry in entries if entry.project_id not in taken)
-                found.update(zip(positions, usable, strict=False))
-        saved = sum(one.credits_charged or 0 for one in found.values() if one.result)
+        try:
+            with ThreadPoolExecutor(MAX_PARALLEL, thread_name_prefix="magichour-reuse") as executor:
+                usable = executor.map(lambda key: self._usable(key, len(keys[key]), taken), keys)
+                for positions, results in zip(keys.values(), usable, strict=True):
+                    found.update(zip(positions, results, strict=False))
+        except MagicHourError:
+            raise
+        except Exception as error:
+            raise MagicHourSubmitRecordError(
+                f"The catalogue at {self._root.shown(catalogue.FOLDER)} could not be read: "
+                f"{type(error).__name__}: {error}. Nothing was submitted; a retry may pass"
+            ) from error
         if found:
             log.info(
                 "Reusing %d of %d results, %g credits saved: %s",
                 len(found),
                 len(bodies),
-                saved,
+                sum(one.credits_charged or 0 for one in found.values() if one.result),
                 ", ".join(one.id for one in list(found.values())[:10]),
             )
         return found
@@ -119,41 +125,64 @@ class StoredResults:
         self, bodies: Sequence[dict[str, Any]], outcomes: Sequence[Submitted | MagicHourError]
     ) -> None:
         """
-        Set the keys of the results to come.
+        Set the fingerprints of the results to come.
 
         A project of an earlier try has none where its body names files, which may have been others then.
         """
         for position, (body, outcome) in enumerate(zip(bodies, outcomes, strict=True)):
             if isinstance(outcome, Submitted) and (outcome.is_new or outcome.result or not find_assets(body)):
-                self.keys[position] = self.key(body)
+                try:
+                    self.keys[position] = self.key(body)
+                except MagicHourError as error:  # it was there to be uploaded, and is gone
+                    log.info("There is no fingerprint of body[%d]: %s", position, error)
 
     def result_of(self, position: int, project_id: str) -> Mapping[str, Any] | None:
         """Return a stored result, None where there is none."""
-        path = f"{FOLDER}/{self.keys.get(position)}/{project_id}.json"
-        entry = self._entry(self._root.read(path, MAX_ENTRY))
-        return {**entry.result, "reused": True} if entry else None
+        for entry in self._index.get(self.keys.get(position, ""), ()):
+            if entry.project_id == project_id and (receipt := self._read(entry, self.keys[position])):
+                return self._result(receipt)
+        return None
 
-    def store(self, position: int, result: Mapping[str, Any]) -> None:
-        """Store a result for later runs; that it fails costs no more than another submit some day."""
-        if position not in self.keys:
-            return
-        project_id = check_id(str(result["project"].get("id")), "id")
-        path = f"{FOLDER}/{self.keys[position]}/{project_id}.json"
-        try:
-            self._root.write(path, json.dumps({"version": 1, "result": result}, default=str).encode())
-        except Exception as error:  # noqa: BLE001  # stores raise whatever their libraries do
-            log.warning("Could not store %s for reuse: %s", self._root.shown(path), type(error).__name__)
+    # --------------------------------------------------------------------------------------------- results
 
-    def _usable(self, entries: Iterator[_Entry]) -> Iterator[Submitted]:
-        """Give the results whose files are there, then those that can be fetched again."""
-        for entry in sorted(entries, key=lambda one: not one.is_whole):
-            charged = entry.result["project"].get("credits_charged")
-            if entry.is_whole:
-                result = {**entry.result, "reused": True}
-                yield Submitted(entry.project_id, charged, is_finished=True, result=result)
-            elif self._is_complete(entry.project_id):
-                log.warning("A file of project %s is gone or damaged: fetching it again.", entry.project_id)
-                yield Submitted(entry.project_id, charged, is_finished=True)
+    def _usable(self, key: str, count: int, taken: Collection[str]) -> list[Submitted]:
+        """Return so many results: whose files are there, then those that can be fetched again."""
+        whole: list[Submitted] = []
+        damaged: list[Receipt] = []
+        for entry in self._index.get(key, ()):
+            if len(whole) == count:
+                break
+            if entry.project_id in taken or (receipt := self._read(entry, key)) is None:
+                continue
+            if receipts.is_whole(receipt, self._destination.sizes(receipt.project_id)):
+                charged = receipt.data.get("credits_charged")
+                result = self._result(receipt)
+                whole.append(Submitted(receipt.project_id, charged, is_finished=True, result=result))
+            else:
+                damaged.append(receipt)
+        for receipt in damaged[: count - len(whole)]:
+            if self._is_complete(receipt.project_id):
+                log.warning("A file of project %s is gone or damaged: fetching it again.", receipt.project_id)
+                whole.append(
+                    Submitted(receipt.project_id, receipt.data.get("credits_charged"), is_finished=True)
+                )
+        return whole
+
+    def _result(self, receipt: Receipt) -> dict[str, Any]:
+        project = {name: receipt.data.get(name) for name in _PROJECT_FIELDS}
+        return {
+            "project": {"id": receipt.project_id, **project, "kind": receipt.kind},
+            "files": [
+                {
+                    "path": self._destination.shown(file["path"]),
+                    "bytes": file["bytes"],
+                    "sha256": file["sha256"],
+                    "content_type": file.get("content_type"),
+                }
+                for file in receipt.files
+            ],
+            "reused": True,
+        }
 
     def _is_complete(self, project_id: str) -> bool:
         try:
@@ -163,50 +192,66 @@ class StoredResults:
             return False
         return project.get("status") == "complete" and api.project_error(project) is None
 
-    def _entries(self, key: str) -> list[_Entry]:
-        folder = f"{FOLDER}/{key}"
-        try:
-            names = sorted(self._root.names(folder))
-            texts = [
-                self._root.read(f"{folder}/{name}", MAX_ENTRY) for name in names if name.endswith(".json")
-            ]
-            return [entry for text in texts if (entry := self._entry(text)) is not None]
-        except Exception as error:
-            raise MagicHourSubmitRecordError(
-                f"{self._root.shown(folder)} could not be read: {type(error).__name__}: {error}. Nothing was "
-                "submitted; a retry may pass"
-            ) from error
+    # --------------------------------------------------------------------------------------------- entries
 
-    def _entry(self, text: bytes | None) -> _Entry | None:
-        """Read an entry, which anybody may have written."""
+    def _read(self, entry: Entry, key: str) -> Receipt | None:
+        """Read an entry, which anybody may have written; None where it is not what is looked for."""
         try:
-            result = json.loads(text or b"")["result"]
-            project_id = check_id(result["project"]["id"], "id")
-            sizes = {self._relative(str(file["path"])): int(file["bytes"]) for file in result["files"]}
-        except (ValueError, TypeError, KeyError):
+            receipt = catalogue.read(self._root, entry.path, entry.project_id)
+        except ReceiptError:
             return None
-        return _Entry(project_id, result, bool(sizes) and self._is_whole(sizes))
+        if receipt is None or receipt.data.get("body_fingerprint") != key:
+            return None
+        return receipt if receipt.is_at(self._root, self._destination) else None
 
-    def _relative(self, path: str) -> str:
-        """
-        Return a path relative to the destination.
+    @cached_property
+    def _index(self) -> dict[str, list[Entry]]:
+        """The entries by their fingerprints, the newest first."""
+        index: dict[str, list[Entry]] = defaultdict(list)
+        with ThreadPoolExecutor(MAX_PARALLEL) as days, ThreadPoolExecutor(MAX_PARALLEL) as reads:
+            for day in days.map(lambda day: self._day(day, reads), reversed(catalogue.days(self._root))):
+                for entry, fingerprint in reversed(day):
+                    index[fingerprint].append(entry)
+        return index
 
-        :raises ValueError: if it is outside.
-        """
-        below = self._destination.shown("").rstrip("/") + "/"
-        relative = path.removeprefix(below)
-        if not path.startswith(below) or ".." in relative.split("/"):
-            raise ValueError(path)
-        return relative
+    def _day(self, day: str, executor: ThreadPoolExecutor) -> list[tuple[Entry, str]]:
+        """Return the entries of a day that have a fingerprint; those that its index lacks are added to it."""
+        path = f"{FOLDER}/{day}.json"
+        known, is_closed = self._read_index(path)
+        if not is_closed:
+            new = [one for one in catalogue.entries(self._root, day) if _name(one) not in known]
+            known |= zip(map(_name, new), executor.map(self._fingerprint, new), strict=True)
+            is_closed = day < f"{datetime.now(UTC) - CLOSED_AFTER:%Y-%m-%d}"
+            if new or is_closed:
+                self._write_index(path, {"version": 1, "closed": is_closed, "entries": known})
+        parts = [(*name.partition("-"), known[name]) for name in sorted(known)]
+        return [(Entry(day, time, one), fingerprint) for time, _, one, fingerprint in parts if fingerprint]
 
-    def _is_whole(self, sizes: Mapping[str, int]) -> bool:
-        folders = {posixpath.dirname(path) for path in sizes}
-        there = {
-            posixpath.join(folder, name): size
-            for folder in folders
-            for name, size in self._destination.sizes(folder).items()
-        }
-        return all(there.get(path) == size for path, size in sizes.items())
+    def _fingerprint(self, entry: Entry) -> str:
+        try:
+            receipt = catalogue.read(self._root, entry.path, entry.project_id)
+        except ReceiptError:
+            return ""
+        return str((receipt and receipt.data.get("body_fingerprint")) or "")
+
+    def _read_index(self, path: str) -> tuple[dict[str, str], bool]:
+        """Read the index of a day, which anybody may have written: each entry is read before it is used."""
+        try:
+            value = json.loads(self._root.read(path, MAX_INDEX) or b"{}")
+            entries = {name: str(fingerprint) for name, fingerprint in value.get("entries", {}).items()}
+            return {name: each for name, each in entries.items() if "-" in name}, value.get("closed") is True
+        except (ValueError, AttributeError):
+            return {}, False
+
+    def _write_index(self, path: str, value: Mapping[str, Any]) -> None:
+        try:
+            self._root.write(path, json.dumps(value).encode(), sync=False)
+        except Exception as error:  # noqa: BLE001  # stores raise whatever their libraries do
+            log.warning("Could not write %s: %s", self._root.shown(path), type(error).__name__)
+
+
+def _name(entry: Entry) -> str:
+    return f"{entry.time}-{entry.project_id}"
 
 
 def checksum(source: str) -> str:

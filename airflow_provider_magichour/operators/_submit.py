@@ -6,8 +6,9 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from airflow.providers.common.compat.sdk import AirflowFailException
@@ -27,11 +28,12 @@ from airflow_provider_magichour.exceptions import (
     MagicHourSubmitRecordError,
     MagicHourUncertainSubmitError,
 )
+from airflow_provider_magichour.operators._bodies import describe, fingerprint, with_names
 from airflow_provider_magichour.operators._budget import Budget, as_credits, balance_of
-from airflow_provider_magichour.operators._fingerprints import fingerprint
-from airflow_provider_magichour.operators._record import UNCERTAIN
+from airflow_provider_magichour.operators._clear_or_retry import UNCERTAIN
 from airflow_provider_magichour.operators._resume import Resume, account_id
-from airflow_provider_magichour.operators._submit_records import SubmitRecords, Submitted
+from airflow_provider_magichour.operators._submit_record import Record, Submitted
+from airflow_provider_magichour.operators._submit_records import SubmitRecords
 
 if TYPE_CHECKING:
     from airflow_provider_magichour.hooks import MagicHourHook
@@ -72,6 +74,29 @@ class Reuse(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class SubmitOptions:
+    """
+    How bodies are submitted.
+
+    :param retry_uncertain_submit: whether a submit whose outcome is unknown may be made again.
+    :param max_credits: what all of it may cost.
+    :param keep_credits: what has to be left on the account.
+    :param patience: seconds to go on while the response is 429.
+    :param project_name: the name of a project whose body has none, None for Magic Hour's own.
+    :param reuse: finds results of other runs, None to pay for each body.
+    :param before_submit: called before anything is paid for, to raise what forbids it.
+    """
+
+    retry_uncertain_submit: bool = False
+    max_credits: float | None = None
+    keep_credits: float | None = None
+    patience: float = 3600.0
+    project_name: str | None = None
+    reuse: Reuse | None = None
+    before_submit: Callable[[], None] | None = None
+
+
 class Submitter:
     """
     Submits the bodies of one task, or goes on with what an earlier try submitted.
@@ -80,10 +105,7 @@ class Submitter:
     :param tool: the tool.
     :param kind: the kind of project that it makes.
     :param records: the task's submit records.
-    :param retry_uncertain_submit: whether a submit whose outcome is unknown may be made again.
-    :param max_credits: what all of it may cost.
-    :param patience: seconds to go on while the response is 429.
-    :param reuse: finds results of other runs, None to pay for each body.
+    :param options: see there.
     :param project_ids: takes the ids of all projects, each as it becomes known.
     """
 
@@ -93,24 +115,18 @@ class Submitter:
         tool: str,
         kind: str,
         records: SubmitRecords,
+        options: SubmitOptions | None = None,
         *,
-        retry_uncertain_submit: bool = False,
-        max_credits: float | None = None,
-        patience: float = 3600.0,
-        reuse: Reuse | None = None,
         project_ids: list[str] | None = None,
     ) -> None:
         self._hook = hook
         self._tool = tool
         self._kind = kind
         self._records = records
-        self._retry_uncertain = retry_uncertain_submit
-        self._patience = patience
-        self._reuse = reuse
-        self._budget = Budget(tool, max_credits)
+        self._options = options or SubmitOptions()
+        self._budget = Budget(tool, self._options.max_credits, self._options.keep_credits)
         self._names: list[str] = []
         self._deadline = 0.0
-        self._account: str | None = None
         self._stop = threading.Event()
         self._stopped_by: MagicHourError | None = None
         self._under_way = 0
@@ -124,24 +140,27 @@ class Submitter:
         All of them are tried before an error is raised, except where the rest would meet the same.
         """
         self._hook.get_conn()  # a connection that cannot be used is no reason to touch the records
-        one = len(bodies) == 1
-        self._names = [self._tool if one else f"{self._tool} (body[{n}])" for n in range(len(bodies))]
-        prints = [fingerprint(self._hook.magichour_conn_id, self._tool, self._kind, body) for body in bodies]
+        fingerprints = [
+            fingerprint(self._hook.magichour_conn_id, self._tool, self._kind, body, f"body[{n}]")
+            for n, body in enumerate(bodies)
+        ]
+        named = with_names(self._tool, bodies, self._options.project_name)
+        self._names = describe(self._tool, named)
         resume = Resume(
             self._hook,
             self._records,
             self._get,
             self._stop,
-            retry_uncertain_submit=self._retry_uncertain,
+            retry_uncertain_submit=self._options.retry_uncertain_submit,
         )
-        outcomes: dict[int, Submitted | MagicHourError] = resume.outcomes(prints, self._names)
+        outcomes: dict[int, Submitted | MagicHourError] = resume.outcomes(fingerprints, self._names)
         self.project_ids += [one.id for one in outcomes.values() if isinstance(one, Submitted)]
         if resume.foreign is not None:
             self._stop_all(resume.foreign)
-        if self._reuse is not None and not self._records.was_cleared:
-            outcomes |= self._reuse.find(_without(bodies, outcomes), self.project_ids)
-        if missing := _without(bodies, outcomes):
-            outcomes |= self._submit_missing(missing, prints)
+        if self._options.reuse is not None and not self._records.was_cleared:
+            outcomes |= self._options.reuse.find(_without(bodies, outcomes), self.project_ids)
+        if missing := _without(named, outcomes):
+            outcomes |= self._submit_missing(missing, fingerprints)
         return [outcomes[n] if n in outcomes else self._not_submitted() for n in range(len(bodies))]
 
     def stop(self, seconds: float) -> None:
@@ -164,18 +183,21 @@ class Submitter:
     # -------------------------------------------------------------------------------------- before a call
 
     def _submit_missing(
-        self, bodies: Mapping[int, dict[str, Any]], prints: Sequence[str]
+        self, bodies: Mapping[int, dict[str, Any]], fingerprints: Sequence[str]
     ) -> dict[int, Submitted | MagicHourError]:
         if self._stop.is_set():
             return {}
         self._budget.add(*self._records.charges())
-        self._deadline = time.monotonic() + self._patience
+        self._deadline = time.monotonic() + self._options.patience
         try:
-            self._account = account_id(self._hook.check_account())
+            if self._options.before_submit is not None:
+                self._options.before_submit()
+            account = account_id(self._hook.check_account())
             if self._budget.limit is not None:
                 self._budget.check_balance(self._hook.get_account())
             ready, failed = self._upload(bodies)
-            made = self._submit_side_by_side(ready, prints)
+            records = self._records.start({n: fingerprints[n] for n in sorted(ready)}, account)
+            made = self._submit_side_by_side(ready, records)
         except MagicHourError as error:
             return dict.fromkeys(bodies, error)
         self._budget.report()
@@ -213,7 +235,7 @@ class Submitter:
     # ---------------------------------------------------------------------------------------------- calls
 
     def _submit_side_by_side(
-        self, bodies: Mapping[int, dict[str, Any]], prints: Sequence[str]
+        self, bodies: Mapping[int, dict[str, Any]], records: Mapping[int, Record]
     ) -> dict[int, Submitted | MagicHourError]:
         outcomes: dict[int, Submitted | MagicHourError] = {}
 
@@ -222,7 +244,7 @@ class Submitter:
                 return
             try:
                 outcomes[position] = self._submit_one(
-                    self._names[position], bodies[position], prints[position]
+                    self._names[position], bodies[position], records[position]
                 )
             except MagicHourError as error:
                 outcomes[position] = error
@@ -232,7 +254,7 @@ class Submitter:
         # Threads for a single body, too: where Airflow interrupts the task (``execution_timeout``), the
         # thread still reads the response and writes the id down.
         # A budget is kept by knowing each charge before the next submit.
-        workers = MAX_PARALLEL if self._budget.limit is None else 1
+        workers = 1 if self._budget.is_limited else MAX_PARALLEL
         executor = ThreadPoolExecutor(workers, thread_name_prefix="magichour-submit")
         futures = [executor.submit(work, position) for position in bodies]
         try:
@@ -244,14 +266,14 @@ class Submitter:
             executor.shutdown(wait=True, cancel_futures=True)
         return outcomes
 
-    def _submit_one(self, name: str, body: dict[str, Any], body_print: str) -> Submitted:
+    def _submit_one(self, name: str, body: dict[str, Any], record: Record) -> Submitted:
         """Write the intent, send the create call once, write the outcome; only then wait, and try again."""
         limited = failed = 0
         while True:
             self._hook.wait_turn(self._stop)  # before the intent, because a 429 may hold all calls back
-            self._budget.check(name)
+            self._budget.check(name, self._hook.get_account)
             try:
-                return self._submit_once(name, body, body_print)
+                return self._submit_once(name, body, record)
             except MagicHourRateLimitError as error:
                 pause = self._limit_pause(error, limited)
                 limited += 1
@@ -259,7 +281,7 @@ class Submitter:
                     raise
                 refusal: MagicHourError = error
             except MagicHourUncertainSubmitError as error:
-                if not self._retry_uncertain:
+                if not self._options.retry_uncertain_submit:
                     raise
                 raise MagicHourConnectionError(
                     f"{error}. A retry submits it again (retry_uncertain_submit)"
@@ -274,20 +296,21 @@ class Submitter:
             if self._stop.wait(pause):
                 raise refusal
 
-    def _submit_once(self, name: str, body: dict[str, Any], body_print: str) -> Submitted:
+    def _submit_once(self, name: str, body: dict[str, Any], record: Record) -> Submitted:
         with self._lock:
             self._under_way += 1
         try:
-            intent = self._records.write_intent(body_print, self._account)
+            intent = self._records.write_intent(record)
             if self._stop.is_set():  # killed, or in vain, while the intent was written
                 self._records.discard(intent)
                 raise self._not_submitted()
             try:
                 response = self._hook.send_once(self._request(body))
-            except MagicHourUncertainSubmitError:
+            except MagicHourUncertainSubmitError as error:
                 self._budget.add([], uncertain=1)
-                if not self._retry_uncertain:
+                if not self._options.retry_uncertain_submit:
                     self._records.mark_reported(intent, UNCERTAIN)
+                error.args = (f"{error} - look for {name}",)
                 raise
             except MagicHourError as error:
                 self._records.discard(intent)

@@ -9,11 +9,13 @@ there only while the call is on its way: a certain refusal discards it before an
 
 from __future__ import annotations
 
+import itertools
 import logging
 import threading
 import time
+import uuid
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -22,17 +24,20 @@ from airflow_provider_magichour.exceptions import (
     MagicHourSubmitRecordError,
     MagicHourUncertainSubmitError,
 )
-from airflow_provider_magichour.operators import _record
-from airflow_provider_magichour.operators._record import (
+from airflow_provider_magichour.operators import _submit_record
+from airflow_provider_magichour.operators._clear_or_retry import (
+    Ending,
+    Reported,
+    Try,
+    UnreadableRecordError,
+)
+from airflow_provider_magichour.operators._submit_record import (
+    BODY_DIGITS,
     CLOSED,
     DISCARDED,
     INTENT,
     MADE,
-    Ending,
     Record,
-    Reported,
-    Try,
-    UnreadableRecordError,
 )
 
 if TYPE_CHECKING:
@@ -46,27 +51,8 @@ T = TypeVar("T")
 #: Seconds between the tries to reach a store; an id that was paid for is worth more patience.
 BEFORE_SUBMIT_PAUSES = (0.5, 2.0)
 AFTER_SUBMIT_PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0)
-
-
-@dataclass(frozen=True)
-class Submitted:
-    """
-    A body's project.
-
-    :param id: the project.
-    :param credits_charged: what the create call said, an estimate.
-    :param record: its record, None where it is not at hand.
-    :param is_finished: whether it need not be waited for.
-    :param result: what an earlier try made of it, None where the project itself has to be asked.
-    :param is_new: whether this try made it.
-    """
-
-    id: str
-    credits_charged: Any = None
-    record: Record | None = None
-    is_finished: bool = False
-    result: Mapping[str, Any] | None = None
-    is_new: bool = False
+#: After so many seconds another try may have begun, because Airflow took this one for dead.
+FRESH_SECONDS = 30.0
 
 
 class SubmitRecords:
@@ -81,11 +67,13 @@ class SubmitRecords:
     def __init__(self, stores: Sequence[Store], now: Try) -> None:
         self._stores = sorted(stores, key=lambda store: not store.outlives_run)
         self._now = now
+        self._writer = uuid.uuid4().hex[:8]
         self._lock = threading.Lock()
         self._records: dict[tuple[int, str], Record] = {}
-        self._numbers: dict[int, int] = {}  # of each slot, the highest
-        self._taken: set[int] = set()  # slots that count
-        self._first_free = 0
+        self._known: set[Record] = set()  # what was read before the first write, of any writer
+        self._read_at: float | None = None
+        #: Whether this very try found that a success was cleared.
+        self.was_cleared = False
 
     @classmethod
     def of_task(
@@ -112,6 +100,10 @@ class SubmitRecords:
         """Whether they outlive this try."""
         return bool(self._stores)
 
+    def proves_writable(self, destination: Storage) -> bool:
+        """Return whether an intent is written where a destination is, so that it finds out if that works."""
+        return any(store.is_around(destination) for store in self._stores)
+
     # -------------------------------------------------------------------------------------- earlier tries
 
     def match(self, bodies: Sequence[str]) -> dict[int, Record]:
@@ -123,10 +115,9 @@ class SubmitRecords:
         :raises MagicHourUncertainSubmitError: if what is stored is no record.
         """
         self.read(len(bodies))
-        counted = [record for record in self._records.values() if record.epoch == self._ending.epoch]
-        matched = _record.match(counted, bodies)
+        matched = _submit_record.match(self._counted(), bodies)
         taken = {record.slot for record in matched.values()}
-        left = [one for one in counted if one.state in {INTENT, MADE} and one.slot not in taken]
+        left = [record for record in self._counted() if record.is_live and record.slot not in taken]
         if left:
             log.warning(
                 "Earlier tries of this task submitted %d bodies that it does not have any more (%s); they "
@@ -138,33 +129,29 @@ class SubmitRecords:
 
     def read(self, count: int) -> None:
         """Read the records of a task with that many bodies."""
+        self._read_at = time.time()
         found = [record for store in self._stores for record in self._read(store, store.read_records, count)]
-        self._records = {}
-        for record in _record.newest(found).values():
-            self._keep(record)
+        self._known = {replace(record, result=None) for record in found}
+        self._records = _submit_record.newest(found)
+
+    def _counted(self) -> list[Record]:
+        """Return the records that count: those since the last Clear of a success."""
+        return [record for record in self._records.values() if record.epoch == self._ending.epoch]
 
     @cached_property
     def _ending(self) -> Ending:
         """How the task last ended. A Clear of a success begins a new epoch, which is written down at once."""
         found = {store: self._read(store, store.read_ending) or Ending() for store in self._stores}
         ending = max(found.values(), key=lambda one: (one.number, one.success is not None), default=Ending())
-        if ending.success is None or not self._is_over(ending.success, ending.number, found):
+        # a run that was deleted and made again under the same id has no task state, but objects
+        same_run = any(not store.outlives_run and one.number == ending.number for store, one in found.items())
+        if not self._now.is_cleared_after_success(ending, is_same_run=same_run):
             return ending
         log.info("The task was cleared after it had succeeded: submitting anew.")
         anew = replace(ending, number=ending.number + 1, epoch=ending.epoch + 1, success=None, results={})
-        self._write_all(lambda store: store.write_ending(anew), "the Clear of a success")
+        self._must_write(lambda store: store.write_ending(anew), "the Clear of a success")
         self.was_cleared = True
         return anew
-
-    #: Whether this very try found that a success was cleared.
-    was_cleared = False
-
-    def _is_over(self, success: Try, number: int, found: Mapping[Store, Ending]) -> bool:
-        if self._now.is_cleared_since(success.max_tries, success.clear_number):
-            return True
-        # A run that was deleted and made again under the same id has no task state, but objects.
-        same_run = any(not store.outlives_run and one.number == number for store, one in found.items())
-        return not same_run and self._now.try_number <= success.try_number
 
     @property
     def succeeded(self) -> bool:
@@ -173,8 +160,7 @@ class SubmitRecords:
 
     def is_cleared(self, record: Record) -> bool:
         """Return whether a person heard of this submit by an error, and cleared the task then."""
-        reported = record.reported
-        return reported is not None and self._now.is_cleared_since(reported.max_tries, reported.clear_number)
+        return self._now.is_cleared_after_report(record.reported)
 
     def result_of(self, project_id: str, record: Record | None = None) -> Mapping[str, Any] | None:
         """Return what an earlier try made of a project, None if that is not known."""
@@ -189,11 +175,7 @@ class SubmitRecords:
 
     def charges(self) -> tuple[list[Any], int]:
         """Return what this task's projects were charged so far, and how many submits are uncertain."""
-        counted = [
-            one
-            for one in self._records.values()
-            if one.epoch == self._ending.epoch and one.state != DISCARDED
-        ]
+        counted = [record for record in self._counted() if record.state != DISCARDED]
         return (
             [one.credits_charged for one in counted if one.id is not None],
             sum(one.id is None for one in counted),
@@ -201,24 +183,62 @@ class SubmitRecords:
 
     # ------------------------------------------------------------------------------------------- a submit
 
-    def write_intent(self, body: str, account: str | None) -> Record:
+    def start(self, bodies: Mapping[int, str], account: str | None = None) -> dict[int, Record]:
+        """
+        Return by position the records that the submits of bodies begin with, each in a slot of its own.
+
+        :param bodies: by position the fingerprints.
+        :param account: the account that the key belongs to.
+        """
+        numbers: dict[int, int] = {}
+        for record in self._records.values():
+            numbers[record.slot] = max(record.number, numbers.get(record.slot, 0))
+        taken = {record.slot for record in self._counted() if record.state != DISCARDED}
+        free = (slot for slot in itertools.count() if slot not in taken)
+        records = {}
+        for (position, body), slot in zip(bodies.items(), free, strict=False):
+            number, kept = numbers.get(slot, 0), body[:BODY_DIGITS]
+            records[position] = Record(slot, number, kept, DISCARDED, self._ending.epoch, account=account)
+        return records
+
+    def write_intent(self, record: Record) -> Record:
         """
         Write down that a create call is about to be sent.
 
+        :param record: what :meth:`start` gave.
         :raises MagicHourSubmitRecordError: if that cannot be written; then the call must not be sent.
         """
-        epoch = self._ending.epoch
-        with self._lock:
-            slot = self._first_free
-            number = self._numbers.get(slot, 0) + 1
-            record = Record(slot, number, body[: _record.BODY_DIGITS], INTENT, epoch=epoch, account=account)
-            self._note(record)
+        before = self._records.get((record.slot, record.body), record)
+        number = max(record.number, before.number) + 1
+        intent = self._keep(replace(record, number=number, state=INTENT))
         try:
-            self._write_all(lambda store: store.write(record), "the intent to submit")
+            self._must_write(lambda store: store.write(intent), "the intent to submit")
+            self._check_alone()
         except MagicHourSubmitRecordError:
-            self.discard(record)  # it may have been written, and only the response was lost
+            self.discard(intent)  # it may have been written, and only the response was lost
             raise
-        return record
+        return intent
+
+    def _check_alone(self) -> None:
+        """
+        Look for another try that submits at the same time, because Airflow took one of the two for dead.
+
+        Each writes its intent before it looks, so at least one of them sees the other. A first try looks
+        only where it has not done so for longer than Airflow takes to start another.
+        """
+        store = next((one for one in self._stores if one.outlives_run), None)
+        is_fresh = self._read_at is not None and time.time() - self._read_at < FRESH_SECONDS
+        if store is None or (is_fresh and (self._now.try_number == 1 or self._has_checked)):
+            return
+        self._read_at, self._has_checked = time.time(), True
+        for record in self._read(store, store.read_records, 0):
+            if record.writer != self._writer and record not in self._known:
+                raise MagicHourSubmitRecordError(
+                    "Another try of this task submits at the same time: it goes on on a worker that Airflow "
+                    "has lost, or this one does. Nothing was submitted; a retry goes on with what it made"
+                )
+
+    _has_checked = False
 
     def record_id(self, intent: Record, project_id: str, credits_charged: Any, *, name: str) -> Record:
         """
@@ -227,33 +247,31 @@ class SubmitRecords:
         :raises MagicHourUncertainSubmitError: naming the project, if no store takes it.
         """
         record = self._keep(intent.next(state=MADE, id=project_id, credits_charged=credits_charged))
-        errors = self._write_each(record)
-        for pause in AFTER_SUBMIT_PAUSES:
-            if len(errors) < max(len(self._stores), 1):
-                break
-            log.warning("%s; trying again in %g s", *errors.values(), pause)
-            time.sleep(pause)
-            errors = self._write_each(record)
+        errors = self._write(
+            lambda store: store.write(record),
+            AFTER_SUBMIT_PAUSES,
+            lambda errors: len(errors) < len(self._stores),
+        )
         if self._stores and len(errors) == len(self._stores):
+            described = "; ".join(f"{store.name}: {_short(error)}" for store, error in errors.items())
             raise MagicHourUncertainSubmitError(
                 f"{name} made project {project_id}, which is paid for and goes on at Magic Hour, but the "
-                f"project id could not be written to {'; '.join(errors.values())}. A retry could not know "
-                f"it, so there is none: use project {project_id}. To submit anew instead, clear the task, "
-                "once more where it then says that the outcome is unknown"
-            ) from MagicHourSubmitRecordError("; ".join(errors.values()))
-        for error in errors.values():
-            log.warning("Could not write the id of project %s to %s", project_id, error)
+                f"project id could not be written to {described}. A retry could not know it, so there is "
+                f"none: use project {project_id}. To submit anew instead, clear the task, once more where it "
+                "then says that the outcome is unknown"
+            ) from MagicHourSubmitRecordError(described)
         return record
 
-    def discard(self, record: Record) -> None:
+    def discard(self, record: Record) -> Record:
         """Take an intent back: the call was certainly not accepted."""
         later = self._keep(record.next(state=DISCARDED))
         alone = len(self._stores) == 1
-        if self._if_possible(lambda store: store.discard(later, alone=alone)):
+        if self._write(lambda store: store.discard(later, alone=alone)):
             log.warning(
                 "Nothing was made, but the intent could not be discarded: a retry may take it for an "
                 "uncertain submit."
             )
+        return later
 
     def give_up(self, record: Record, *, refunded: bool = False) -> None:
         """
@@ -263,14 +281,13 @@ class SubmitRecords:
         :raises MagicHourSubmitRecordError: if that cannot be written; then nothing may be submitted.
         """
         later = self._keep(record.next(state=DISCARDED if refunded else CLOSED))
-        self._write_all(lambda store: store.write(later), f"what became of project {record.id}")
+        self._must_write(lambda store: store.write(later), f"what became of project {record.id}")
 
-    def mark_reported(self, record: Record, why: str) -> Record:
+    def mark_reported(self, record: Record, why: str) -> None:
         """Write down that an error asks a person about a submit: a Clear from now on submits it anew."""
         reported = Reported(why, self._now.max_tries, self._now.clear_number)
         later = self._keep(record.next(reported=reported))
-        self._if_possible(lambda store: store.write(later))
-        return later
+        self._write(lambda store: store.write(later))
 
     def end(self, *, succeeded: bool, results: Mapping[str, Any] | None = None) -> None:
         """
@@ -280,7 +297,7 @@ class SubmitRecords:
         """
         now = self._now if succeeded else self._ending.success
         ending = replace(self._ending, number=self._ending.number + 1, success=now, results=results or {})
-        self._if_possible(lambda store: store.write_ending(ending))
+        self._write(lambda store: store.write_ending(ending))
 
     def succeed(self) -> None:
         """Write down that the task succeeded."""
@@ -289,86 +306,79 @@ class SubmitRecords:
     # -------------------------------------------------------------------------------------------- stores
 
     def _keep(self, record: Record) -> Record:
+        record = replace(record, writer=self._writer)
         with self._lock:
-            self._note(record)
+            self._records[record.slot, record.body] = record
         return record
 
-    def _note(self, record: Record) -> None:
-        """Remember a record, and whether its slot is free."""
-        self._records[record.slot, record.body] = record
-        if record.number < self._numbers.get(record.slot, 0):
-            return
-        self._numbers[record.slot] = record.number
-        if record.epoch == self._ending.epoch and record.state != DISCARDED:
-            self._taken.add(record.slot)
-        else:
-            self._taken.discard(record.slot)
-            self._first_free = min(self._first_free, record.slot)
-        while self._first_free in self._taken:
-            self._first_free += 1
-
     def _read(self, store: Store, read: Callable[..., T], *arguments: Any) -> T:
-        try:
-            return _retried(store, lambda: read(*arguments))
-        except UnreadableRecordError as error:
-            raise MagicHourUncertainSubmitError(
-                f"{error} in {store.name} is no submit record that this version can read, so nobody knows "
-                "what was submitted. Nothing was submitted now. Search https://magichour.ai/my-library "
-                "whether there is a project already; then delete that record and clear the task"
-            ) from error
-        except MagicHourError:
-            raise
-        except Exception as error:
-            raise MagicHourSubmitRecordError(
-                f"{store.name} could not be read, so nobody knows what was submitted already: "
-                f"{_short(error)}. Nothing was submitted; a retry may pass"
-            ) from error
-
-    def _write_all(self, write: Callable[[Store], None], what: str) -> None:
-        """Write to each store; Airflow's own may fail where there is another."""
-        for store in self._stores:
+        for pause in (*BEFORE_SUBMIT_PAUSES, None):
             try:
-                _retried(store, lambda store=store: write(store))  # type: ignore[misc]
+                return read(*arguments)
+            except UnreadableRecordError as error:
+                raise MagicHourUncertainSubmitError(
+                    f"{error} in {store.name} is no submit record that this version can read, so nobody "
+                    "knows what was submitted. Nothing was submitted now. Search "
+                    "https://magichour.ai/my-library whether there is a project already; then delete that "
+                    "record and clear the task"
+                ) from error
+            except MagicHourError:
+                raise
             except Exception as error:
-                if store is self._stores[0]:
+                if pause is None:
                     raise MagicHourSubmitRecordError(
-                        f"Could not write {what} to {store.name}: {_short(error)}. Nothing was submitted; a "
-                        "retry may pass"
+                        f"{store.name} could not be read, so nobody knows what was submitted already: "
+                        f"{_short(error)}. Nothing was submitted; a retry may pass"
                     ) from error
-                log.warning("Could not write %s to %s: %s", what, store.name, _short(error))
+                log.warning("%s: %s; trying again in %g s", store.name, _short(error), pause)
+                time.sleep(pause)
+        raise AssertionError
 
-    def _write_each(self, record: Record) -> dict[str, str]:
-        """Write a record to each store once; return the errors."""
-        errors = {}
-        for store in self._stores:
-            try:
-                store.write(record)
-            except Exception as error:  # noqa: BLE001  # stores raise whatever their libraries do
-                errors[store.name] = f"{store.name}: {_short(error)}"
+    def _must_write(self, write: Callable[[Store], None], what: str) -> None:
+        """
+        Write to each store; Airflow's own may fail where there is another.
+
+        :raises MagicHourSubmitRecordError: if the store that is needed fails.
+        """
+        errors = self._write(write, is_enough=lambda errors: self._stores[0] not in errors)
+        if self._stores and (error := errors.get(self._stores[0])) is not None:
+            raise MagicHourSubmitRecordError(
+                f"Could not write {what} to {self._stores[0].name}: {_short(error)}. Nothing was submitted; "
+                "a retry may pass"
+            ) from error
+
+    def _write(
+        self,
+        write: Callable[[Store], None],
+        pauses: Sequence[float] = BEFORE_SUBMIT_PAUSES,
+        is_enough: Callable[[Mapping[Store, Exception]], bool] = lambda errors: not errors,
+    ) -> dict[Store, Exception]:
+        """
+        Write to each store, again after a pause where one fails; return those that failed at last.
+
+        :param is_enough: whether those that fail may be left alone.
+        """
+        errors: dict[Store, Exception] = {}
+        left = list(self._stores)
+        for pause in (*pauses, None):
+            errors = {store: error for store in left if (error := _error_of(write, store)) is not None}
+            left = list(errors)
+            if not errors or is_enough(errors):
+                break
+            if pause is not None:
+                log.warning("%s; trying again in %g s", _short(next(iter(errors.values()))), pause)
+                time.sleep(pause)
+        for store, error in errors.items():
+            log.warning("Could not write to %s: %s", store.name, _short(error))
         return errors
 
-    def _if_possible(self, write: Callable[[Store], None]) -> int:
-        """Write to each store; return how many failed."""
-        failed = 0
-        for store in self._stores:
-            try:
-                _retried(store, lambda store=store: write(store))  # type: ignore[misc]
-            except Exception as error:  # noqa: BLE001  # nothing is paid twice without it
-                failed += 1
-                log.warning("Could not write to %s: %s", store.name, _short(error))
-        return failed
 
-
-def _retried(store: Store, action: Callable[[], T]) -> T:
-    for pause in BEFORE_SUBMIT_PAUSES:
-        try:
-            return action()
-        except UnreadableRecordError:
-            raise
-        except Exception as error:  # noqa: BLE001  # stores raise whatever their libraries do
-            log.warning("%s: %s; trying again in %g s", store.name, _short(error), pause)
-            time.sleep(pause)
-    return action()
+def _error_of(write: Callable[[Store], None], store: Store) -> Exception | None:
+    try:
+        write(store)
+    except Exception as error:  # noqa: BLE001  # stores raise whatever their libraries do
+        return error
+    return None
 
 
 def _short(error: Exception) -> str:

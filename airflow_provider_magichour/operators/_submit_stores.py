@@ -19,7 +19,8 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import quote, unquote
 
-from airflow_provider_magichour.operators._record import Ending, Record, Reported, UnreadableRecordError
+from airflow_provider_magichour.operators._clear_or_retry import Ending, Reported, UnreadableRecordError
+from airflow_provider_magichour.operators._submit_record import Record
 
 if TYPE_CHECKING:
     from airflow_provider_magichour._transfer.storage import Storage
@@ -44,6 +45,10 @@ class Store(Protocol):
     name: str
     #: Whether it keeps records after the DAG run was deleted.
     outlives_run: bool
+
+    def is_around(self, destination: Storage) -> bool:
+        """Return whether a destination is in the same place, and not on a disk."""
+        ...
 
     def read_records(self, count: int) -> list[Record]:
         """Return the records of the task, whose list has ``count`` bodies now."""
@@ -81,6 +86,10 @@ class TaskStateStore:
         self._store = store
         self._options = _retention(store)
         self._lock = threading.Lock()  # the task's one channel to its supervisor
+
+    def is_around(self, destination: Storage) -> bool:
+        """Return no: it holds no files."""
+        return False
 
     def read_records(self, count: int) -> list[Record]:
         """Return the records; slots beyond the list are those of a longer list that an earlier try had."""
@@ -145,10 +154,15 @@ class ObjectStore:
         self._written: dict[int, list[str]] = {}
         self.name = storage.shown(self._folder)
 
+    def is_around(self, destination: Storage) -> bool:
+        """Return whether a destination is below the root, in the same object store."""
+        root = self._storage
+        return not root.is_local and root.fs is destination.fs and root.relative(destination.url) is not None
+
     def read_records(self, count: int) -> list[Record]:
-        """Return the records, of each slot and body the newest."""
-        records = [self._read_record(name) for name in self._names() if not name.startswith("end-")]
-        return sorted(records, key=lambda record: (record.slot, record.number))
+        """Return the records, each in all its versions, as they are at this moment."""
+        self._listed = None
+        return [self._read_record(name) for name in self._names() if not name.startswith("end-")]
 
     def read_ending(self) -> Ending | None:
         """Return how the task last ended."""
@@ -218,27 +232,20 @@ def _walk(storage: Storage) -> Iterator[str]:
 # ------------------------------------------------------------------------------------------------- names
 
 
+#: What stands in the name of a record besides its slot, number and state, by its letter.
+_LETTERS = {"b": "body", "e": "epoch", "i": "id", "a": "account", "c": "credits_charged", "w": "writer"}
+
+
 def _record_name(record: Record) -> str:
     """Return a record as a name: ``00000-00002,made,b=3f2a...,i=cm9x...,c=5,u=1795651200.json``."""
     start = f"{record.slot:05d}-{record.number:05d},{record.state}"
-    reported = (
-        record.reported
-        and f"{record.reported.why}.{record.reported.max_tries}.{record.reported.clear_number}"
-    )
-    values = {
-        "b": record.body,
-        "e": record.epoch or None,
-        "i": record.id,
-        "a": record.account,
-        "c": record.credits_charged,
-        "t": reported,
-        "u": f"{time.time():.0f}",
-    }
+    values = {letter: getattr(record, name) for letter, name in _LETTERS.items()}
+    values |= {"e": record.epoch or None, "t": record.reported and ".".join(map(str, record.reported))}
+    written = f"u={time.time():.0f}.json"
     given = [f"{key}={quote(str(value), safe='')}" for key, value in values.items() if value is not None]
-    name = ",".join([start, *given])
-    if len(name) > MAX_NAME:  # with an id of unheard-of length: the content has it all
-        name = f"{start},u={values['u']}"
-    return f"{name}.json"
+    name = ",".join([start, *given, written])
+    # with an id of unheard-of length, the content has it all
+    return name if len(name) <= MAX_NAME else f"{start},{written}"
 
 
 def _record_of_name(name: str) -> Record | None:
@@ -249,24 +256,14 @@ def _record_of_name(name: str) -> Record | None:
     values = {each[0]: unquote(each[2:]) for each in match[4].split(",") if each}
     if "b" not in values:
         return None
-    return Record.from_json(
-        {
-            "body": values["b"],
-            "number": int(match[2]),
-            "state": match[3],
-            "epoch": int(values.get("e", 0)),
-            "id": values.get("i"),
-            "account": values.get("a"),
-            "credits_charged": float(values["c"]) if "c" in values else None,
-            "reported": _reported_of_name(values["t"]) if "t" in values else None,
-        },
-        int(match[1]),
-    )
-
-
-def _reported_of_name(text: str) -> dict[str, Any]:
-    why, max_tries, clear_number = text.split(".")
-    return Reported(why, int(max_tries), None if clear_number == "None" else int(clear_number))._asdict()
+    value: dict[str, Any] = {_LETTERS[each]: text for each, text in values.items() if each in _LETTERS}
+    if "c" in values:
+        value["credits_charged"] = float(values["c"])
+    if "t" in values:
+        why, max_tries, clear_number = values["t"].split(".")
+        number = None if clear_number == "None" else int(clear_number)
+        value["reported"] = Reported(why, int(max_tries), number)._asdict()
+    return Record.from_json({**value, "number": match[2], "state": match[3]}, int(match[1]))
 
 
 def _segment(text: str) -> str:

@@ -70,3 +70,12 @@ def run_of(context: Mapping[str, Any]) -> dict[str, Any]:
     return {
         name: getattr(ti, name, None) for name in ("dag_id", "run_id", "task_id", "map_index", "try_number")
     }
+
+
+def describe_outlets(operator: Any, context: Mapping[str, Any], extra: Mapping[str, Any]) -> None:
+    """Send data with the events of the assets that a task has as outlets, for the DAGs that they start."""
+    from airflow.providers.common.compat.sdk import Asset
+
+    for outlet in operator.outlets or ():
+        if isinstance(outlet, Asset):
+            context["outlet_events"][outlet].extra.update(extra)

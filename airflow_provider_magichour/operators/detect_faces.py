@@ -26,7 +26,7 @@ class MagicHourDetectFacesOperator(MagicHourOperator):
     Find the faces in an image or a video, to swap several of them in one project.
 
     It takes seconds, so the task stays on its worker. A retry goes on with the same detection, on Airflow 3.3
-    and newer.
+    and newer, or where the connection names a folder for ``submit_records``.
 
     :param assets: ``{"target_file_path": ...}``; a local path or an object-storage URL is uploaded first.
         (templated)
@@ -34,7 +34,7 @@ class MagicHourDetectFacesOperator(MagicHourOperator):
         (templated)
     :param poll_interval: seconds between status checks; if None, they become fewer with time. (templated)
     :param timeout: seconds to wait at most. (templated)
-    :param durable: whether to remember the submit in Airflow's task state store.
+    :param durable: whether to record the submit, so that a retry finds it.
     :param magichour_conn_id: the connection. (templated)
     :return: the faces, ``{"path", "url"}`` each. A path is what ``original_face`` takes, in the
         ``face_mappings`` of the tools ``face-swap`` and ``face-swap-photo``.
@@ -80,13 +80,13 @@ class MagicHourDetectFacesOperator(MagicHourOperator):
 
     def execute(self, context: Context) -> list[dict[str, Any]]:
         """Submit, or take up what an earlier try submitted; then wait."""
+        from airflow_provider_magichour.operators._create import open_records
         from airflow_provider_magichour.operators._submit import DetectionSubmitter
-        from airflow_provider_magichour.operators._submit_records import SubmitRecords
 
         body: dict[str, Any] = {"assets": _check_assets(self.assets)}
         if (score := _check_score(self.confidence_score)) is not None:
             body["confidence_score"] = score
-        records = SubmitRecords.of_task(context, durable=self.durable)
+        records = open_records(self, context)
         (submitted,) = DetectionSubmitter(self.hook, records).submit([body])
         if isinstance(submitted, MagicHourError):
             raise submitted

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 
+from airflow_provider_magichour._transfer.storage import Storage, open_destination
 from airflow_provider_magichour.operators import _resume, _submit, _submit_records
+from airflow_provider_magichour.operators._submit_records import SubmitRecords
+from tests.operators.records import Open, context_of
 from tests.support.tasks import TaskStateStore
 
 
@@ -20,3 +26,20 @@ def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_submit, "FIRST_LIMIT_PAUSE", 0.05)
     monkeypatch.setattr(_resume, "NOT_FOUND_SECONDS", 0.3)
     monkeypatch.setattr(_resume, "NOT_FOUND_PAUSE", 0.05)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Storage:
+    return open_destination(str(tmp_path))
+
+
+@pytest.fixture(params=["task state", "folder", "both"])
+def open_records(request: pytest.FixtureRequest, store: TaskStateStore, folder: Storage) -> Open:
+    """Return what opens the records of a try, in each place where they may be."""
+    state = None if request.param == "folder" else store
+    storage = None if request.param == "task state" else folder
+
+    def open_(**changes: Any) -> SubmitRecords:
+        return SubmitRecords.of_task(context_of(store=state, **changes), storage=storage)
+
+    return open_

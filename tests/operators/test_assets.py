@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,17 @@ def test_detected_faces_feed_a_face_swap(sim: Simulator, tmp_path: Path) -> None
     (mapping,) = project["body"]["assets"]["face_mappings"]
     assert mapping["original_face"] == face["path"]
     assert mapping["new_face"].startswith("api-assets/")
+
+
+def test_detection_is_recorded_in_the_folder_of_the_connection(
+    sim: Simulator, connect: Callable[..., str], tmp_path: Path
+) -> None:
+    connect(sim.url, sim.api_key, submit_records=str(tmp_path))
+    sim.faults({"match": GET, "times": 1, "status": 403})
+    with pytest.raises(exceptions.MagicHourPermissionError):
+        operator().execute(task_context())
+    assert operator().execute(task_context(try_number=2))
+    assert posts(sim) == 1
 
 
 def test_retry_continues_with_the_same_detection(sim: Simulator, store: TaskStateStore) -> None:

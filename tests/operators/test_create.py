@@ -32,7 +32,7 @@ class TestSubmit:
             "tool": TOOL,
             "credits_charged": project["credits_charged"],
         }
-        assert project["body"] == BODY
+        assert project["body"] == {**BODY, "name": "dag.task run"}
 
     def test_list_returns_projects_in_order(self, sim: Simulator) -> None:
         made = operator(bodies(9)).execute(task_context())

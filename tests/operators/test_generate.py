@@ -229,6 +229,30 @@ class TestDeferral:
             names = [one["project"]["name"] for one in again.execute_complete(context, event)]
             assert names == ["number 0", "number 1"]
 
+    @pytest.mark.parametrize("with_failure", [False, True])
+    def test_dag_test_of_a_list_whose_event_is_about_a_part(
+        self, sim: Simulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, with_failure: bool
+    ) -> None:
+        monkeypatch.setattr("airflow_provider_magichour._polling.deferral.MAX_STORED_BYTES", 0)  # one each
+        some = [*bodies(2), {"style": {}}] if with_failure else bodies(2)
+        task = operator(some, deferrable=True, destination=str(tmp_path))
+        context = task_context("generate", store=TaskStateStore())
+        deferred = self.deferred(task, context)
+        try:
+            results = None
+            while results is None:
+                event = run_trigger(deferred.trigger)
+                try:
+                    results = task.execute_complete(context, event)
+                except TaskDeferred as again:
+                    deferred = again
+        except exceptions.MagicHourInvalidRequestError:
+            assert with_failure
+            results = results_of(context)
+        assert [one["project"]["name"] for one in results] == ["number 0", "number 1"]
+        assert all(one["files"] for one in results)
+        assert sum(sim.state()["created"].values()) == 2
+
     def test_failed_submits_survive_the_deferral(self, sim: Simulator) -> None:
         some = [*bodies(2), {"style": {}}]
         task, context = operator(some, deferrable=True), task_context("generate", store=TaskStateStore())

@@ -11,7 +11,9 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException, AirflowTaskTimeout
 
 from airflow_provider_magichour import exceptions
+from airflow_provider_magichour._transfer import catalogue
 from airflow_provider_magichour.operators import _resume
+from airflow_provider_magichour.operators._generate import GenerateTask
 from airflow_provider_magichour.simulator import Simulator
 from tests.operators.support import (
     BODY,
@@ -203,7 +205,9 @@ class TestWithoutRecords:
 
     def test_timeout_of_the_task_is_final(self, sim: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
         task = generate()
-        monkeypatch.setattr(task, "_wait", lambda *_: (_ for _ in ()).throw(AirflowTaskTimeout("5 s")))
+        monkeypatch.setattr(
+            GenerateTask, "_wait", lambda *_: (_ for _ in ()).throw(AirflowTaskTimeout("5 s"))
+        )
         with pytest.raises(exceptions.MagicHourUnrecordedSubmitError, match="5 s"):
             task.execute(task_context())
 
@@ -351,8 +355,40 @@ class TestReuse:
 
     def test_entry_of_somebody_else_is_not_trusted(self, sim: Simulator, tmp_path: Path) -> None:
         first = self.run(tmp_path)
-        (entry,) = (tmp_path / ".magichour" / "reuse").glob("*/*.json")
+        (entry,) = (tmp_path / "magichour-catalog").glob("*/*.json")
         value = json.loads(entry.read_text())
-        value["result"]["files"] = [{"path": str(tmp_path / ".." / "x"), "bytes": 1}]
+        value["files"][0]["path"] = "../x"
         entry.write_text(json.dumps(value))
         assert self.run(tmp_path, run_id="another")["project"]["id"] != first["project"]["id"]
+
+    @pytest.mark.parametrize("junk", ["x", "[]", '{"entries": {"x": 1}}', '{"entries": {"1-p": "z"}}'])
+    def test_index_of_somebody_else_is_not_trusted(self, sim: Simulator, tmp_path: Path, junk: str) -> None:
+        first = self.run(tmp_path)
+        self.run(tmp_path, run_id="another")
+        (index,) = (tmp_path / ".magichour" / "reuse").glob("*.json")
+        index.write_text(junk)
+        assert self.run(tmp_path, run_id="third")["project"]["id"] == first["project"]["id"]
+
+    def test_result_of_a_run_without_reuse_is_found(self, sim: Simulator, tmp_path: Path) -> None:
+        first = run_task(generate(destination=str(tmp_path)), task_context("generate"))
+        again = self.run(tmp_path, run_id="another")
+        assert again["reused"]
+        assert again["files"] == first["files"]
+        project = {name: first["project"][name] for name in ("id", "kind", "type", "credits_charged")}
+        assert again["project"].items() >= project.items()
+        assert posts(sim) == 1
+
+    def test_index_of_a_day_is_read_instead_of_its_entries(
+        self, sim: Simulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        for name in ("a", "b", "c"):
+            run_task(generate({**BODY, "name": name}, destination=str(tmp_path)), task_context("generate"))
+        read: list[str] = []
+        original = catalogue.read
+        monkeypatch.setattr(
+            catalogue, "read", lambda root, path, one: (read.append(one), original(root, path, one))[1]
+        )
+        assert self.run(tmp_path, {**BODY, "name": "b"}, run_id="first")["reused"]
+        assert len(read) == 4
+        assert self.run(tmp_path, {**BODY, "name": "c"}, run_id="second")["reused"]
+        assert len(read) == 5

@@ -1,30 +1,17 @@
-"""What became of each body of a generate task, also across a deferral."""
+"""What a generate task carries across a deferral, and how its wait ends."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from airflow_provider_magichour._client import api
-from airflow_provider_magichour._polling.progress import MISSING
-from airflow_provider_magichour.exceptions import (
-    MagicHourError,
-    MagicHourNotFoundError,
-    MagicHourProjectFailedError,
-    MagicHourTimeoutError,
-)
-from airflow_provider_magichour.operators._record import MISSING as NOT_FOUND
-from airflow_provider_magichour.operators._resume import not_found
-from airflow_provider_magichour.operators._submit_records import SubmitRecords, Submitted
+from airflow_provider_magichour.exceptions import MagicHourError, MagicHourTimeoutError
+from airflow_provider_magichour.operators._submit_record import Submitted
+from airflow_provider_magichour.operators._submit_records import SubmitRecords
 
 if TYPE_CHECKING:
-    from airflow_provider_magichour._client.settings import Settings
     from airflow_provider_magichour._polling.wait_request import WaitRequest
-    from airflow_provider_magichour.hooks import MagicHourHook
     from airflow_provider_magichour.operators._reuse import StoredResults
-
-log = logging.getLogger(__name__)
 
 #: The longest message of an error that is carried across a deferral, in characters.
 MAX_MESSAGE = 500
@@ -35,7 +22,13 @@ def carry(outcomes: Sequence[Submitted | MagicHourError]) -> list[dict[str, Any]
     return [
         {"error": _carry_error(one)}
         if isinstance(one, MagicHourError)
-        else {"id": one.id, "finished": one.is_finished, "stored": one.result is not None, "new": one.is_new}
+        else {
+            "id": one.id,
+            "charged": one.credits_charged,
+            "finished": one.is_finished,
+            "stored": one.result is not None,
+            "new": one.is_new,
+        }
         for one in outcomes
     ]
 
@@ -59,6 +52,7 @@ def carried(
         known.append(
             Submitted(
                 project_id,
+                one.get("charged"),
                 is_finished=bool(one.get("finished")),
                 is_new=bool(one.get("new")),
                 result=result,
@@ -162,60 +156,3 @@ def read_wait(event: object, kind: str, waiting: Sequence[str], before: WaitEnd)
         return WaitEnd({**before.outcomes, **read_event(event, kind, split_ids(waiting)[0])})
     except MagicHourTimeoutError as error:
         return WaitEnd(before.outcomes, error)
-
-
-def read_projects(
-    hook: MagicHourHook,
-    kind: str,
-    records: SubmitRecords,
-    submitted: Mapping[int, Submitted],
-    wait: WaitEnd,
-) -> dict[int, dict[str, Any] | MagicHourError]:
-    """Return by position the projects that are complete, and the errors of the others."""
-    responses = hook.send_all([api.get_project(kind, one.id) for one in submitted.values()])
-    ends: dict[int, dict[str, Any] | MagicHourError] = {}
-    for (position, one), response in zip(submitted.items(), responses, strict=True):
-        if not isinstance(response, MagicHourNotFoundError):
-            ends[position] = _end_of(one, response, wait.timeout_error)
-        elif wait.outcomes.get(one.id) != MISSING:
-            ends[position] = MagicHourError(f"{response}. A retry asks again for project {one.id}")
-        else:  # 404 was the only response for as long as it has to be
-            record = one.record or records.of_project(one.id, len(submitted))
-            if record is not None:
-                records.mark_reported(record, NOT_FOUND)
-            ends[position] = not_found(one.id, response)
-    return ends
-
-
-def _end_of(
-    submitted: Submitted, response: Any, timeout_error: MagicHourTimeoutError | None
-) -> dict[str, Any] | MagicHourError:
-    if isinstance(response, MagicHourError):
-        return response
-    if not api.is_finished(response):
-        return timeout_error or MagicHourError(
-            f"The wait for project {submitted.id} ended, but Magic Hour says that it is not finished; a "
-            "retry waits again"
-        )
-    error = api.project_error(response)
-    if isinstance(error, MagicHourProjectFailedError):
-        error = api.render_error(error)
-    return {"id": submitted.id, **response} if error is None else error
-
-
-def delete_unfinished(
-    settings: Settings, kind: str, project_ids: Sequence[str], records: SubmitRecords | None
-) -> None:
-    """Delete the unfinished projects of a killed task; each is recorded as deleted before it is."""
-    from airflow_provider_magichour._client.transport import run_async
-    from airflow_provider_magichour.operators._record import KILLED
-    from airflow_provider_magichour.triggers import delete_killed
-
-    ids = list(project_ids)
-
-    def record(project_id: str) -> None:
-        found = records.of_project(project_id, len(ids)) if records is not None else None
-        if records is not None and found is not None:
-            records.mark_reported(found, KILLED)
-
-    run_async(lambda: delete_killed(settings, kind, ids, log, before_delete=record))

@@ -1,14 +1,16 @@
-"""Names for what is submitted: the same body has the same name in each try."""
+"""Bodies: their fingerprints, which are the same in each try, and the names of their projects."""
 
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+
+from airflow_provider_magichour._validation import encode_json
+from airflow_provider_magichour.tools import takes_name
 
 #: The fields of a body that hold files.
 FILE_FIELDS = ("assets", "references")
@@ -24,19 +26,53 @@ _SIGNATURES = (
 )
 
 
-def fingerprint(conn_id: str, tool: str, kind: str, body: Mapping[str, Any]) -> str:
+#: The longest name that is given to a project, in characters.
+MAX_NAME = 200
+
+
+def fingerprint(conn_id: str, tool: str, kind: str, body: Mapping[str, Any], name: str = "body") -> str:
     """
     Return the name of what is submitted, the same in each try.
 
     It is taken before local files are replaced by their uploads, and without the signatures of URLs: both
     differ in each try although the same thing is asked for.
+
+    :param name: what messages call the body.
+    :raises MagicHourArgumentError: if the body cannot be JSON.
     """
-    return digest([conn_id, tool, kind, with_files(body, without_signature)])
+    return digest([conn_id, tool, kind, with_files(body, without_signature)], name)
 
 
-def digest(value: Any) -> str:
+def digest(value: Any, name: str = "body") -> str:
     """Return the SHA-256 of a JSON value, in which paths count as texts."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
+    return hashlib.sha256(encode_json(value, name)).hexdigest()
+
+
+def with_names(tool: str, bodies: Sequence[dict[str, Any]], name: str | None) -> list[dict[str, Any]]:
+    """Return the bodies, each with a name by which a person finds its project in the library."""
+    if name is None or not takes_name(tool):
+        return list(bodies)
+    ends = [f" [{position}]" if len(bodies) > 1 else "" for position in range(len(bodies))]
+    return [
+        body if body.get("name") is not None else {**body, "name": _bounded(name, MAX_NAME - len(end)) + end}
+        for body, end in zip(bodies, ends, strict=True)
+    ]
+
+
+def _bounded(name: str, most: int) -> str:
+    if len(name) <= most:
+        return name
+    return f"{name[: most - 17]}~{hashlib.sha256(name.encode()).hexdigest()[:16]}"
+
+
+def describe(tool: str, bodies: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return what messages call the bodies: with the names to look for in the library."""
+    described = []
+    for position, body in enumerate(bodies):
+        name = body.get("name")
+        where = tool if len(bodies) == 1 else f"{tool} (body[{position}])"
+        described.append(f"{where}, named {name[:MAX_NAME]!r}" if isinstance(name, str) else where)
+    return described
 
 
 def with_files(body: Mapping[str, Any], change: Callable[[str], str]) -> dict[str, Any]:

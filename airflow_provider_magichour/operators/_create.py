@@ -1,0 +1,243 @@
+"""One try of a task that submits: what the create and the generate operator share."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.common.compat.sdk import AirflowFailException, AirflowTaskTimeout
+
+from airflow_provider_magichour._polling.schedule import started_at
+from airflow_provider_magichour._validation import (
+    check_bodies,
+    check_number,
+    check_seconds,
+    is_many,
+    optional,
+)
+from airflow_provider_magichour.exceptions import (
+    MagicHourError,
+    MagicHourProjectFailedError,
+    MagicHourRenderError,
+    MagicHourUnrecordedSubmitError,
+    batch_error,
+)
+from airflow_provider_magichour.links import MagicHourProjectLink
+from airflow_provider_magichour.operators._budget import as_credits
+from airflow_provider_magichour.operators._submit import SubmitOptions, Submitter
+from airflow_provider_magichour.operators._submit_record import Submitted
+from airflow_provider_magichour.operators._submit_records import SubmitRecords
+from airflow_provider_magichour.operators.base import describe_outlets, on_a_thread
+from airflow_provider_magichour.tools import tool_kind
+
+if TYPE_CHECKING:
+    from airflow_provider_magichour._transfer.storage import Storage
+
+log = logging.getLogger(__name__)
+
+#: How long create calls go on while the response is 429, in seconds.
+LIMIT_PATIENCE = 3600.0
+#: How long a kill waits for the create calls that are on their way, in seconds.
+KILL_SECONDS = 5.0
+#: Projects that ended in these are refunded.
+_REFUNDED = (MagicHourProjectFailedError, MagicHourRenderError)
+#: Files that an asset event names at most.
+MAX_FILES_OF_EVENT = 1000
+
+
+def open_records(operator: Any, context: Mapping[str, Any], root: Storage | None = None) -> SubmitRecords:
+    """
+    Return a task's submit records: in ``submit_records`` of the connection, else below a root.
+
+    :param root: where they are kept if the connection names no place, None where there is none.
+    """
+    from airflow_provider_magichour._transfer.storage import open_destination
+
+    url = operator.hook.settings.submit_records if operator.durable else None
+    storage = open_destination(url, "submit_records") if url else root
+    return SubmitRecords.of_task(context, durable=operator.durable, storage=storage)
+
+
+class CreateTask:
+    """
+    One try of a create task.
+
+    :param operator: the operator, its arguments rendered.
+    :param context: the task's.
+    """
+
+    def __init__(self, operator: Any, context: Mapping[str, Any]) -> None:
+        self._operator = operator
+        self._context = context
+        self._hook = operator.hook
+        self._kind = tool_kind(operator.tool, operator.kind)
+        self._submitter: Submitter | None = None
+        #: Each project of this task, as soon as it is known.
+        self.project_ids: list[str] = []
+
+    def run(self) -> Any:
+        """Submit, or go on with what an earlier try submitted."""
+        bodies = self._read_bodies()
+        if not bodies:
+            return []
+        with self._no_retry_without_records():
+            outcomes = self._submit(bodies)
+            projects = [
+                None
+                if isinstance(one, MagicHourError)
+                else {
+                    "id": one.id,
+                    "kind": self._kind,
+                    "tool": self._operator.tool,
+                    "credits_charged": one.credits_charged,
+                }
+                for one in outcomes
+            ]
+            self._report_usage(outcomes, [one or outcomes[n] for n, one in enumerate(projects)])
+            self._raise_for_failed(outcomes, projects)
+        self.records.succeed()
+        return projects if is_many(self._operator.body) else projects[0]
+
+    def stop(self) -> None:
+        """Submit nothing more, because the task is killed; what is on its way is written down."""
+        submitter = self._submitter
+        if submitter is not None:
+            on_a_thread(lambda: submitter.stop(KILL_SECONDS), KILL_SECONDS + 1)
+
+    # --------------------------------------------------------------------------------------------- submit
+
+    def _read_bodies(self) -> list[dict[str, Any]]:
+        """Return the bodies as JSON objects."""
+        operator = self._operator
+        if is_many(operator.body):
+            operator.body = [*operator.body]  # XComs of mapped tasks are read when they are gone through
+        bodies = check_bodies(operator.body, encode=False)
+        if not bodies:
+            log.info("body is an empty list: there is nothing to submit.")
+        return bodies
+
+    def _records_root(self) -> Storage | None:
+        """Return where submits are recorded where the connection names no place for it."""
+        return None
+
+    @cached_property
+    def records(self) -> SubmitRecords:
+        """The task's submit records."""
+        records = open_records(self._operator, self._context, self._records_root())
+        if self._operator.durable and not records.is_persistent:
+            log.warning(
+                "Nothing outlives this try that could record its submits: Airflow keeps task state from 3.3 "
+                "on, and the connection names no folder for submit_records. What fails after a submit is "
+                "therefore not retried, and a worker that dies makes a retry pay again."
+            )
+        return records
+
+    def _options(self) -> dict[str, Any]:
+        """Return what else a submit needs to know."""
+        return {}
+
+    def _submit(self, bodies: Sequence[dict[str, Any]]) -> list[Submitted | MagicHourError]:
+        """Submit all bodies; return each one's project or error."""
+        operator, ti = self._operator, self._context["ti"]
+        options = SubmitOptions(
+            retry_uncertain_submit=operator.retry_uncertain_submit,
+            max_credits=optional(check_number, operator.max_credits, "max_credits"),
+            keep_credits=optional(check_number, operator.keep_credits, "keep_credits"),
+            patience=optional(check_seconds, operator.timeout, "timeout") or LIMIT_PATIENCE,
+            project_name=self._project_name(),
+            **self._options(),
+        )
+        records = self.records
+        self._submitter = Submitter(
+            self._hook, operator.tool, self._kind, records, options, project_ids=self.project_ids
+        )
+        outcomes = self._submitter.submit(bodies)
+        first = next((one.id for one in outcomes if not isinstance(one, MagicHourError)), None)
+        if first:
+            MagicHourProjectLink.push(self._context, self._kind, first)
+            if not is_many(operator.body):
+                ti.xcom_push(key="id", value=first)  # what .output["id"] gives
+        return outcomes
+
+    def _project_name(self) -> str | None:
+        name, ti = self._operator.project_name, self._context["ti"]
+        if not name:
+            return None
+        for field in ("dag_id", "task_id", "run_id"):
+            name = name.replace(f"{{{field}}}", str(getattr(ti, field, "")))
+        return f"{name} [{ti.map_index}]" if getattr(ti, "map_index", -1) >= 0 else str(name)
+
+    @contextmanager
+    def _no_retry_without_records(self) -> Iterator[None]:
+        """Make what fails after a submit final where a retry could not know of it."""
+        try:
+            yield
+        except (MagicHourError, AirflowTaskTimeout) as error:
+            if self.records.is_persistent or not self.project_ids or isinstance(error, AirflowFailException):
+                raise
+            if isinstance(error, AirflowTaskTimeout):
+                self._operator.on_kill()  # as Airflow does
+            raise MagicHourUnrecordedSubmitError(
+                f"{str(error) or type(error).__name__}. A retry would submit anew and pay again, because "
+                f"nothing records the submit, so there is none. Paid for: {', '.join(self.project_ids)}. "
+                "Wait for them with a MagicHourProjectSensor; to pay again instead, clear the task"
+            ) from error
+
+    # ---------------------------------------------------------------------------------------------- result
+
+    def _report_usage(
+        self,
+        outcomes: Sequence[Submitted | MagicHourError],
+        ends: Sequence[Any],
+        complete: Iterable[int] = (),
+    ) -> None:
+        """
+        Leave what the task has used as the XCom ``usage`` and with the asset events of its outlets.
+
+        :param outcomes: by position the project, or the error of its submit.
+        :param ends: by position what the task returns for the body, or the error.
+        :param complete: the positions of projects that are complete, even if their files could not be stored.
+        """
+        results = [{} if isinstance(end, MagicHourError) else end for end in ends]
+        charges = [
+            0
+            if isinstance(end, _REFUNDED)
+            else result.get("project", result).get("credits_charged", one.credits_charged)
+            for one, end, result in zip(outcomes, ends, results, strict=True)
+            if isinstance(one, Submitted) and not result.get("reused")
+        ]
+        with_files = [n for n, one in enumerate(results) if "project" in one and not one.get("reused")]
+        files = [file for result in results for file in result.get("files", ())]
+        usage = {
+            "credits_charged": sum(as_credits(charge) or 0 for charge in charges),
+            "projects": len(charges),
+            "complete": len({*complete, *with_files}),
+            "failed": sum(isinstance(end, MagicHourError) for end in ends),
+            "reused": sum(bool(result.get("reused")) for result in results),
+            "bytes": sum(file["bytes"] for file in files),
+            "seconds": round(time.time() - started_at(self._context), 1),
+        }
+        self._context["ti"].xcom_push(key="usage", value=usage)
+        paths = [file["path"] for file in files[:MAX_FILES_OF_EVENT]]
+        describe_outlets(self._operator, self._context, {"files": paths, **usage})
+
+    def _raise_for_failed(self, outcomes: Sequence[Any], results: Sequence[Any]) -> None:
+        """
+        Raise the errors among the outcomes as one.
+
+        Before that, leave the results as the XCom ``results``, because a failed task returns none.
+
+        :param results: by position, None where the body failed.
+        """
+        failed = {f"body[{n}]": one for n, one in enumerate(outcomes) if isinstance(one, MagicHourError)}
+        if not failed:
+            return
+        if is_many(self._operator.body):
+            for name, error in failed.items():
+                log.error("%s: %s", name, error)
+            self._context["ti"].xcom_push(key="results", value=list(results))
+        raise batch_error(failed, len(outcomes), " (the XCom 'results' holds what came of the others)")

@@ -1,0 +1,329 @@
+"""One try of a generate task, before and after a deferral: submit, wait, download."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NoReturn, cast
+
+from airflow_provider_magichour import triggers
+from airflow_provider_magichour._client import api
+from airflow_provider_magichour._polling import schedule
+from airflow_provider_magichour._polling.deferral import log_deferral, split_ids
+from airflow_provider_magichour._polling.progress import MISSING
+from airflow_provider_magichour._polling.wait_request import WaitRequest
+from airflow_provider_magichour._transfer.locations import index_root
+from airflow_provider_magichour._transfer.storage import open_destination
+from airflow_provider_magichour._validation import check_delay, check_seconds, is_many, optional
+from airflow_provider_magichour.exceptions import (
+    MagicHourError,
+    MagicHourNotFoundError,
+    MagicHourProjectFailedError,
+)
+from airflow_provider_magichour.operators import _clear_or_retry
+from airflow_provider_magichour.operators._create import CreateTask
+from airflow_provider_magichour.operators._deferral import (
+    WaitEnd,
+    carried,
+    carried_by_0_1_0,
+    carry,
+    pending,
+    read_wait,
+    wait_on_worker,
+)
+from airflow_provider_magichour.operators._resume import not_found
+from airflow_provider_magichour.operators._submit_record import Submitted
+from airflow_provider_magichour.operators.base import on_a_thread, run_of
+from airflow_provider_magichour.tools import seconds_before_deferral, typical_seconds_of
+
+if TYPE_CHECKING:
+    from airflow_provider_magichour._transfer.storage import Storage
+    from airflow_provider_magichour.operators._reuse import StoredResults
+
+log = logging.getLogger(__name__)
+
+#: How long a kill may be held up by the deletions, in seconds.
+DELETE_SECONDS = 10.0
+
+
+class GenerateTask(CreateTask):
+    """
+    One try of a generate task.
+
+    :param operator: the operator, its arguments rendered.
+    :param context: the task's.
+    """
+
+    #: The files that the task returns.
+    files: Sequence[Mapping[str, Any]] = ()
+
+    # ------------------------------------------------------------------------------------- submit, wait
+
+    def run(self) -> Any:
+        """Submit, or go on with what an earlier try submitted; then wait and download."""
+        bodies = self._read_bodies()
+        if not bodies:
+            return []
+        if self._operator.destination is not None:  # what cannot be a destination costs nothing
+            open_destination(self._operator.destination)
+        with self._no_retry_without_records():
+            outcomes = self._submit(bodies)
+            if self._results is not None:
+                self._results.set_keys(bodies, outcomes)
+            if all(isinstance(one, MagicHourError) for one in outcomes):
+                return self._finish(outcomes, WaitEnd({}))
+            deadline = self._deadline()
+            wait = self._wait(outcomes, deadline)
+            if self._operator.deferrable and pending(outcomes, wait):
+                self._defer(outcomes, wait, deadline)
+            return self._finish(outcomes, wait)
+
+    def resume(
+        self,
+        event: Any,
+        *,
+        outcomes: Sequence[Mapping[str, Any]] | None = None,
+        ended: Mapping[str, str] | None = None,
+        deadline: float | None = None,
+        keys: Mapping[str, str] | None = None,
+        **of_0_1_0: Any,
+    ) -> Any:
+        """
+        Download what the trigger waited for, raise what it found, or wait for the next projects.
+
+        ``dag.test()`` hands over the event alone; version 0.1.0 deferred with ``submitted`` and ``failed``.
+        The other arguments are what :meth:`_defer` has left.
+        """
+        if self._results is not None:
+            self._results.keys = {int(position): key for position, key in (keys or {}).items()}
+        with self._no_retry_without_records():
+            if outcomes is not None:
+                known = carried(outcomes, self.records, self._results)
+            else:
+                count = len(self._read_bodies())
+                if self._is_event_about_a_part(event, count, of_0_1_0):
+                    return self.run()  # as a retry does: each project is recorded
+                known = carried_by_0_1_0(event, count, **of_0_1_0)
+            self.project_ids += [one.id for one in known if not isinstance(one, MagicHourError)]
+            before = WaitEnd(ended or {})
+            wait = read_wait(event, self._kind, pending(known, before), before)
+            if wait.timeout_error is None and deadline is not None and pending(known, wait):
+                self._defer(known, wait, deadline)
+            return self._finish(known, wait)
+
+    def _is_event_about_a_part(self, event: Any, count: int, of_0_1_0: Mapping[str, Any]) -> bool:
+        """Return whether the task was resumed with an event alone that is not about all of its bodies."""
+        named = triggers.named_ids(event)
+        return (
+            not of_0_1_0
+            and 0 < len(named) < count
+            and all(self.records.of_project(one, count) is not None for one in named)
+        )
+
+    def _wait(self, outcomes: Sequence[Submitted | MagicHourError], deadline: float) -> WaitEnd:
+        """Wait on the worker until all projects are finished; a deferrable task for ``defer_after`` only."""
+        left = pending(outcomes, WaitEnd({}))
+        if not left:
+            return WaitEnd({})
+        operator = self._operator
+        interval = optional(check_seconds, operator.poll_interval, "poll_interval")
+        request = WaitRequest(
+            self._kind,
+            left,
+            deadline,
+            interval,
+            tool=operator.tool,
+            submitted_at=time.time(),
+            is_killed=operator._is_killed,
+        )
+        seconds = optional(check_delay, operator.defer_after, "defer_after")
+        if seconds is None:
+            seconds = seconds_before_deferral(typical_seconds_of(operator.tool))
+        conn_id = self._hook.magichour_conn_id
+        return wait_on_worker(request, conn_id, seconds if operator.deferrable else None, log)
+
+    def _defer(
+        self, outcomes: Sequence[Submitted | MagicHourError], wait: WaitEnd, deadline: float
+    ) -> NoReturn:
+        """Defer until the first pending projects are finished, as many as one trigger can hold."""
+        operator = self._operator
+        if operator.delete_on_kill:
+            triggers.warn_where_unseen(log)
+        log_deferral(log, deadline)
+        name = "MagicHourGenerateTrigger" if operator.delete_on_kill else "MagicHourProjectTrigger"
+        trigger = getattr(triggers, name)(
+            self._kind,
+            split_ids(pending(outcomes, wait))[0],
+            self._hook.magichour_conn_id,
+            deadline,
+            optional(check_seconds, operator.poll_interval, "poll_interval"),
+            tool=operator.tool,
+            missing_ok=True,
+        )
+        operator.defer(
+            trigger=trigger,
+            method_name="execute_complete",
+            kwargs={
+                "outcomes": carry(outcomes),
+                "ended": dict(wait.outcomes),
+                "deadline": deadline,
+                "keys": {str(n): key for n, key in self._results.keys.items()} if self._results else {},
+            },
+            timeout=schedule.deferral_timeout(deadline),
+        )
+        raise AssertionError  # defer has raised
+
+    def _deadline(self) -> float:
+        """Return when to stop: after ``timeout`` from now, or ``execution_timeout`` from the task's start."""
+        operator = self._operator
+        until = schedule.deadline(time.time(), optional(check_seconds, operator.timeout, "timeout"))
+        if operator.execution_timeout is None:
+            return until
+        started = schedule.started_at(self._context)
+        return min(until, schedule.worker_deadline(started, None, operator.execution_timeout))
+
+    # ------------------------------------------------------------------------------------------- download
+
+    def _finish(self, outcomes: Sequence[Submitted | MagicHourError], wait: WaitEnd) -> Any:
+        """Store the files of the complete projects, and return or leave the results."""
+        ends: dict[int, Any] = {
+            n: one if isinstance(one, MagicHourError) else one.result for n, one in enumerate(outcomes)
+        }
+        made = {n: cast("Submitted", one) for n, one in enumerate(outcomes) if ends[n] is None}
+        ends |= self._read_projects(made, wait)
+        complete = {n: ends[n] for n in made if not isinstance(ends[n], MagicHourError)}
+        for n, files in self._download(complete, outcomes).items():
+            result = {"project": {**complete[n], "kind": self._kind}, "files": files}
+            reused = {"reused": False} if self._operator.reuse else {}
+            ends[n] = files if isinstance(files, MagicHourError) else {**result, **reused}
+        in_order = [ends[n] for n in range(len(outcomes))]
+        results = [None if isinstance(end, MagicHourError) else end for end in in_order]
+        self.files = [file for one in results if one for file in one["files"]]
+        if not all(isinstance(one, MagicHourError) for one in outcomes):
+            self.records.end(
+                succeeded=all(results), results={str(one["project"]["id"]): one for one in results if one}
+            )
+        self._report_usage(outcomes, in_order, complete)
+        self._raise_for_failed(in_order, results)
+        return results if is_many(self._operator.body) else results[0]
+
+    def _read_projects(
+        self, submitted: Mapping[int, Submitted], wait: WaitEnd
+    ) -> dict[int, dict[str, Any] | MagicHourError]:
+        """Return by position the projects that are complete, and the errors of the others."""
+        responses = self._hook.send_all([api.get_project(self._kind, one.id) for one in submitted.values()])
+        ends: dict[int, dict[str, Any] | MagicHourError] = {}
+        for (position, one), response in zip(submitted.items(), responses, strict=True):
+            if not isinstance(response, MagicHourNotFoundError):
+                ends[position] = _end_of(one, response, wait)
+            elif wait.outcomes.get(one.id) != MISSING:
+                ends[position] = MagicHourError(f"{response}. A retry asks again for project {one.id}")
+            else:  # 404 was the only response for as long as it has to be
+                self._mark(one, _clear_or_retry.MISSING, len(submitted))
+                ends[position] = not_found(one.id, response)
+        return ends
+
+    def _mark(self, one: Submitted, why: str, count: int) -> None:
+        record = one.record or self.records.of_project(one.id, count)
+        if record is not None:
+            self.records.mark_reported(record, why)
+
+    def _download(
+        self, projects: Mapping[int, Mapping[str, Any]], outcomes: Sequence[Any]
+    ) -> dict[int, list[dict[str, Any]] | MagicHourError]:
+        operator = self._operator
+        if operator.destination is None or not projects:
+            return {position: [] for position in projects}
+        files = self._hook.download_all(
+            self._kind,
+            [str(project["id"]) for project in projects.values()],
+            operator.destination,
+            index=self._index,
+            made=[outcomes[n].id for n in projects if outcomes[n].is_new],
+            facts={
+                project["id"]: {
+                    "tool": operator.tool,
+                    "body_fingerprint": self._results and self._results.keys.get(n),
+                }
+                for n, project in projects.items()
+            },
+            downloaded_by=run_of(self._context),
+            file_name=operator.file_name,
+            open_args=operator.open_args,
+            **operator.download_options,
+        )
+        return dict(zip(projects, files, strict=True))
+
+    # -------------------------------------------------------------------------------------------- storage
+
+    @property
+    def _index(self) -> str:
+        operator = self._operator
+        return index_root(operator.unrendered_destination, operator.destination, operator.index)
+
+    @functools.cached_property
+    def _root(self) -> Storage | None:
+        """Where the catalogue and the records lie, None where nothing is stored."""
+        return None if self._operator.destination is None else open_destination(self._index)
+
+    def _records_root(self) -> Storage | None:
+        return self._root if self._operator.durable else None
+
+    @functools.cached_property
+    def _results(self) -> StoredResults | None:
+        """The results in the destination, None where there are none that a later task could find."""
+        if self._root is None or not self._operator.download_options["receipt"]:
+            return None
+        from airflow_provider_magichour.operators._reuse import StoredResults
+
+        get_project = functools.partial(self._hook.get_project, self._kind)
+        destination = open_destination(self._operator.destination)
+        return StoredResults(self._root, destination, (self._operator.tool, self._kind), get_project)
+
+    def _options(self) -> dict[str, Any]:
+        reuse = self._results if self._operator.reuse else None
+        return {"reuse": reuse, "before_submit": self._check_destination}
+
+    def _check_destination(self) -> None:
+        """Raise where nothing can be stored, unless the intent finds out by being written there."""
+        if self._operator.destination is None:
+            return
+        destination = open_destination(self._operator.destination)
+        if not self.records.proves_writable(destination):
+            destination.check_writable()
+
+    # ----------------------------------------------------------------------------------------------- kill
+
+    def stop(self) -> None:
+        """Submit nothing more; delete what is not complete, if the user asked for that."""
+        super().stop()
+        if self._operator.delete_on_kill and self.project_ids:
+            on_a_thread(self._delete_unfinished, DELETE_SECONDS + 1)
+
+    def _delete_unfinished(self) -> None:
+        """Delete the unfinished projects; each is recorded as deleted before it is."""
+        from airflow_provider_magichour._client.transport import run_async
+
+        ids = list(self.project_ids)
+
+        def record(project_id: str) -> None:
+            self._mark(Submitted(project_id), _clear_or_retry.KILLED, len(ids))
+
+        settings = self._hook.settings
+        run_async(lambda: triggers.delete_killed(settings, self._kind, ids, log, before_delete=record))
+
+
+def _end_of(submitted: Submitted, response: Any, wait: WaitEnd) -> dict[str, Any] | MagicHourError:
+    if isinstance(response, MagicHourError):
+        return response
+    if not api.is_finished(response):
+        return wait.timeout_error or MagicHourError(
+            f"The wait for project {submitted.id} ended, but Magic Hour says that it is not finished; a "
+            "retry waits again"
+        )
+    error = api.project_error(response)
+    if isinstance(error, MagicHourProjectFailedError):
+        error = api.render_error(error)
+    return {"id": submitted.id, **response} if error is None else error

@@ -1,0 +1,27 @@
+"""What the tests of submit records share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from airflow_provider_magichour.operators._submit_record import Record
+from airflow_provider_magichour.operators._submit_records import SubmitRecords
+from tests.support.tasks import task_context
+
+Open = Callable[..., SubmitRecords]
+
+
+def context_of(clear_number: int | None = 0, **changes: Any) -> Any:
+    context = task_context(**changes)
+    if clear_number is not None:
+        context["dag_run"].clear_number = clear_number
+    return context
+
+
+def intend(records: SubmitRecords, body: str = "b", account: str | None = None) -> Record:
+    return records.write_intent(records.start({0: body}, account)[0])
+
+
+def submit(records: SubmitRecords, body: str = "b", project_id: str = "p1", charged: Any = 5) -> Record:
+    return records.record_id(intend(records, body, "account-1"), project_id, charged, name="t")
