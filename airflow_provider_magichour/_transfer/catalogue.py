@@ -29,7 +29,8 @@ FOLDER = "magichour-catalog"
 DELETED, MOVED, TIMED_OUT, REUSED, UNCERTAIN = "deleted", "moved", "timed_out", "reused", "uncertain"
 
 _DAY = re.compile(r"dt=(\d{4}-\d{2}-\d{2})", re.ASCII)
-_NAME = re.compile(
+#: Time, project, and for an event what happened.
+NAME = re.compile(
     r"(\d{6})-([A-Za-z0-9_-][A-Za-z0-9_.-]{0,127}?)(?:-(deleted|moved|timed_out|reused|uncertain))?\.json",
     re.ASCII,
 )
@@ -121,7 +122,7 @@ def entries(root: Storage, day: str) -> Iterator[Entry]:
     """Give the entries of a day in order, each with its events; names of others are passed over."""
     events: dict[tuple[str, str], set[str]] = {}
     for name in root.scan(f"{FOLDER}/dt={day}"):
-        match = _NAME.fullmatch(name)
+        match = NAME.fullmatch(name)
         if match is None:
             continue
         time, project_id, event = match.groups()

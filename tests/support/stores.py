@@ -149,8 +149,10 @@ class S3Store(Store):
 
     def remove(self) -> None:
         """Remove the bucket with all that is in it."""
-        for key in self.keys():
-            self.delete(key)
+        keys = self.keys()
+        for start in range(0, len(keys), 1000):
+            batch = [{"Key": key} for key in keys[start : start + 1000]]
+            self.client.delete_objects(Bucket=self.bucket, Delete={"Objects": batch})
         self.client.delete_bucket(Bucket=self.bucket)
 
 

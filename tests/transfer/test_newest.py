@@ -1,0 +1,169 @@
+"""What is recorded at one place, the newest first, in few lists."""
+
+from __future__ import annotations
+
+import json
+from bisect import bisect_left
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from airflow_provider_magichour._transfer.newest import Place, Record, newest
+from airflow_provider_magichour._transfer.receipts import ReceiptError
+from airflow_provider_magichour._transfer.storage import Storage, open_destination
+from tests.support.files import write_old_receipt
+from tests.support.stores import S3Store
+
+FOLDER = "media/magichour-catalog"
+
+
+class ListOnly:
+    """S3's lists over names in memory: what a page has, in S3's order, and how often it was asked."""
+
+    def __init__(self, names: list[str], page: int) -> None:
+        self.keys = sorted(f"{FOLDER}/{name}" for name in names)
+        self.page = page
+        self.calls = 0
+
+    def split_path(self, path: str) -> tuple[str, str, None]:
+        bucket, _, key = path.partition("/")
+        return bucket, key, None
+
+    def call_s3(self, method: str, **asked: Any) -> dict[str, Any]:
+        self.calls += 1
+        prefix, after = asked["Prefix"], asked.get("ContinuationToken") or asked.get("StartAfter", "")
+        rows: dict[str, bool] = {}
+        for key in self.keys[bisect_left(self.keys, prefix) :]:
+            if key.startswith(prefix):
+                head, found, _ = key.removeprefix(prefix).partition(asked["Delimiter"])
+                row = prefix + head + found
+                if row > after:
+                    rows.setdefault(row, bool(found))
+        page = sorted(rows)[: self.page]
+        is_truncated = len(rows) > self.page
+        return {
+            "Contents": [{"Key": row, "Size": 1} for row in page if not rows[row]],
+            "CommonPrefixes": [{"Prefix": row} for row in page if rows[row]],
+            "IsTruncated": is_truncated,
+            **({"NextContinuationToken": page[-1]} if is_truncated else {}),
+        }
+
+
+def listed(names: list[str], page: int = 1000) -> tuple[Storage, ListOnly]:
+    fs = ListOnly(names, page)
+    return Storage("bucket/media", "s3://bucket/media", fs, "s3"), fs
+
+
+def at(seconds: int) -> str:
+    return f"{seconds // 3600:02}{seconds // 60 % 60:02}{seconds % 60:02}"
+
+
+SPREADS = {
+    "one day": [f"dt=2026-11-21/{at(n * 8)}-p{n}.json" for n in range(10_000)],
+    "minutes": [f"dt=2026-11-{10 + n // 1440}/{at(n % 1440 * 60)}-p{n}.json" for n in range(10_000)],
+    "hundred days": [f"dt=2026-{1 + n % 10:02}-{1 + n % 9:02}/{at(n)}-p{n}.json" for n in range(10_000)],
+    "a burst of a minute": [f"dt=2026-11-21/{at(36_000 + n % 60)}-p{n}.json" for n in range(10_000)],
+    "one second": [f"dt=2026-11-{20 + n // 900}/103000-p{n}.json" for n in range(10_000)],
+}
+
+
+@pytest.mark.parametrize("spread", SPREADS)
+def test_first_page_of_ten_thousand_takes_five_lists(spread: str) -> None:
+    root, fs = listed(SPREADS[spread])
+    found = [(one.place.day, one.place.time) for one in islice(newest(root), 60)]
+    days_and_times = [(name[3:13].replace("-", ""), name[14:20]) for name in SPREADS[spread]]
+    assert found == sorted(days_and_times, reverse=True)[:60]
+    assert fs.calls <= 5
+
+
+PROJECTS = st.tuples(
+    st.integers(20, 22),
+    st.one_of(st.integers(0, 86_399), st.integers(40_000, 40_003)),
+    st.sampled_from(["a", "a-b", "b", "z.9"]),
+    st.sets(st.sampled_from(["deleted", "moved"])),
+)
+
+
+@given(st.lists(PROJECTS, max_size=60), st.integers(1, 8), st.integers(0, 60))
+def test_every_entry_comes_once_and_in_order(projects: list[Any], page: int, cut: int) -> None:
+    known = {(f"202611{day}", at(time), one): events for day, time, one, events in projects}
+    names = ["dt=2026-11-21/notes.txt", "dt=2026-11-21/~", "dt=x/101010-p.json", "readme"]
+    for (day, time, one), events in known.items():
+        entry = f"dt=2026-11-{day[6:]}/{time}-{one}"
+        names += [f"{entry}.json", *(f"{entry}-{event}.json" for event in events)]
+    root, _ = listed(names, page)
+    found = [(one.place[1:], one.events) for one in newest(root)]
+    assert found == [(key, known[key]) for key in sorted(known, reverse=True)]
+    if cut < len(found):
+        place = Place(True, *found[cut][0])
+        assert [one.place[1:] for one in newest(root, place)] == [key for key, _ in found[cut + 1 :]]
+    of_a_day = [one.place.day for one in newest(root, first_day="20261121", last_day="20261121")]
+    assert set(of_a_day) <= {"20261121"}
+    assert len(of_a_day) == len([key for key in known if key[0] == "20261121"])
+
+
+def write_entries(store: S3Store, names: list[str]) -> None:
+    """Put entries into the local S3 without a request for each."""
+    from moto.s3.models import s3_backends  # the server is a thread of this process
+
+    (backend,) = (one["aws"] for one in s3_backends.values() if store.bucket in one["aws"].buckets)
+    for name in names:
+        backend.put_object(store.bucket, f"in/here/magichour-catalog/{name}", b"{}")
+
+
+@pytest.mark.xdist_group("stores")
+def test_s3_lists_as_expected(s3_store: S3Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = [f"dt=2026-11-21/{at(36_000 + n // 10)}-p{n % 10}.json" for n in range(2500)]
+    write_entries(s3_store, names)
+    root = open_destination(s3_store.url)
+    calls: list[str] = []
+    call = root.fs.call_s3
+    monkeypatch.setattr(
+        root.fs, "call_s3", lambda method, **rest: (calls.append(method), call(method, **rest))[1]
+    )
+    found = [f"dt=2026-11-21/{one.place.time}-{one.place.project_id}.json" for one in newest(root)]
+    assert found[:60] == sorted(names, reverse=True)[:60]
+    assert sorted(found) == sorted(names)
+    del calls[:]
+    list(islice(newest(root), 60))
+    assert len(calls) <= 5
+
+
+def read(record: Record) -> dict[str, Any]:
+    found = record.read()
+    assert found
+    return dict(found[0])
+
+
+def test_receipts_of_0_1_0_come_after_the_catalogue(tmp_path: Path) -> None:
+    file = {"path": "old/a.png", "bytes": 1, "sha256": "0" * 64, "content_type": "image/png"}
+    write_old_receipt(tmp_path, "old", files=[file])
+    entry = {"version": 2, "event": None, "status": "failed", "project_id": "new"}
+    folder = tmp_path / "magichour-catalog" / "dt=2026-11-01"
+    folder.mkdir(parents=True)
+    (folder / "101010-new.json").write_text(json.dumps(entry))
+    root = open_destination(str(tmp_path))
+    records = list(newest(root))
+    assert [record.place for record in records] == [
+        (True, "20261101", "101010", "new"),
+        (False, "20261121", "102730", "old"),
+    ]
+    assert [read(record)["project_id"] for record in records] == ["new", "old"]
+    assert list(newest(root, records[0].place)) == records[1:]
+    assert list(newest(root, records[1].place)) == []
+    assert list(newest(root, last_day="20261101")) == records[:1]
+
+
+def test_record_of_another_project_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "magichour-catalog" / "dt=2026-11-01"
+    folder.mkdir(parents=True)
+    (folder / "101010-p1.json").write_text(json.dumps({"version": 2, "status": "failed", "project_id": "p2"}))
+    (record,) = newest(open_destination(str(tmp_path)))
+    with pytest.raises(ReceiptError, match="another project"):
+        record.read()
+    (folder / "101010-p1.json").unlink()
+    assert record.read() is None
