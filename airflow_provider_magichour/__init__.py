@@ -54,17 +54,18 @@ def get_provider_info() -> dict[str, Any]:
                 "conn-fields": _CONNECTION_FIELDS,
             }
         ],
-        "extra-links": [f"{package}.links.MagicHourProjectLink"],
+        "extra-links": [f"{package}.links.MagicHourProjectLink", f"{package}.links.MagicHourMediaLink"],
         "plugins": [
             {
                 "name": "magichour_webhooks",
                 "plugin-class": f"{package}.webhooks.MagicHourWebhooksPlugin",
-            }
+            },
+            {"name": "magichour_view", "plugin-class": f"{package}.ui.MagicHourViewPlugin"},
         ],
         "asset-uris": [{"schemes": ["magichour"], "handler": f"{package}.webhooks.events.sanitize_uri"}],
         "config": {
             "magichour": {
-                "description": "Magic Hour's webhooks in the API server: see the provider's page on them.",
+                "description": "Magic Hour's view and webhooks in the API server: see the provider's docs.",
                 "options": _CONFIG_OPTIONS,
             }
         },
@@ -85,6 +86,11 @@ def _config_option(
 
 
 _CONFIG_OPTIONS: dict[str, Any] = {
+    "view_roots": _config_option(
+        "The destinations whose media the view in Airflow's UI shows, separated by commas. Empty: it is off. "
+        "Airflow 3.1 and newer; set it for all of Airflow's components.",
+        example="s3://aws_default@my-bucket/media",
+    ),
     "webhooks": _config_option(
         "Whether the API server accepts Magic Hour's webhooks at ``/magichour/webhooks/{connection id}``.",
         type_="boolean",

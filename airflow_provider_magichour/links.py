@@ -1,25 +1,48 @@
-"""The "Magic Hour" button of a task: the project in the web app's library."""
+"""The buttons of a task: its project in the web app's library, and its media in the view."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
-from airflow.providers.common.compat.sdk import BaseOperatorLink, XCom
+from airflow.providers.common.compat.sdk import BaseOperatorLink, XCom, conf
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import BaseOperator
     from airflow.sdk.types import TaskInstanceKey
 
-__all__ = ["MagicHourProjectLink"]
+__all__ = ["MagicHourMediaLink", "MagicHourProjectLink"]
 
 LIBRARY = "https://magichour.ai/my-library"
+#: Where the API server has the view.
+VIEW_PATH = "/magichour/view"
+#: The projects that a link to the view names; of more, it shows the run.
+MOST_PROJECTS = 50
 
 
 def project_url(kind: str, project_id: str) -> str:
     """Return where a person looks at the project."""
     return f"{LIBRARY}?{kind}Id={quote(project_id, safe='')}"
+
+
+def view_url(*, is_path: bool = False) -> str:
+    """
+    Return where the view is.
+
+    :param is_path: whether to leave out the host, for pages of Airflow itself.
+    """
+    base = str(conf.get("api", "base_url", fallback="") or "").rstrip("/")
+    return f"{urlsplit(base).path if is_path else base}{VIEW_PATH}/"
+
+
+def media_url(dag_id: str, run_id: str, project_ids: Sequence[str]) -> str:
+    """Return where a person sees the media of projects, empty where the view is off."""
+    if not conf.get("magichour", "view_roots", fallback=""):
+        return ""
+    if len(project_ids) > MOST_PROJECTS:
+        return f"{view_url()}?dag={quote(dag_id, safe='')}&run={quote(run_id, safe='')}"
+    return f"{view_url()}?projects={quote(','.join(project_ids), safe=',')}"
 
 
 class MagicHourProjectLink(BaseOperatorLink):
@@ -35,7 +58,28 @@ class MagicHourProjectLink(BaseOperatorLink):
         key: Any = ti_key  # Airflow's two descriptions of the same key do not fit each other
         return str(XCom.get_value(key=self.xcom_key, ti_key=key) or "")
 
-    @classmethod
-    def push(cls, context: Mapping[str, Any], kind: str, project_id: str) -> None:
-        """Leave the address while the task still runs or waits, so that the button works from then on."""
-        context["ti"].xcom_push(key=cls.xcom_key, value=project_url(kind, project_id))
+
+class MagicHourMediaLink(MagicHourProjectLink):
+    """Opens the view at the task's projects; empty where the view is off."""
+
+    name = "Media"  # pyright: ignore[reportIncompatibleMethodOverride, reportAssignmentType]
+    xcom_key = "_link_MagicHourMediaLink"  # pyright: ignore[reportIncompatibleMethodOverride, reportAssignmentType]
+
+
+def task_links() -> tuple[BaseOperatorLink, ...]:
+    """Return the buttons of a task; each costs a write when the task ends, so none that is off."""
+    is_on = conf.get("magichour", "view_roots", fallback="")
+    return (MagicHourProjectLink(), MagicHourMediaLink()) if is_on else (MagicHourProjectLink(),)
+
+
+def push_links(context: Mapping[str, Any], kind: str, project_ids: Sequence[str]) -> None:
+    """Leave the addresses while the task still runs or waits, so that the buttons work from then on."""
+    context["ti"].xcom_push(key=MagicHourProjectLink.xcom_key, value=project_url(kind, project_ids[0]))
+    push_media_link(context, project_ids)
+
+
+def push_media_link(context: Mapping[str, Any], project_ids: Sequence[str]) -> None:
+    """Leave the address of the projects' media, where the view is on."""
+    ti = context["ti"]
+    if url := media_url(ti.dag_id, ti.run_id, project_ids):
+        ti.xcom_push(key=MagicHourMediaLink.xcom_key, value=url)

@@ -29,7 +29,7 @@ from airflow_provider_magichour.exceptions import (
     MagicHourArgumentError,
     MagicHourError,
 )
-from airflow_provider_magichour.links import MagicHourProjectLink
+from airflow_provider_magichour.links import push_links, task_links
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -90,7 +90,7 @@ class MagicHourProjectSensor(BaseSensorOperator):
         "poll_interval",
         "defer_after",
     )
-    operator_extra_links = (MagicHourProjectLink(),)
+    operator_extra_links = task_links()
     ui_color = "#efe6ff"
 
     def __init__(
@@ -171,7 +171,7 @@ class MagicHourProjectSensor(BaseSensorOperator):
         with sensor_errors(self):
             wanted = self._projects()
             get_settings(self.magichour_conn_id)  # a mistyped connection fails here, not after a while
-            MagicHourProjectLink.push(context, wanted.kind, wanted.ids[0])
+            push_links(context, wanted.kind, wanted.ids)
             if not self.deferrable:
                 return self._wait_on_worker(wanted)
             patience = optional(check_delay, self.defer_after, "defer_after")
@@ -234,7 +234,7 @@ class MagicHourProjectSensor(BaseSensorOperator):
         self._found = None
         with sensor_errors(self):  # Airflow's own loop would skip without saying why
             wanted = self._projects()
-            MagicHourProjectLink.push(context, wanted.kind, wanted.ids[0])
+            push_links(context, wanted.kind, wanted.ids)
             found = self._check_once(context, wanted)
             if not found.pending:
                 return PokeReturnValue(True, self._result(wanted, found.outcomes, found.projects))

@@ -26,7 +26,7 @@ from airflow_provider_magichour.exceptions import (
     MagicHourUnrecordedSubmitError,
     batch_error,
 )
-from airflow_provider_magichour.links import MagicHourProjectLink
+from airflow_provider_magichour.links import push_links
 from airflow_provider_magichour.operators._budget import as_credits
 from airflow_provider_magichour.operators._submit import SubmitOptions, Submitter
 from airflow_provider_magichour.operators._submit_record import Submitted
@@ -156,11 +156,11 @@ class CreateTask:
             self._hook, operator.tool, self._kind, records, options, project_ids=self.project_ids
         )
         outcomes = self._submitter.submit(bodies)
-        first = next((one.id for one in outcomes if not isinstance(one, MagicHourError)), None)
-        if first:
-            MagicHourProjectLink.push(self._context, self._kind, first)
+        submitted = [one.id for one in outcomes if not isinstance(one, MagicHourError)]
+        if submitted:
+            push_links(self._context, self._kind, submitted)
             if not is_many(operator.body):
-                ti.xcom_push(key="id", value=first)  # what .output["id"] gives
+                ti.xcom_push(key="id", value=submitted[0])  # what .output["id"] gives
         return outcomes
 
     def _project_name(self) -> str | None:

@@ -50,7 +50,7 @@ class MagicHourDetectFacesOperator(MagicHourOperator):
         "poll_interval",
         "timeout",
     )
-    operator_extra_links = ()  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType, reportIncompatibleVariableOverride]  # there is no page of a detection
+    operator_extra_links = ()  # there is no page of a detection
 
     def __init__(
         self,

@@ -13,6 +13,7 @@ from airflow_provider_magichour._validation import (
     is_settled,
     read_projects,
 )
+from airflow_provider_magichour.links import push_media_link
 from airflow_provider_magichour.operators.base import MagicHourOperator, run_of
 
 if TYPE_CHECKING:
@@ -101,6 +102,7 @@ class MagicHourDownloadOperator(MagicHourOperator):
         destination = check_location(self.destination)
         if not projects.ids:
             return []
+        push_media_link(context, projects.ids)
         stored: list[Any] = self.hook.download_project(
             projects.kind,
             projects.ids,

@@ -1,0 +1,136 @@
+"""Which files are media, and reading them without being led elsewhere."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+from airflow_provider_magichour._transfer.storage import Storage
+
+#: What is read at once, in bytes.
+CHUNK = 1024 * 1024
+#: Seconds that a presigned URL works: a video is fetched in parts while it is watched.
+SIGNED_SECONDS = 3600
+
+# Neither SVG nor anything else that a browser may run.
+_TYPES = {
+    "image": {
+        "avif": "image/avif",
+        "gif": "image/gif",
+        "jpeg": "image/jpeg",
+        "jpg": "image/jpeg",
+        "png": "image/png",
+        "webp": "image/webp",
+    },
+    "video": {"m4v": "video/mp4", "mov": "video/quicktime", "mp4": "video/mp4", "webm": "video/webm"},
+    "audio": {
+        "aac": "audio/aac",
+        "flac": "audio/flac",
+        "m4a": "audio/mp4",
+        "mp3": "audio/mpeg",
+        "ogg": "audio/ogg",
+        "opus": "audio/ogg",
+        "wav": "audio/wav",
+    },
+}
+
+
+def media_of(name: str) -> tuple[str, str]:
+    """Return the kind and the content type of a file by its name; empty where it is not to be shown."""
+    extension = name.rpartition(".")[2].lower()
+    for kind, types in _TYPES.items():
+        if extension in types:
+            return kind, types[extension]
+    return "", ""
+
+
+def file_key(file: Mapping[str, Any]) -> str:
+    """Return the number of a file by which a page names it: of its content, so that it never changes."""
+    return str(file["sha256"])[:16]
+
+
+@dataclass(frozen=True)
+class StoredFile:
+    """
+    A file of a receipt.
+
+    :param root: the root of the view that it is below.
+    :param path: relative to the root.
+    :param size: its size in bytes, by the receipt.
+    """
+
+    root: Storage
+    path: str
+    size: int
+    content_type: str
+
+    def sign(self) -> str | None:
+        """Return a presigned URL; None where the store has none."""
+        if self.root.is_local:
+            return None
+        is_s3 = hasattr(self.root.fs, "call_s3")
+        more = {"ResponseContentType": self.content_type} if is_s3 else {}
+        try:
+            url = str(self.root.fs.sign(self.root.full(self.path), expiration=SIGNED_SECONDS, **more))
+        except Exception:  # noqa: BLE001 - stores raise whatever their libraries do
+            return None
+        return url if url.startswith(("https://", "http://")) else None
+
+    def open(self) -> BinaryIO | None:
+        """
+        Return the file, where it is on the local disk; None where it is in a store.
+
+        :raises FileNotFoundError: if it is not there, is another one by its size, or a link is on the way.
+        """
+        file = _open_without_links(self.root.root, self.path) if self.root.is_local else None
+        size = os.fstat(file.fileno()).st_size if file else self.root.fs.size(self.root.full(self.path))
+        if size != self.size:
+            if file:
+                file.close()
+            raise FileNotFoundError(self.path)
+        return file
+
+    def chunks(self, file: BinaryIO | None, start: int, end: int) -> Iterator[bytes]:
+        """Give the bytes of a range, a piece at a time, and close the file."""
+        try:
+            if file:
+                file.seek(start)
+            while start < end:
+                size = min(CHUNK, end - start)
+                chunk = file.read(size) if file else self._read(start, start + size)
+                if not chunk:
+                    raise FileNotFoundError(self.path)  # it became shorter
+                yield chunk
+                start += len(chunk)
+        finally:
+            if file:
+                file.close()
+
+    def _read(self, start: int, end: int) -> bytes:
+        return bytes(self.root.fs.cat_file(self.root.full(self.path), start=start, end=end))
+
+
+def _open_without_links(root: str, path: str) -> BinaryIO:
+    """Open a regular file below a folder, following no link on the way."""
+    *folders, name = path.split("/")
+    if {"", ".", ".."}.intersection((*folders, name)):
+        raise FileNotFoundError(path)
+    at = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        for folder in folders:
+            inner = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=at)
+            os.close(at)
+            at = inner
+        # not to wait for the other end of a pipe
+        handle = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=at)
+    except OSError as error:
+        raise FileNotFoundError(path) from error
+    finally:
+        os.close(at)
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise FileNotFoundError(path)
+    return os.fdopen(handle, "rb")

@@ -1,0 +1,70 @@
+"""What a person sees who has to choose: the files of a task, in the Markdown of Airflow's forms."""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+from urllib.parse import quote
+
+from airflow_provider_magichour.links import project_url, view_url
+from airflow_provider_magichour.ui.media import file_key, media_of
+from airflow_provider_magichour.ui.roots import plain_location, view_roots
+
+#: The most files that are shown.
+MOST = 50
+
+
+def review_body(files: Mapping[str, Any] | Sequence[Any], label: str = "Draft") -> str:
+    """
+    Return the Markdown that shows files to a person, as the ``body`` of a human-in-the-loop operator.
+
+    With the view they are thumbnails and links into it, else names and links to Magic Hour's library.
+
+    :param files: what download or generate returned, or a list of that. Each element is one choice.
+    :param label: what the choices are called; a number follows, from 1 on.
+    """
+    choices = list(_choices(files))
+    roots = {name: plain_location(root) for name, root in view_roots().items()}
+    parts = [
+        f"**{_escape(label)} {number}**\n\n" + "\n\n".join(_show(file, roots) for file in choice)
+        for number, choice in enumerate(choices[:MOST], 1)
+    ]
+    if len(choices) > MOST:
+        parts.append(f"and {len(choices) - MOST} more")
+    return "\n\n".join(parts) or "There is no file to choose from."
+
+
+def _choices(value: Any) -> Iterator[list[Mapping[str, Any]]]:
+    if isinstance(value, Mapping):
+        value = value.get("files", [value])
+    for one in value:
+        yield list(_files(one))
+
+
+def _files(value: Any) -> Iterator[Mapping[str, Any]]:
+    if isinstance(value, Mapping) and "path" in value:
+        yield value
+        return
+    for one in value.get("files", ()) if isinstance(value, Mapping) else value:
+        yield from _files(one)
+
+
+def _show(file: Mapping[str, Any], roots: Mapping[str, str]) -> str:
+    path = plain_location(str(file["path"]))
+    folder, name = posixpath.split(path)
+    project_id = posixpath.basename(folder)
+    media, _ = media_of(name)
+    shown = _escape(name)
+    below = [root for root, at in roots.items() if path.startswith(f"{at}/")]
+    if below and media and file.get("sha256"):
+        root = max(below, key=lambda each: len(roots[each]))
+        url = f"{view_url(is_path=True)}media/{root}/{quote(project_id)}/{file_key(file)}"
+        return f"![{shown}]({url})\n\n[{shown}]({url})" if media == "image" else f"[{shown}]({url})"
+    return f"[{shown}]({project_url(media, project_id)})" if media else shown
+
+
+def _escape(text: str) -> str:
+    line = "".join(character if character.isprintable() else " " for character in text[:200])
+    return re.sub(r"([\\`*_{}\[\]()<>#+!|~&-])", r"\\\1", line)
