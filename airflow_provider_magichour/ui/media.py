@@ -40,9 +40,9 @@ _TYPES = {
 
 def media_of(name: str) -> tuple[str, str]:
     """Return the kind and the content type of a file by its name; empty where it is not to be shown."""
-    extension = name.rpartition(".")[2].lower()
+    _, dot, extension = name.lower().rpartition(".")
     for kind, types in _TYPES.items():
-        if extension in types:
+        if dot and extension in types:
             return kind, types[extension]
     return "", ""
 

@@ -112,8 +112,8 @@ function card(project) {
       make("h2", { textContent: title(project), title: title(project) }),
       project.prompt && make("p", { className: "prompt", textContent: project.prompt, title: project.prompt }),
       make("p", { textContent: facts }),
-      make("p", {}, when(project.created)),
-      make("span", { className: "badge", textContent: states[project.state] || project.state }),
+      make("p", { className: "row" },
+        make("span", { className: "badge", textContent: states[project.state] || project.state }), when(project.created)),
       origin(project))));
 }
 
