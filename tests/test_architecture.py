@@ -32,7 +32,7 @@ LAYERS = (
 )
 LAYER = {part: number for number, parts in enumerate(LAYERS) for part in parts}
 #: What an optional part may import besides the data and checks below `_client`.
-OPTIONAL_PARTS = {"simulator": {"_client"}, "webhooks": {"_client"}, "ui": {"_client", "_transfer"}}
+OPTIONAL_PARTS = {"simulator": {"_client"}, "webhooks": {"_client"}, "ui": {"_transfer"}}
 
 MOST_ENTRIES, MOST_LINES, MOST_LINES_OF_FUNCTION = 16, 400, 50
 #: What a DAG file may load of the private parts: checks of its arguments.

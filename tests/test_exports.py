@@ -31,7 +31,7 @@ PUBLIC: dict[str, set[str]] = {
     "sensors": {"MagicHourProjectSensor"},
     # The triggers' paths are in Airflow's database while tasks are deferred.
     "triggers": {"MagicHourGenerateTrigger", "MagicHourProjectTrigger"},
-    "links": {"MagicHourProjectLink"},
+    "links": {"MagicHourMediaLink", "MagicHourProjectLink"},
     "exceptions": {
         "MagicHourApiError",
         "MagicHourArgumentError",
@@ -89,6 +89,7 @@ PUBLIC: dict[str, set[str]] = {
         "queued_projects",
         "triggering_projects",
     },
+    "ui": {"MagicHourViewPlugin", "review_body"},
     "simulator": {"Settings", "Simulator"},
     "simulator.fixtures": {"magichour_simulator"},
 }

@@ -195,7 +195,7 @@ class Library:
 
     def _make(self, name: str, record: Record, data: Mapping[str, Any], receipt: Receipt | None) -> Item:
         made_by = data.get("downloaded_by")
-        by: Mapping[str, Any] = made_by if isinstance(made_by, Mapping) else {}
+        by: Mapping[str, Any] = made_by if isinstance(made_by, Mapping) else data  # version 0.1.0 nests it
         is_deleted = DELETED in record.events or bool(data.get("deleted_at"))
         state = "deleted" if is_deleted else "stored" if receipt else "failed"
         stored, shown = self._files(name, record, receipt) if receipt else ({}, [])
@@ -213,7 +213,8 @@ class Library:
             "credits": data["credits_charged"] if type(data.get("credits_charged")) in {int, float} else None,
             "files": shown,
             "more_files": len(receipt.files) - len(shown) if receipt else 0,
-            **{key: _text(data.get(key)) for key in ("kind", "tool", "name", "prompt", "status", "error")},
+            "error": ": ".join(filter(None, (_text(data.get(key)) for key in ("error_code", "error_message")))),
+            **{key: _text(data.get(key)) for key in ("kind", "tool", "name", "prompt", "status")},
         }
         return Item(dag_id, row, stored)
 
