@@ -213,7 +213,9 @@ class Library:
             "credits": data["credits_charged"] if type(data.get("credits_charged")) in {int, float} else None,
             "files": shown,
             "more_files": len(receipt.files) - len(shown) if receipt else 0,
-            "error": ": ".join(filter(None, (_text(data.get(key)) for key in ("error_code", "error_message")))),
+            "error": ": ".join(
+                filter(None, (_text(data.get(key)) for key in ("error_code", "error_message")))
+            ),
             **{key: _text(data.get(key)) for key in ("kind", "tool", "name", "prompt", "status")},
         }
         return Item(dag_id, row, stored)
