@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any, NamedTuple
 
-from airflow_provider_magichour._transfer import catalogue, old_receipts, receipts
+from airflow_provider_magichour._transfer import catalogue, receipts, receipts_0_1_0
 from airflow_provider_magichour._transfer.catalogue import Entry
 from airflow_provider_magichour._transfer.receipts import MAX_BYTES, Receipt, ReceiptError
 from airflow_provider_magichour._transfer.storage import Storage
@@ -201,15 +201,15 @@ def _old(root: Storage, first_day: str, last_day: str) -> Iterator[Record]:
     """Give the receipts of version 0.1.0, by the time of the download."""
     days = {
         (day, conn_id)
-        for conn_id in old_receipts.connections(root)
-        for day in old_receipts.days(root, conn_id)
+        for conn_id in receipts_0_1_0.connections(root)
+        for day in receipts_0_1_0.days(root, conn_id)
         if first_day <= day.replace("-", "") <= last_day
     }
     for day in sorted({day for day, _ in days}, reverse=True):
         hints = [
-            hint for each, conn_id in days if each == day for hint in old_receipts.hints(root, conn_id, day)
+            hint for each, conn_id in days if each == day for hint in receipts_0_1_0.hints(root, conn_id, day)
         ]
         for hint in sorted(hints, reverse=True):
             at = hint.downloaded_at
             place = Place(False, f"{at:%Y%m%d}", f"{at:%H%M%S}", hint.project_id)
-            yield Record(root, place, old_receipts.path_of(hint.project_id))
+            yield Record(root, place, receipts_0_1_0.path_of(hint.project_id))
