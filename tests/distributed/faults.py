@@ -40,6 +40,7 @@ class FaultContext:
     :param simulator: Magic Hour.
     :param conn_id: the Airflow connection to it.
     :param endless: a project that is never finished.
+    :param late: a project that is finished while no triggerer runs.
     :param rng: the source of all random choices.
     :param say: prints what happens.
     """
@@ -49,6 +50,7 @@ class FaultContext:
     simulator: Simulator
     conn_id: str
     endless: str
+    late: str
     rng: random.Random
     say: Callable[[str], None]
     #: Signs Magic Hour's webhooks.
@@ -148,16 +150,20 @@ def replace_key(context: FaultContext) -> Iterator[float]:
 
 
 def pass_deadline(context: FaultContext) -> Iterator[float]:
-    """A sensor times out while no triggerer runs."""
-    conf = {"conn_id": context.conn_id, "project_id": context.endless}
-    run = DagRun("chaos_deadline", conf=conf, expected_state="failed")
-    run.run_id = context.airflow.trigger(run.dag_id, run.conf)
-    context.runs.append(run)
+    """Two sensors reach their deadline while no triggerer runs; what is complete by then is no timeout."""
+    runs = [
+        DagRun("chaos_deadline", conf={"conn_id": context.conn_id, "project_id": project}, expected_state=end)
+        for project, end in ((context.endless, "failed"), (context.late, "success"))
+    ]
+    for run in runs:
+        run.run_id = context.airflow.trigger(run.dag_id, run.conf)
+        context.runs.append(run)
     started = time.monotonic()
-    while not deferred(context.airflow, run) and time.monotonic() < started + 120:
+    while not all(deferred(context.airflow, run) for run in runs) and time.monotonic() < started + 120:
         yield 1
     triggerers = context.processes("triggerer")
     context.kill(*triggerers)
+    context.simulator.end_project(context.late)
     yield 45  # the sensor has 40 s
     context.bring_back(*triggerers)
 

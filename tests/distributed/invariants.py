@@ -16,7 +16,7 @@ import psutil
 from airflow_provider_magichour._transfer.catalogue import FOLDER
 from airflow_provider_magichour.simulator import Simulator
 from scripts.local import LocalAirflow
-from tests.distributed.load import DagRun, Job, Load
+from tests.distributed.load import NOT_SAVED, DagRun, Job, Load
 
 #: What the error of an uncertain submit says: where to look for the project, or what its id is.
 _UNCERTAIN = re.compile(r"https://magichour\.ai/my-library|the project id could not be written")
@@ -59,13 +59,13 @@ class Saved:
     receipt: Mapping[str, Any]
 
 
-def saved_projects(folder: Path) -> dict[str, Saved]:
-    """Return the projects that have a receipt below a destination, by their ids."""
-    records = (json.loads(path.read_text()) for path in folder.glob(f"{FOLDER}/*/*.json"))
+def saved_projects(root: Path, folder: str = "") -> dict[str, Saved]:
+    """Return the projects in a folder that have a receipt in the catalogue of its root, by their ids."""
+    records = (json.loads(path.read_text()) for path in root.glob(f"{FOLDER}/*/*.json"))
     return {
-        one["project_id"]: Saved(folder / one["folder"] / one["project_id"], one)
+        one["project_id"]: Saved(root / folder / one["project_id"], one)
         for one in records
-        if one["event"] is None
+        if one["event"] is None and one["folder"] == folder
     }
 
 
@@ -120,7 +120,7 @@ def paid_once(load: Load, accounts: Accounts) -> Invariant:
             invariant.violations.append(f"{job.name} was paid for {count[job.name]} times")
         if not count[job.name] and job.name not in accounts.uncertain:
             invariant.violations.append(f"{job.name} was never made, and nothing says so")
-    for name in count.keys() - {job.name for job in load.jobs} - {"endless"}:
+    for name in count.keys() - {job.name for job in load.jobs} - set(NOT_SAVED):
         invariant.violations.append(f"{name} was made, and nobody wanted it")
     return invariant
 

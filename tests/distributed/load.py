@@ -19,6 +19,8 @@ BODIES: Mapping[str, Mapping[str, Any]] = {
     "ai-meme-generator": {"style": {"topic": "a lighthouse", "template": "Random"}},
 }
 IMAGE, VIDEO, AUDIO, ENDLESS = BODIES
+#: Projects that a sensor waits for and nothing saves: one is never finished, one while no triggerer runs.
+NOT_SAVED = ("endless", "late")
 
 #: The share of a run's projects that each way of making them has.
 SHARES: Mapping[str, float] = {

@@ -18,7 +18,7 @@ from scripts.local.services import Services
 from tests.distributed import invariants
 from tests.distributed.faults import FAULTS, FaultContext, connect
 from tests.distributed.invariants import Accounts, Invariant
-from tests.distributed.load import ENDLESS, DagRun, Job, Load, make_elsewhere, plan
+from tests.distributed.load import ENDLESS, NOT_SAVED, DagRun, Job, Load, make_elsewhere, plan
 from tests.distributed.secret_search import Search, trigger_kwargs
 
 #: Seconds from create to complete, give or take half; long enough that faults strike while projects are made.
@@ -88,9 +88,9 @@ def run_chaos(cluster: Cluster, number: int, projects: int, faults: Sequence[str
         conn_id = f"magichour_chaos_{number}"
         simulator.faults({"match": {"tool": ENDLESS}, "duration": 3600})
         simulator.send_webhooks(f"{cluster.airflow.url}/magichour/webhooks/{conn_id}", secret)
-        (endless,) = make_elsewhere(simulator, [Job("endless", ENDLESS)])
+        endless, late = make_elsewhere(simulator, [Job(name, ENDLESS) for name in NOT_SAVED])
         context = FaultContext(
-            cluster.airflow, cluster.services, simulator, conn_id, endless, rng, cluster.say, secret
+            cluster.airflow, cluster.services, simulator, conn_id, endless, late, rng, cluster.say, secret
         )
         context.keys.append(simulator.api_key)
         connect(context)
@@ -107,7 +107,7 @@ class _ChaosRun:
         self.load = load
         self.faults = faults
         self.seed = seed
-        self.folder = self.airflow.home / "media" / context.conn_id
+        self.media = self.airflow.home / "media"
         self.restarts: list[str] = []
         self.leaked: list[str] = []
         self.cleanups: list[DagRun] = []
@@ -177,6 +177,9 @@ class _ChaosRun:
         except (requests.RequestException, ProcessError):
             return False  # the API server is restarting
 
+    def _saved(self) -> dict[str, invariants.Saved]:
+        return invariants.saved_projects(self.media, self.context.conn_id)
+
     def _projects(self) -> dict[str, Any]:
         return dict(self.context.simulator.state()["projects"])
 
@@ -188,7 +191,7 @@ class _ChaosRun:
                 run.state = self.airflow.run(run.dag_id, run.run_id)["state"]
                 if run.state not in {"success", "failed"}:
                     return False
-        saved = invariants.saved_projects(self.folder)
+        saved = self._saved()
         names = {project["name"]: one for one, project in self._projects().items()}
         return all(names[job.name] in saved for job in self.load.others) and all(
             run["state"] in {"success", "failed"} for run in self.airflow.runs("chaos_webhooks")
@@ -225,7 +228,7 @@ class _ChaosRun:
         uncertain: set[str] = set()
         for run in self.load.runs:
             uncertain |= invariants.uncertain_jobs(self.airflow, run)
-        accounts = Accounts(self._projects(), invariants.saved_projects(self.folder), uncertain)
+        accounts = Accounts(self._projects(), self._saved(), uncertain)
         runs = [*self.load.runs, *self.context.runs, *webhook_runs, *self.cleanups]
         cleaned = self.airflow.xcom("chaos_cleanup", self.cleanups[-1].run_id, "cleanup")
         time.sleep(5)  # what is idle is closed
@@ -235,7 +238,7 @@ class _ChaosRun:
             invariants.paid_once(self.load, accounts),
             invariants.whole_files(self.load, accounts, simulator),
             invariants.deleted_once(self.load, accounts, cleaned),
-            invariants.no_orphans(self.folder),
+            invariants.no_orphans(self.media),
             invariants.nothing_leaks(self.airflow, sockets),
             Invariant(
                 "no key in a trigger's arguments while it waits", "searched all the while", self.leaked

@@ -72,12 +72,14 @@ def saved(tmp_path: Path) -> Iterator[tuple[Simulator, Load, Path]]:
     with Simulator(duration=0) as simulator, pytest.MonkeyPatch.context() as patch:
         patch.setenv("AIRFLOW_CONN_MAGICHOUR_DEFAULT", simulator.connection_uri)
         (project_id,) = make_elsewhere(simulator, JOBS[:1])
-        MagicHourHook().download_project("image", project_id, str(tmp_path))
-        yield simulator, Load([DagRun("chaos_list", JOBS[:1])], []), tmp_path / project_id
+        MagicHourHook().download_project("image", project_id, str(tmp_path / "run-1"), index=str(tmp_path))
+        yield simulator, Load([DagRun("chaos_list", JOBS[:1])], []), tmp_path / "run-1" / project_id
 
 
 def read_accounts(simulator: Simulator, folder: Path) -> Accounts:
-    return Accounts(simulator.state()["projects"], invariants.saved_projects(folder.parent), set())
+    return Accounts(
+        simulator.state()["projects"], invariants.saved_projects(folder.parents[1], "run-1"), set()
+    )
 
 
 def test_whole_files_notices_damaged_and_missing_files(saved: Any) -> None:
@@ -87,7 +89,8 @@ def test_whole_files_notices_damaged_and_missing_files(saved: Any) -> None:
     assert not invariants.whole_files(load, read_accounts(simulator, folder), simulator).holds
     (folder / "output.png").unlink()
     assert not invariants.whole_files(load, read_accounts(simulator, folder), simulator).holds
-    shutil.rmtree(folder.parent / catalogue.FOLDER)
+    assert not invariants.saved_projects(folder.parents[1], "run-2")
+    shutil.rmtree(folder.parents[1] / catalogue.FOLDER)
     assert (
         "was not saved"
         in invariants.whole_files(load, read_accounts(simulator, folder), simulator).violations[0]

@@ -137,7 +137,7 @@ def chaos_webhooks() -> None:
             if names[project["id"]].startswith("others ")
         ]
 
-    MagicHourDownloadOperator.partial(task_id="save", kind="audio").expand_kwargs(completed())
+    MagicHourDownloadOperator.partial(task_id="save", kind="audio", index=FOLDER).expand_kwargs(completed())
 
 
 @chaos_dag()
@@ -155,6 +155,7 @@ def chaos_deadline() -> None:
         kind="image",
         timeout=40,
         deferrable=True,
+        defer_after=0,
         retries=0,
         **CONNECTION,
     )
