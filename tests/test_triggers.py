@@ -65,7 +65,7 @@ def test_event_waits_for_the_scheduler_to_notice_the_deferral(
 
 
 def test_missing_ok_records_a_missing_project(projects: Projects, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("airflow_provider_magichour._polling.poller.MISSING_SECONDS", 0.2)
+    monkeypatch.setattr("airflow_provider_magichour._polling.not_found.CERTAIN_SECONDS", 0.2)
     projects.script("p2", Reply(404, {"message": "none such"}))
     event = run_trigger(trigger(["p1", "p2"], missing_ok=True))
     assert read_event(event, "image", ["p1", "p2"]) == {"p1": "complete", "p2": "missing"}

@@ -22,18 +22,12 @@ from typing import TYPE_CHECKING, ClassVar
 from weakref import WeakKeyDictionary
 
 from airflow_provider_magichour._client import api
-from airflow_provider_magichour._client.kinds import find_not_found_reason
+from airflow_provider_magichour._polling.not_found import decide_not_found, not_found_delay
 from airflow_provider_magichour._polling.refreshing_sender import RefreshingSender
 from airflow_provider_magichour._polling.schedule import BACKOFF_CAP
 from airflow_provider_magichour._polling.status import StatusCheck, classify_response
 from airflow_provider_magichour._polling.wait_request import PolledProject, WaitRequest
-from airflow_provider_magichour.exceptions import (
-    MagicHourConnectionError,
-    MagicHourError,
-    MagicHourNotFoundError,
-    MagicHourWrongKindError,
-)
-from airflow_provider_magichour.tools import KINDS
+from airflow_provider_magichour.exceptions import MagicHourConnectionError, MagicHourNotFoundError
 
 if TYPE_CHECKING:
     from airflow_provider_magichour._polling.refreshing_sender import ReadConnection, ReadSettings
@@ -46,10 +40,6 @@ MAX_PAUSE = 3600.0
 CHECK_SECONDS = 12.0
 #: The share of the connections that projects may hold whose last check failed.
 FAILING_SHARE = 0.25
-#: A 404 ends a wait when it has been the only response for this many seconds.
-MISSING_SECONDS = 60.0
-#: The interval between checks of a project that is answered 404, in seconds, at most.
-MISSING_INTERVAL = 10.0
 
 
 class Poller:
@@ -73,7 +63,7 @@ class Poller:
         self._sooner = asyncio.Event()
         self._next_in_line = asyncio.Lock()
         self._workers: list[asyncio.Task[None]] = []
-        #: Checks under way of projects whose last check failed, and such projects whose turn has to wait.
+        #: Checks under way of projects whose last check failed, and such projects that have to wait.
         self._failing = 0
         self._held_back: deque[PolledProject] = deque()
         #: Until when a 429 holds all checks back, on the loop's clock.
@@ -222,34 +212,12 @@ class Poller:
         if isinstance(response, api.Response) and response.status == 429 and check.retry_after:
             self._pause(min(check.retry_after, MAX_PAUSE))
         if isinstance(check.error, MagicHourNotFoundError):
-            return await self._check_missing(project, check.error)
+            return await decide_not_found(project, check.error, self._sender.sender, CHECK_SECONDS)
         return check
 
     def _pause(self, seconds: float) -> None:
         self._sender.sender.throttle.pause(seconds)
         self.paused_until = max(self.paused_until, self._loop.time() + seconds)
-
-    async def _check_missing(self, project: PolledProject, error: MagicHourNotFoundError) -> StatusCheck:
-        """Decide what a 404 means: another kind, a project that lags behind its submit, or none at all."""
-        now = time.time()
-        if project.missing_since is None:
-            project.missing_since = now
-            if isinstance(reason := await self._find_reason(project), MagicHourWrongKindError):
-                return StatusCheck(error=reason)
-        missing = now - project.missing_since
-        if missing < MISSING_SECONDS:
-            return StatusCheck(transient_error=error)
-        message = f"{error.message} (the only response for {missing:.0f} s)"
-        return StatusCheck(error=MagicHourNotFoundError(404, message, error.call))
-
-    async def _find_reason(self, project: PolledProject) -> MagicHourError | None:
-        if project.kind not in KINDS:
-            return None
-        try:
-            async with asyncio.timeout(CHECK_SECONDS):
-                return await find_not_found_reason(self._sender.sender, project.kind, project.project_id)
-        except TimeoutError:
-            return None
 
     def _note_lateness(self, project: PolledProject, due: float) -> None:
         """Note for the waits' logs how late a check was, unless a 429 held it back."""
@@ -272,9 +240,9 @@ class Poller:
         elif check.transient_error is not None:
             project.failures += 1
             if not isinstance(check.transient_error, MagicHourNotFoundError):
-                project.missing_since = None
+                project.not_found_since = None
         over = check.outcome is not None or check.error is not None
-        delay = 0.0 if over else self._delay(project, check, now)
+        delay = 0.0 if over else not_found_delay(project, project.delay(check, now), now)
         if check.outcome is not None or status is None or status != project.last_notified_status:
             project.last_notified_status = status
             change = check if over else replace(check, next_in=delay)
@@ -284,13 +252,6 @@ class Poller:
             self._forget(project)
         else:
             self._plan(project, delay)
-
-    def _delay(self, project: PolledProject, check: StatusCheck, now: float) -> float:
-        delay = project.delay(check, now)
-        if project.missing_since is None:
-            return delay
-        left = project.missing_since + MISSING_SECONDS - now
-        return max(min(delay, MISSING_INTERVAL, left), 0.0)
 
     async def _close(self) -> None:
         workers, self._workers = self._workers, []

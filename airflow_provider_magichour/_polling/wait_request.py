@@ -119,7 +119,7 @@ class PolledProject:
         "failures",
         "kind",
         "last_notified_status",
-        "missing_since",
+        "not_found_since",
         "project_id",
         "project_type",
         "request",
@@ -142,7 +142,7 @@ class PolledProject:
         #: How many checks in a row failed.
         self.failures = 0
         #: Since when a 404 has been the only response, in unix seconds.
-        self.missing_since: float | None = None
+        self.not_found_since: float | None = None
         #: Whether the project itself was seen, which tells its age and type.
         self.seen = False
         #: Its age when it was seen unfinished last; None where it may have been finished all the time.
@@ -155,7 +155,7 @@ class PolledProject:
     def update(self, check: StatusCheck, project: Mapping[str, Any], now: float) -> None:
         """Take the age and the type from the project itself, and learn how long such projects take."""
         self.failures = 0
-        self.missing_since = None
+        self.not_found_since = None
         if not self.seen:
             self.seen = True
             created = created_at(project)
@@ -187,6 +187,6 @@ class PolledProject:
             random.random(),
             poll_interval=wait.poll_interval,
         )
-        if check.transient_error is None or self.missing_since is not None:
+        if check.transient_error is None or self.not_found_since is not None:
             return delay
         return before_deadline(backoff(delay, self.failures, check.retry_after), left)

@@ -40,7 +40,7 @@ def test_all_modes_raise_the_same_timeout_when_the_server_is_down(mode: str, pro
 @pytest.mark.parametrize("mode", ["poke", "reschedule"], indirect=True)  # deferred, Airflow does not watch it
 @pytest.mark.parametrize("lenient", [{}, {"soft_fail": True}])
 def test_execution_timeout_is_the_sensors_own_timeout(
-    projects: Projects, mode: str, lenient: dict[str, Any]
+    projects: Projects, mode: str, lenient: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from airflow.providers.common.compat.sdk import AirflowTaskTimeout
 
@@ -48,8 +48,8 @@ def test_execution_timeout_is_the_sensors_own_timeout(
         raise AirflowTaskTimeout
 
     task = sensor(mode, "p1", execution_timeout=timedelta(seconds=9), **lenient)
-    task._wait_on_worker = lambda wanted: ring()  # type: ignore[method-assign, assignment]
-    task._check_once = lambda context, wanted: ring()  # type: ignore[method-assign, assignment, return-value]
+    for name in ("wait", "check_once"):
+        monkeypatch.setattr(f"airflow_provider_magichour.sensors._run.SensorRun.{name}", lambda _: ring())
     expected = AirflowSkipException if lenient else errors.MagicHourSensorTimeoutError
     with pytest.raises(expected, match="Timed out after execution_timeout"):
         run(task)

@@ -137,7 +137,7 @@ def test_missing_connection_fails_at_once_with_its_cure(
 def test_missing_project_is_waited_for_as_long_as_its_submit_may_lag(
     mode: str, projects: Projects, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("airflow_provider_magichour._polling.poller.MISSING_SECONDS", 5)
+    monkeypatch.setattr("airflow_provider_magichour._polling.not_found.CERTAIN_SECONDS", 5)
     missing = Reply(404, {"message": "none such"})
     projects.script("p1", missing, missing, missing, missing, "complete")  # two of them ask for other kinds
     assert run(sensor(mode, "p1"))["status"] == "complete"

@@ -92,7 +92,7 @@ def chaos_steps(name: str, how: Mapping[str, Any]) -> None:
         @task(trigger_rule="all_done")
         def made(ti: Any = None) -> Any:
             projects = ti.xcom_pull(task_ids="make") or ti.xcom_pull(task_ids="make", key="results")
-            return [project["id"] for project in projects]
+            return [project["id"] for project in projects if project]  # None where the submit failed
 
         ids: Any = made()
         wait = MagicHourProjectSensor(

@@ -1,0 +1,204 @@
+"""One start of the sensor's task: how it waits, defers, resumes, and ends."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from airflow.providers.common.compat.sdk import (
+    AirflowFailException,
+    AirflowSensorTimeout,
+    AirflowSkipException,
+    AirflowTaskTimeout,
+)
+
+from airflow_provider_magichour._client.api import raise_project_errors
+from airflow_provider_magichour._polling import schedule
+from airflow_provider_magichour._polling.airflow import is_first_poke
+from airflow_provider_magichour._polling.deferral import log_deferral, split_ids
+from airflow_provider_magichour._polling.refreshing_sender import CANNOT_READ
+from airflow_provider_magichour._polling.wait import WaitResult, wait_for_finished, wait_on_worker
+from airflow_provider_magichour._polling.wait_request import WaitRequest
+from airflow_provider_magichour._validation import check_delay, check_some_ids, optional, read_projects
+from airflow_provider_magichour.exceptions import (
+    MagicHourError,
+    MagicHourSensorTimeoutError,
+    MagicHourTimeoutError,
+)
+from airflow_provider_magichour.hooks.connection import get_settings, get_settings_async
+from airflow_provider_magichour.links import push_links
+from airflow_provider_magichour.triggers import MagicHourProjectTrigger, named_ids, read_event
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import BaseSensorOperator
+
+
+class SensorRun:
+    """
+    One start of the task: anew, as a poke, or from a deferral.
+
+    :param sensor: the :class:`~airflow_provider_magichour.sensors.MagicHourProjectSensor`, rendered.
+    :param context: the task's context.
+    """
+
+    def __init__(self, sensor: Any, context: Mapping[str, Any]) -> None:
+        self._sensor = sensor
+        self._context = context
+        self._conn_id = sensor.magichour_conn_id
+        self._wanted = read_projects(sensor.project_id, optional(lambda value, _: value, sensor.kind, "kind"))
+        self._kind = self._wanted.kind
+        self._ids = list(dict.fromkeys(check_some_ids(self._wanted.ids)))
+
+    @cached_property
+    def deadline(self) -> float:
+        """Return when to stop waiting, in unix seconds."""
+        sensor = self._sensor
+        return schedule.deadline(schedule.started_at(self._context), sensor.timeout, sensor.execution_timeout)
+
+    def wait(self) -> Any:
+        """Wait on the worker; a deferrable sensor for ``defer_after`` only, then it defers."""
+        sensor = self._sensor
+        get_settings(self._conn_id)  # a mistyped connection fails here, not after a while
+        push_links(self._context, self._kind, self._ids)
+        if sensor.deferrable:
+            found = self._wait(
+                self._ids, self.deadline, optional(check_delay, sensor.defer_after, "defer_after")
+            )
+            if found.pending:
+                self._defer(self._ids, {})
+            return self.result(found.outcomes, found.projects)
+        until = schedule.worker_deadline(time.time(), sensor.timeout, sensor.execution_timeout)
+        request = self._request(self._ids, until)
+        return self.result(*wait_for_finished(request, self._conn_id, get_settings_async, logger=sensor.log))
+
+    def check_once(self) -> WaitResult:
+        """Check each project once; a connection that can't be read for a while fails the first poke only."""
+        push_links(self._context, self._kind, self._ids)
+        is_first = is_first_poke(self._context)
+        if is_first:
+            get_settings(self._conn_id)
+        try:
+            return self._wait(self._ids, time.time() + self._sensor.timeout)
+        except CANNOT_READ as error:
+            if is_first:
+                raise
+            self._sensor.log.warning("%s; trying again at the next poke", error)
+            return WaitResult({}, {}, dict.fromkeys(self._ids), error, 0.0)
+
+    def check_now(self) -> WaitResult:
+        """Check each project once, with no time left."""
+        return self._wait(self._ids, time.time())
+
+    def _wait(self, ids: Sequence[str], deadline: float, seconds: float | None = 0.0) -> WaitResult:
+        """Check each project once, and wait for a limited time."""
+        request = self._request(ids, deadline)
+        return wait_on_worker(request, self._conn_id, get_settings_async, seconds, logger=self._sensor.log)
+
+    def _request(self, ids: Sequence[str], deadline: float) -> WaitRequest:
+        sensor = self._sensor
+        return WaitRequest(self._kind, ids, deadline, sensor.interval, is_killed=lambda: sensor.is_killed)
+
+    # ------------------------------------------------------------------------------------- deferral
+
+    def _defer(self, pending: list[str], outcomes: Mapping[str, str]) -> NoReturn:
+        """
+        Defer until the first pending projects are finished, as many as one trigger can hold.
+
+        :param pending: the projects that are not known to be finished.
+        :param outcomes: how the others ended.
+        """
+        log_deferral(self._sensor.log, self.deadline)
+        self._sensor.defer(
+            trigger=MagicHourProjectTrigger(
+                self._kind, split_ids(pending)[0], self._conn_id, self.deadline, self._sensor.interval
+            ),
+            method_name="execute_complete",
+            kwargs={"pending": pending, "outcomes": dict(outcomes)},
+            timeout=schedule.deferral_timeout(self.deadline),
+        )
+        raise AssertionError  # defer has raised
+
+    def resume(self, event: object, pending: Sequence[str] | None, outcomes: Mapping[str, str]) -> Any:
+        """
+        Go on after a deferral: see ``execute_complete`` of the sensor.
+
+        :param pending: None where the event alone was handed over.
+        """
+        if pending is not None:
+            found = {**outcomes, **read_event(event, self._kind, split_ids(pending)[0])}
+            left = [one for one in pending if one not in found]
+        else:
+            named = named_ids(event)
+            is_ours = named and set(named) <= set(self._ids)
+            found = read_event(event, self._kind, named if is_ours else self._ids)
+            left = [one for one in self._ids if one not in found]
+            if left:
+                rest = self._wait(left, self.deadline)
+                found, left = {**found, **rest.outcomes}, list(rest.pending)
+        if left:
+            self._defer(left, found)
+        return self.result(found, None)
+
+    # ----------------------------------------------------------------------------------------- ends
+
+    def result(self, outcomes: Mapping[str, str], projects: Mapping[str, Mapping[str, Any]] | None) -> Any:
+        """
+        Return what the task returns.
+
+        :param outcomes: how each project ended.
+        :param projects: the finished projects, None where they have to be asked for.
+        """
+        sensor = self._sensor
+        if projects is None:
+            failed = [one for one in outcomes if outcomes[one] != "complete"] if sensor.fail_on_error else []
+            again = self._wait(self._ids if sensor.return_projects else failed, time.time())
+            if again.pending:
+                raise MagicHourError(
+                    "The trigger's event says that these projects are finished, but Magic Hour says that "
+                    f"they are not finished: {', '.join([*again.pending][:10])}; clear the task to wait again"
+                )
+            projects = again.projects
+        if sensor.fail_on_error:
+            raise_project_errors(projects[one] for one in self._ids if one in projects)
+        results: list[Any] = [
+            {**projects[one], "kind": self._kind}
+            if sensor.return_projects
+            else {"id": one, "kind": self._kind, "status": outcomes[one]}
+            for one in self._wanted.ids
+        ]
+        return results if self._wanted.is_list else results[0]
+
+
+@contextmanager
+def sensor_errors(sensor: BaseSensorOperator) -> Iterator[None]:
+    """
+    Raise timeouts as a sensor's, and skip instead of failing where the user asked for that.
+
+    :param sensor: whose ``soft_fail``, ``never_fail`` and ``execution_timeout`` count.
+    """
+    try:
+        try:
+            yield
+        except MagicHourSensorTimeoutError:
+            raise
+        except MagicHourTimeoutError as error:
+            raise MagicHourSensorTimeoutError(*error.args) from None
+        except AirflowTaskTimeout as error:  # the last check took longer than the margin for it
+            raise MagicHourSensorTimeoutError(
+                f"Timed out after execution_timeout ({sensor.execution_timeout}). The project goes on at "
+                "Magic Hour: clear the task to wait again"
+            ) from error
+    except (AirflowFailException, AirflowSensorTimeout) as error:
+        if sensor.soft_fail or sensor.never_fail:
+            argument = "soft_fail" if sensor.soft_fail else "never_fail"
+            raise AirflowSkipException(f"Skipping due to {argument} is set to True: {error}") from error
+        raise
+    except AirflowSkipException:
+        raise
+    except Exception as error:
+        if sensor.never_fail:
+            raise AirflowSkipException(f"Skipping due to never_fail is set to True: {error}") from error
+        raise
