@@ -15,7 +15,7 @@ ENOUGH := $(if $(filter tests,$(TESTS)),--cov-fail-under 95)
 BENCHMARKS ?= files cleanup waiting webhooks
 
 .DEFAULT_GOAL := help
-.PHONY: help install test test-stores test-airflow test-distributed test-matrix test-browser lint workflows audit bench docs demo airflow dist release-check constraints clean
+.PHONY: help install test test-stores test-airflow test-distributed test-matrix test-browser lint workflows audit bench docs demo smoke airflow dist release-check constraints clean
 
 # A virtual environment does not survive being moved or copied to another folder: make it again there.
 ifneq ("$(CURDIR)","$(shell cat $(STAMP) 2>/dev/null)")
@@ -33,7 +33,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@rm -f $(STAMP)
 	@test "$$(.venv/bin/python -c 'import sys; print(sys.prefix)' 2>/dev/null)" = "$(CURDIR)/.venv" || rm -rf .venv
 	$(PYTHON) -m venv .venv
-	$(PIP) '.[dev]'
+	@bash -o pipefail -c "$(subst --quiet,,$(PIP)) '.[dev]' | awk -f scripts/progress.awk"
 	@printf '%s' "$(CURDIR)" > $(STAMP)
 
 test: $(STAMP) ## Run the tests with branch coverage. TESTS=... chooses some.
@@ -72,6 +72,9 @@ bench: $(STAMP) ## Measure the figures of docs/benchmarks.md. BENCHMARKS=... cho
 
 demo: $(STAMP) ## Run the example pipeline in a real Airflow, locally or with MAGIC_HOUR_API_KEY at Magic Hour.
 	@$(RUN) scripts.demo
+
+smoke: $(STAMP) ## Check the package against Magic Hour itself: one image, 10 credits at most. Needs MAGIC_HOUR_API_KEY; asks first.
+	@$(RUN) scripts.smoke
 
 airflow: $(STAMP) ## Open Airflow with the examples and a local Magic Hour.
 	@$(RUN) scripts.playground

@@ -139,13 +139,14 @@ def tool_kind(tool: object, kind: object = None) -> Kind:
     if not isinstance(tool, str) or not _TOOL_NAME.fullmatch(tool):
         raise MagicHourArgumentError(
             f"tool must be the last segment of a create call's path, such as 'text-to-video', not {tool!r}"
+            + (_did_you_mean(tool.lower().replace("_", "-")) if isinstance(tool, str) else "")
         )
     known = TOOLS.get(tool)
     if known is None:
         if kind is None:
             raise MagicHourArgumentError(
-                f"tool {tool!r} is not known to this version: pass kind='image', 'video' or 'audio' to use "
-                f"it all the same. Known tools: {', '.join(TOOLS)}"
+                f"tool {tool!r} is not known to this version{_did_you_mean(tool)} To use it all the same, "
+                f"pass kind='image', 'video' or 'audio'. Known tools: {', '.join(TOOLS)}"
             )
         return check_kind(kind)
     if kind is not None and check_kind(kind) != known.kind:
@@ -153,6 +154,13 @@ def tool_kind(tool: object, kind: object = None) -> Kind:
             f"kind={kind!r} contradicts tool {tool!r}, which makes {known.kind} projects"
         )
     return known.kind
+
+
+def _did_you_mean(tool: str) -> str:
+    import difflib
+
+    near = difflib.get_close_matches(tool, TOOLS, 1)
+    return f"; did you mean {near[0]!r}?" if near else "."
 
 
 def typical_seconds(kind: str, project_type: object) -> float | None:

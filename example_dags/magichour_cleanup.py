@@ -10,7 +10,7 @@ false here or when you start it by hand.
 
 **What you need:** a connection `magichour_default` of type *Magic Hour*, with your API key as its password,
 and an Airflow variable `magichour_destination`: where your DAGs download to, such as
-`s3://aws_default@bucket/media`.
+`s3://aws_default@bucket/media`. Without it, the folder of the other examples is cleaned up, `/tmp/magichour`.
 
 **What it costs:** nothing. Deleting cannot be undone; your downloaded files stay.
 """
@@ -22,6 +22,9 @@ from datetime import UTC, datetime
 from airflow.sdk import Param, dag
 
 from airflow_provider_magichour.operators import MagicHourCleanupOperator
+
+# The schedule starts the runs, so nobody fills in a parameter: set the Airflow variable instead.
+DESTINATION = "var.value.get('magichour_destination', 'file:///tmp/magichour')"
 
 
 @dag(
@@ -44,7 +47,7 @@ def magichour_cleanup() -> None:
     """Delete at Magic Hour, every day, what was downloaded long enough ago."""
     MagicHourCleanupOperator(
         task_id="clean_up",
-        destination="{{ params.destination or var.value.magichour_destination }}",
+        destination="{{ params.destination or " + DESTINATION + " }}",
         older_than="{{ macros.timedelta(days=params.retention_days) }}",
         dry_run="{{ params.dry_run }}",
     )

@@ -30,6 +30,12 @@ ROOT = Path(__file__).resolve().parents[1]
 DAG = "magichour_media_pipeline"
 KINDS = ("image", "video", "audio")
 LONGEST_RUN = 60 * 60
+NEXT = f"""
+What to try next:
+  make airflow                 Airflow's UI with all examples and a local Magic Hour
+  example_dags/{DAG}.py        the DAG that ran just now; the other examples are beside it
+  docs/tutorial.md             your own first DAG, in ten minutes
+  MAGIC_HOUR_API_KEY=... make smoke    one image at Magic Hour itself, 10 credits at most"""
 
 _started = time.monotonic()
 
@@ -82,7 +88,7 @@ def _demo(folder: Path) -> int:
         airflow.migrate()
         _say("starting Airflow: API server, scheduler, DAG processor, triggerer")
         airflow.start()
-        airflow.wait_until_healthy()
+        airflow.wait_until_healthy(report=lambda part: _say(f"  {part} is ready"))
         _say(f"Airflow runs at {airflow.url}; starting the DAG {DAG}")
         run = airflow.trigger(DAG, {"destination": str(folder / "media")})
         state = _watch(airflow, run)
@@ -94,6 +100,7 @@ def _demo(folder: Path) -> int:
     _say("Airflow has stopped")
     _print_files(folder, files)
     _print_deleted(deleted)
+    print(NEXT)
     return 0
 
 

@@ -15,6 +15,15 @@ from scripts.local.simulator import start_simulator
 
 ROOT = Path(__file__).resolve().parents[1]
 HOME = ROOT / ".airflow-playground"
+BANNER = """
+  Airflow:     {url}   (no password)
+  Magic Hour:  a local one that costs nothing; see the connection magichour_default in Admin > Connections
+  Files:       go to /tmp/magichour, unless you choose another folder when you trigger a DAG
+  Database:    {home}/; runs, logs and variables are still there the next time. Projects at the local
+               Magic Hour are not.
+  Try:         open the DAG magichour_media_pipeline and press Trigger
+
+Ctrl-C stops it."""
 
 
 def main() -> int:
@@ -24,18 +33,12 @@ def main() -> int:
     airflow = LocalAirflow(HOME, [ROOT / "example_dags"], port=_usual_port(), grace=4)
     try:
         connection = start_simulator(airflow.processes, speed_up=5)
-        airflow.connect("magichour_default", connection)
         print("Starting Airflow, which takes about half a minute...", flush=True)
         airflow.migrate()
         airflow.start()
-        airflow.wait_until_healthy()
-        print(
-            f"\n  Airflow:     {airflow.url}   (no password; what you do here stays in {HOME.name})\n"
-            "  Magic Hour:  a local one, the connection 'magichour_default'; nothing costs credits\n"
-            "  Try:         open the DAG magichour_media_pipeline and press Trigger\n\n"
-            "Ctrl-C stops it.",
-            flush=True,
-        )
+        airflow.wait_until_healthy(report=lambda part: print(f"  {part} is ready", flush=True))
+        airflow.replace_connection("magichour_default", connection)
+        print(BANNER.format(url=airflow.url, home=HOME.name), flush=True)
         while True:
             airflow.check_running()
             time.sleep(2)

@@ -97,6 +97,10 @@ def test_cleanup_example_runs(
     assert (tmp_path / project_id / "output.png").exists()
 
 
+def test_cleanup_example_runs_out_of_the_box(magic_hour: Simulator, run_dag: Callable[..., Any]) -> None:
+    assert run_dag(FOLDER / "magichour_cleanup.py", "magichour_cleanup").state == "success"
+
+
 def test_generate_example_runs(magic_hour: Simulator, run_dag: Callable[..., Any], tmp_path: Path) -> None:
     run = run_dag(FOLDER / "magichour_generate.py", "magichour_generate", {"destination": str(tmp_path)})
     assert run.state == "success"

@@ -43,6 +43,13 @@ def test_killed_triggerer_can_be_restarted(real_airflow: LocalAirflow) -> None:
     assert real_airflow.processes.pid("triggerer") != before
 
 
+def test_connection_is_written_and_replaced(real_airflow: LocalAirflow) -> None:
+    for key in ("one", "two"):
+        real_airflow.replace_connection("listed", f"magichour://:{key}@http%3A%2F%2F127.0.0.1%3A1")
+    found = real_airflow.api("GET", "/connections", params={"connection_id_pattern": "listed"})["connections"]
+    assert [(each["connection_id"], each["host"]) for each in found] == [("listed", "http://127.0.0.1:1")]
+
+
 def test_connection_form_is_served(real_airflow: LocalAirflow) -> None:
     forms = real_airflow.session.get(f"{real_airflow.url}/ui/connections/hook_meta", timeout=60).json()
     form = next((form for form in forms if form["connection_type"] == "magichour"), None)

@@ -107,3 +107,15 @@ def test_reading_the_metadata_imports_nothing_heavy() -> None:
     root = Path(airflow_provider_magichour.__file__).parents[1]
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_only_what_makes_or_waits_for_projects_has_the_button() -> None:
+    """Airflow logs an error for a button of a task that pushes no address."""
+    from airflow_provider_magichour import operators, sensors
+
+    classes = [getattr(module, name) for module in (operators, sensors) for name in module.__all__]
+    assert {each.__name__ for each in classes if each.operator_extra_links} == {
+        "MagicHourCreateProjectOperator",
+        "MagicHourGenerateOperator",
+        "MagicHourProjectSensor",
+    }

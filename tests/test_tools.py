@@ -24,6 +24,12 @@ def test_unknown_tool_needs_a_kind_and_the_error_lists_known_tools():
         tool_kind("brand-new")
 
 
+@pytest.mark.parametrize("tool", ["text-to-vidoe", "text_to_video", "Text-to-Video"])
+def test_misspelled_tool_is_corrected(tool):
+    with pytest.raises(MagicHourArgumentError, match=r"did you mean 'text-to-video'\?"):
+        tool_kind(tool)
+
+
 @pytest.mark.parametrize("tool", [None, "", "Text To Video", "../account", "a/b", "a?b", "-a", "a\n"])
 def test_value_that_is_no_tool_is_refused(tool):
     with pytest.raises(MagicHourArgumentError, match="tool"):

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.sdk import BaseOperator
 
 from airflow_provider_magichour import DEFAULT_CONN_ID
-from airflow_provider_magichour.links import task_links
 
 if TYPE_CHECKING:
     from airflow_provider_magichour.hooks import MagicHourHook
@@ -24,7 +23,6 @@ class MagicHourOperator(BaseOperator):
     """
 
     template_fields: Sequence[str] = ("magichour_conn_id",)  # pyright: ignore[reportIncompatibleVariableOverride]
-    operator_extra_links = task_links()
     ui_color = "#efe6ff"
 
     def __init__(self, *, magichour_conn_id: str = DEFAULT_CONN_ID, **kwargs: Any) -> None:

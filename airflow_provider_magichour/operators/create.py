@@ -14,6 +14,7 @@ from airflow_provider_magichour._validation import (
     is_settled,
     optional,
 )
+from airflow_provider_magichour.links import task_links
 from airflow_provider_magichour.operators.base import MagicHourOperator
 from airflow_provider_magichour.tools import tool_kind
 
@@ -59,6 +60,7 @@ class MagicHourCreateProjectOperator(MagicHourOperator):
     :raises MagicHourBudgetError: if ``max_credits`` forbids the submit.
     """
 
+    operator_extra_links = task_links()  # here, because only a task that pushes them may have them
     template_fields: Sequence[str] = (
         *MagicHourOperator.template_fields,
         "tool",

@@ -50,7 +50,6 @@ class MagicHourDetectFacesOperator(MagicHourOperator):
         "poll_interval",
         "timeout",
     )
-    operator_extra_links = ()  # there is no page of a detection
 
     def __init__(
         self,

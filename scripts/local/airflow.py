@@ -8,7 +8,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import requests
@@ -185,21 +185,29 @@ class LocalAirflow(AirflowClient):
             if not self.processes.is_running(name):
                 raise ProcessError(f"{name} has ended:\n{self.tail(name)}")
 
-    def wait_until_healthy(self, timeout: float = 180) -> None:
+    def wait_until_healthy(self, timeout: float = 180, report: Callable[[str], None] | None = None) -> None:
         """
         Wait until every process responds or has sent a heartbeat.
 
+        :param report: called with the name of each part, once, when it is healthy.
         :raises ProcessError: if one ends, or is not healthy in time.
         """
         parts = ["metadatabase", "scheduler", "dag_processor"]
         parts += ["triggerer"] if "triggerer" in self.components else []
+
+        reported: set[str] = set()
 
         def healthy() -> bool:
             self.check_running()
             with contextlib.suppress(requests.RequestException):
                 response = self.session.get(f"{self.url}/api/v2/monitor/health", timeout=30)
                 health = response.json() if response.ok else {}
-                return all(health.get(part, {}).get("status") == "healthy" for part in parts) and (
+                ready = [part for part in parts if health.get(part, {}).get("status") == "healthy"]
+                for part in ready:
+                    if report and part not in reported:
+                        report(part)
+                reported.update(ready)
+                return ready == parts and (
                     self.celery is None or len(self.celery.ping()) >= self.celery.workers
                 )
             return False

@@ -52,6 +52,22 @@ class AirflowClient:
             )
         return response.json() if response.content else None
 
+    def replace_connection(self, conn_id: str, uri: str) -> None:
+        """Write a connection into the database, so that the UI lists it, in place of one that was there."""
+        from airflow.providers.common.compat.sdk import Connection
+
+        given = Connection(conn_id=conn_id, uri=uri)
+        self.api("DELETE", f"/connections/{quote(conn_id)}", missing_ok=True)
+        body = {
+            "connection_id": conn_id,
+            "conn_type": given.conn_type,
+            "host": given.host,
+            "port": given.port,
+            "password": given.password,
+            "extra": given.extra or None,
+        }
+        self.api("POST", "/connections", json=body)
+
     def wait_for_dag(self, dag_id: str, timeout: float = 120) -> None:
         """
         Wait until a DAG was read from its file.
