@@ -153,8 +153,8 @@ def validate(path: Path) -> None:
 
     :raises ValueError: if it is not valid.
     """
-    from cyclonedx.schema import SchemaVersion
-    from cyclonedx.validation.json import JsonStrictValidator
+    from cyclonedx.schema import SchemaVersion  # pyright: ignore[reportMissingImports]  # of the extra dist
+    from cyclonedx.validation.json import JsonStrictValidator  # pyright: ignore[reportMissingImports]
 
     error = JsonStrictValidator(SchemaVersion.V1_6).validate_str(path.read_text())
     if error is not None:

@@ -54,7 +54,7 @@ class AirflowClient:
 
     def replace_connection(self, conn_id: str, uri: str) -> None:
         """Write a connection into the database, so that the UI lists it, in place of one that was there."""
-        from airflow.providers.common.compat.sdk import Connection
+        from airflow.models.connection import Connection
 
         given = Connection(conn_id=conn_id, uri=uri)
         self.api("DELETE", f"/connections/{quote(conn_id)}", missing_ok=True)
