@@ -153,6 +153,20 @@ def test_hook_lineage_is_collected(tmp_path: Path) -> None:
     assert "OUTPUT file:///media/p1/output.png" in said
 
 
+@pytest.mark.skipif(AIRFLOW_VERSION < (3, 2), reason="Airflow does not tell whether somebody reads it")
+def test_hook_lineage_that_nobody_reads_costs_no_imports() -> None:
+    """Airflow's collector imports boto3, where the Amazon provider is installed."""
+    pytest.importorskip("boto3")
+    said = python(
+        "import sys\n"
+        "from airflow_provider_magichour._transfer.lineage import record_outputs\n"
+        "record_outputs(None, [{'path': '/media/p1/output.png'}])\n"
+        "print('IMPORTED', 'boto3' in sys.modules)",
+        AIRFLOW__OPENLINEAGE__DISABLED="True",
+    )
+    assert "IMPORTED False" in said
+
+
 def test_what_airflow_does_not_document_is_as_the_polling_expects() -> None:
     from airflow_provider_magichour._polling.airflow import is_first_poke
 

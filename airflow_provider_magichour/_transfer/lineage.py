@@ -18,6 +18,8 @@ def record_outputs(context: Any, files: Iterable[Mapping[str, Any]]) -> None:
     :param context: the hook that stored them.
     :param files: the files, each with its ``path``.
     """
+    if not _is_read():
+        return
     try:
         from airflow.providers.common.compat.lineage.hook import get_hook_lineage_collector
 
@@ -28,6 +30,19 @@ def record_outputs(context: Any, files: Iterable[Mapping[str, Any]]) -> None:
             collector.add_output_asset(context=context, uri=uri)
     except Exception:
         log.warning("The stored files could not be recorded as lineage", exc_info=True)
+
+
+def _is_read() -> bool:
+    """
+    Return whether a plugin reads what hooks collect.
+
+    Airflow's collector imports the assets of all providers, boto3 among them, also where nobody reads it.
+    """
+    try:
+        from airflow.sdk.plugins_manager import get_hook_lineage_readers_plugins
+    except ImportError:  # before Airflow 3.2
+        return True
+    return bool(get_hook_lineage_readers_plugins())
 
 
 def openlineage_outputs(files: Iterable[Mapping[str, Any]]) -> Any:

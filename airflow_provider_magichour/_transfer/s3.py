@@ -92,8 +92,14 @@ def open_s3(storage: Storage, open_args: Mapping[str, Any], connections: int) ->
 
     conn_id = urlsplit(storage.shown("")).netloc.rpartition("@")[0] or None
     try:
-        config = S3Hook(aws_conn_id=conn_id).config.merge(Config(max_pool_connections=connections))
-        client = S3Hook(aws_conn_id=conn_id, config=config).get_conn()
+        hook = S3Hook(aws_conn_id=conn_id)
+        # Not get_conn(): to name its caller, it reads the source of the whole call stack (0.1 s of CPU).
+        client = hook.get_session(hook.region_name).client(
+            "s3",
+            endpoint_url=hook.conn_config.get_service_endpoint_url("s3"),
+            config=hook.config.merge(Config(max_pool_connections=connections)),
+            verify=hook.verify,
+        )
     except Exception as error:
         raise storage_error(error, storage.shown("")) from error
     return S3(client, open_args)

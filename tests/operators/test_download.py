@@ -112,9 +112,10 @@ def test_kind_may_be_a_template():
     assert set(operator.template_fields) >= {"project_id", "kind", "destination", "magichour_conn_id"}
 
 
-def test_files_are_reported_as_lineage(magichour_simulator, hook, tmp_path):
+def test_files_are_reported_as_lineage(magichour_simulator, hook, tmp_path, monkeypatch):
     from airflow.providers.common.compat.lineage import hook as lineage
 
+    monkeypatch.setattr("airflow_provider_magichour._transfer.lineage._is_read", lambda: True)
     project_id = complete_project(magichour_simulator, hook)
     seen = []
     collector = SimpleNamespace(add_output_asset=lambda context, uri: seen.append((context, uri)))
