@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import graphlib
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -192,3 +193,17 @@ def test_dag_file_loads_only_the_operators_that_it_uses() -> None:
     loaded = loaded_by(f"from {NAME}.operators import MagicHourDownloadOperator\nimport {NAME}.sensors")
     assert f"{NAME}.operators.download" in loaded
     assert f"{NAME}.operators.generate" not in loaded
+
+
+def test_contributing_names_functions_that_exist() -> None:
+    text = (PACKAGE.parent / "CONTRIBUTING.md").read_text()
+    rows = [
+        line for line in text.partition("## Where is it decided?")[2].splitlines() if line.startswith("| ")
+    ]
+    assert len(rows) > 5
+    for row in rows[1:]:
+        names = set(re.findall(r"`(\w+)`", row))
+        modules = [ast.parse((PACKAGE / path).read_text()) for path in re.findall(r"`([\w/]+\.py)`", row)]
+        assert modules, row
+        defined = {getattr(node, "name", None) for module in modules for node in ast.walk(module)}
+        assert names <= defined, row
