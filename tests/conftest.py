@@ -54,6 +54,7 @@ from scripts.local import LocalAirflow  # noqa: E402
 from scripts.local.simulator import start_simulator  # noqa: E402
 from tests.support import airflow as airflow_support  # noqa: E402
 from tests.support.loopback import only_loopback  # noqa: E402
+from tests.support.metrics import Metric, statsd_server  # noqa: E402
 from tests.support.projects import KEY, Projects  # noqa: E402
 from tests.support.scripted_server import ScriptedServer, scripted_server  # noqa: E402
 from tests.support.senders import Send, send_async, send_sync  # noqa: E402
@@ -174,7 +175,16 @@ def send(request: pytest.FixtureRequest) -> Send:
 
 
 @pytest.fixture(scope="session")
-def real_airflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalAirflow]:
+def statsd() -> Iterator[tuple[dict[str, str], list[Metric]]]:
+    """Where the real Airflow sends its metrics: its settings, and what came of this package's."""
+    with statsd_server() as found:
+        yield found
+
+
+@pytest.fixture(scope="session")
+def real_airflow(
+    tmp_path_factory: pytest.TempPathFactory, statsd: tuple[dict[str, str], list[Metric]]
+) -> Iterator[LocalAirflow]:
     """
     A real Airflow with its processes, one for all tests, with the examples and the DAGs of ``tests/dags``.
 
@@ -185,7 +195,10 @@ def real_airflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalAirf
     # A name with a space, because people have such folders.
     home = tmp_path_factory.mktemp("real airflow") / "home"
     listed = {"AIRFLOW__MAGICHOUR__WEBHOOKS_CONNECTIONS": "magichour_default, magichour_webhooks"}
-    airflow = LocalAirflow(home, [ROOT / "example_dags", ROOT / "tests" / "dags"], env=listed)
+    env = {**listed, **statsd[0]}
+    airflow = LocalAirflow(
+        home, [ROOT / "example_dags", ROOT / "tests" / "dags"], env={**listed, **statsd[0]}
+    )
     try:
         airflow.connect("magichour_default", start_simulator(airflow.processes, duration=2))
         with airflow:

@@ -26,7 +26,7 @@ from urllib3.connection import HTTPConnection
 from urllib3.exceptions import HTTPError
 
 from airflow_provider_magichour import __version__
-from airflow_provider_magichour._client import api, environment, retry
+from airflow_provider_magichour._client import api, environment, retry, stats
 from airflow_provider_magichour._client.concurrency import ConnectionLimit
 from airflow_provider_magichour._client.sanitize import Mask, one_line
 from airflow_provider_magichour._client.settings import Settings
@@ -362,6 +362,8 @@ def run_async(function: Callable[[], Coroutine[Any, Any, T]]) -> T:
 
 def _response(mask: Mask, status: int, headers: Mapping[str, str], body: bytes) -> api.Response:
     """Return a response without the API key."""
+    if status == 429:
+        stats.count("rate_limited")
     known = {name.lower(): mask.hide_in(headers[name]) for name in HEADERS if name in headers}
     return api.Response(status, known, mask.hide(body))
 

@@ -21,7 +21,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 from weakref import WeakKeyDictionary
 
-from airflow_provider_magichour._client import api
+from airflow_provider_magichour._client import api, stats
 from airflow_provider_magichour._polling.not_found import decide_not_found, not_found_delay
 from airflow_provider_magichour._polling.refreshing_sender import RefreshingSender
 from airflow_provider_magichour._polling.schedule import BACKOFF_CAP
@@ -40,6 +40,8 @@ MAX_PAUSE = 3600.0
 CHECK_SECONDS = 12.0
 #: The share of the connections that projects may hold whose last check failed.
 FAILING_SHARE = 0.25
+#: How often a triggerer reports the metrics of its pollers, in seconds.
+REPORT_SECONDS = 10.0
 
 
 class Poller:
@@ -49,11 +51,12 @@ class Poller:
     It lives from its first wait to its last. Get one with :meth:`shared`.
 
     :param read_settings: reads the connection; called again by each new wait, and once after a 401.
+    :param name: the connection id.
     """
 
     _shared: ClassVar[WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, Poller]]] = WeakKeyDictionary()
 
-    def __init__(self, read_settings: ReadSettings) -> None:
+    def __init__(self, read_settings: ReadSettings, name: str = "") -> None:
         self._sender = RefreshingSender(read_settings)
         self._loop = asyncio.get_running_loop()
         self._projects: dict[tuple[str, str], PolledProject] = {}
@@ -68,6 +71,11 @@ class Poller:
         self._held_back: deque[PolledProject] = deque()
         #: Until when a 429 holds all checks back, on the loop's clock.
         self.paused_until = 0.0
+        #: The longest lateness of a check since the metrics were reported last, in seconds.
+        self._late = 0.0
+        self._reporter: asyncio.Task[None] | None = None
+        if not stats.running_task():  # a single task's poller says nothing of the triggerers' load
+            self._reporter = self._loop.create_task(self._report(name), context=contextvars.Context())
 
     @classmethod
     @asynccontextmanager
@@ -81,7 +89,7 @@ class Poller:
         pollers = cls._shared.setdefault(asyncio.get_running_loop(), {})
         poller = pollers.get(name)
         if poller is None:
-            poller = pollers[name] = cls(functools.partial(read_connection, name))
+            poller = pollers[name] = cls(functools.partial(read_connection, name), name)
         poller._users += 1
         try:
             await poller._sender.refresh()
@@ -224,6 +232,7 @@ class Poller:
         sender = self._sender.sender
         started = self._loop.time() - (sender.connections.latency or 0.0)
         late = started - max(due, self.paused_until)
+        self._late = max(self._late, late)
         if late > 0:
             is_full = sender.connections.limit >= sender.settings.max_connections
             limit = "max_connections" if is_full else "requests_per_second"
@@ -253,8 +262,22 @@ class Poller:
         else:
             self._plan(project, delay)
 
+    async def _report(self, name: str) -> None:
+        """Report how many projects are waited for, and how late status checks are, until it is canceled."""
+        try:
+            while True:
+                stats.gauge("poller.waiting", len(self._projects), connection=name)
+                stats.gauge("poller.late_seconds", self._late, connection=name)
+                self._late = 0.0
+                await asyncio.sleep(REPORT_SECONDS)
+        finally:
+            stats.gauge("poller.waiting", 0, connection=name)
+            stats.gauge("poller.late_seconds", 0, connection=name)
+
     async def _close(self) -> None:
         workers, self._workers = self._workers, []
+        if self._reporter is not None:
+            workers.append(self._reporter)
         for worker in workers:
             worker.cancel()
         await asyncio.gather(*workers, return_exceptions=True)

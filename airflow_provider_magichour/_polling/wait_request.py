@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from typing import Any
 
+from airflow_provider_magichour._client import stats
+from airflow_provider_magichour._client.stats import tool_of
 from airflow_provider_magichour._polling.durations import LEARNED
 from airflow_provider_magichour._polling.schedule import (
     OLDEST,
@@ -169,6 +171,8 @@ class PolledProject:
             self.unfinished_age = age
         elif check.outcome == "complete" and self.unfinished_age is not None and self.project_type:
             LEARNED.add(self.kind, self.project_type, min(self.unfinished_age, age), age)
+            seconds, tool = (min(self.unfinished_age, age) + age) / 2, tool_of(self.kind, self.project_type)
+            stats.timing("render_seconds", seconds, kind=self.kind, tool=tool)
 
     def delay(self, check: StatusCheck, now: float) -> float:
         """Return the seconds until the next check: the soonest that one of the waits wants."""

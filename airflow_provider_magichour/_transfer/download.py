@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
-from airflow_provider_magichour._client import api
+from airflow_provider_magichour._client import api, stats
 from airflow_provider_magichour._client.settings import Settings
 from airflow_provider_magichour._transfer import receipts
 from airflow_provider_magichour._transfer.catalogue import Catalogue
@@ -263,6 +263,8 @@ class Downloads:
             fetched.bytes / seconds / 1e6,
             fetched.sha256,
         )
+        tool = self.records.facts.get(project_id, {}).get("tool")
+        stats.count("download_bytes", fetched.bytes, kind=self.kind, tool=tool)
         return _file(path, fetched)
 
     def _open_sink(self, project_id: str, path: str) -> Sink:

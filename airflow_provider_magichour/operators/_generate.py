@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 from airflow_provider_magichour import triggers
-from airflow_provider_magichour._client import api
+from airflow_provider_magichour._client import api, stats
 from airflow_provider_magichour._polling import schedule
 from airflow_provider_magichour._polling.deferral import log_deferral, split_ids
 from airflow_provider_magichour._polling.progress import MISSING
@@ -193,6 +193,7 @@ class GenerateTask(CreateTask):
         }
         made = {n: cast("Submitted", one) for n, one in enumerate(outcomes) if ends[n] is None}
         ends |= self._read_projects(made, wait)
+        stats.count_projects(self._kind, [ends[n] for n in made], self._operator.tool)
         complete = {n: ends[n] for n in made if not isinstance(ends[n], MagicHourError)}
         for n, files in self._download(complete, outcomes).items():
             result = {"project": {**complete[n], "kind": self._kind}, "files": files}

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from airflow.providers.common.compat.sdk import AirflowFailException
 
-from airflow_provider_magichour._client import api
+from airflow_provider_magichour._client import api, stats
 from airflow_provider_magichour.exceptions import (
     MagicHourApiError,
     MagicHourAuthenticationError,
@@ -308,6 +308,7 @@ class Submitter:
                 response = self._hook.send_once(self._request(body))
             except MagicHourUncertainSubmitError as error:
                 self._budget.add([], uncertain=1)
+                stats.count("submit_uncertain", tool=self._tool, kind=self._kind)
                 if not self._options.retry_uncertain_submit:
                     self._records.mark_reported(intent, UNCERTAIN)
                 error.args = (f"{error} - look for {name}",)
@@ -318,6 +319,7 @@ class Submitter:
             project_id, charged = str(response["id"]), as_credits(response.get("credits_charged"))
             self.project_ids.append(project_id)
             self._budget.add([charged])
+            stats.count("credits", charged or 0, tool=self._tool, kind=self._kind)
             record = self._records.record_id(intent, project_id, charged, name=name)
         finally:
             with self._lock:

@@ -15,6 +15,7 @@ from airflow.providers.common.compat.sdk import (
     AirflowTaskTimeout,
 )
 
+from airflow_provider_magichour._client import stats
 from airflow_provider_magichour._client.api import raise_project_errors
 from airflow_provider_magichour._polling import schedule
 from airflow_provider_magichour._polling.airflow import is_first_poke
@@ -152,6 +153,7 @@ class SensorRun:
         :param projects: the finished projects, None where they have to be asked for.
         """
         sensor = self._sensor
+        stats.count_projects(self._kind, outcomes.values())
         if projects is None:
             failed = [one for one in outcomes if outcomes[one] != "complete"] if sensor.fail_on_error else []
             again = self._wait(self._ids if sensor.return_projects else failed, time.time())
@@ -185,6 +187,7 @@ def sensor_errors(sensor: BaseSensorOperator) -> Iterator[None]:
         except MagicHourSensorTimeoutError:
             raise
         except MagicHourTimeoutError as error:
+            stats.count_projects(getattr(sensor, "kind", None), [error])
             raise MagicHourSensorTimeoutError(*error.args) from None
         except AirflowTaskTimeout as error:  # the last check took longer than the margin for it
             raise MagicHourSensorTimeoutError(

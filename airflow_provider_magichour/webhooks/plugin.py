@@ -33,6 +33,7 @@ def _create_endpoint() -> Any:
 
     if not conf.getboolean("magichour", "webhooks", fallback=False):
         return PlainTextResponse("Magic Hour's webhooks are off here: set [magichour] webhooks = True", 503)
+    from airflow_provider_magichour._client import stats
     from airflow_provider_magichour.webhooks.receiver import Receiver, create_endpoint
     from airflow_provider_magichour.webhooks.settings import Settings
 
@@ -51,7 +52,7 @@ def _create_endpoint() -> Any:
         async with one_at_a_time:
             return await asyncio.to_thread(_read_secrets, conn_id, time.monotonic() // SECRET_SECONDS)
 
-    return create_endpoint(Receiver(settings, find_secrets))
+    return create_endpoint(Receiver(settings, find_secrets, lambda name: stats.count(f"webhook.{name}")))
 
 
 async def _app(scope: Any, receive: Any, send: Any) -> None:

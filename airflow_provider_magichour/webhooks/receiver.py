@@ -50,14 +50,19 @@ class Receiver:
     Verifies webhooks and hands them to Airflow. Belongs to one event loop, which it never blocks.
 
     :param find_secrets: returns the webhook secrets of a connection, none for an unknown one.
+    :param on_outcome: is called with what came of each request, one of the names of ``counts``.
     """
 
     def __init__(
-        self, settings: Settings, find_secrets: Callable[[str], Awaitable[Sequence[bytes]]] | None = None
+        self,
+        settings: Settings,
+        find_secrets: Callable[[str], Awaitable[Sequence[bytes]]] | None = None,
+        on_outcome: Callable[[str], object] = str,
     ) -> None:
         self._settings = settings
         self._find_secrets = find_secrets or settings.find_secrets
         self.airflow = AirflowApi(settings)
+        self._on_outcome = on_outcome
         self.counts = Counter(accepted=0, unused=0, ignored=0, refused=0, failed=0)
 
     async def receive(self, request: Request) -> JSONResponse:
@@ -69,7 +74,7 @@ class Receiver:
                 outcome = await self._accept(request, conn_id)
         except RefusedError as refusal:
             log.warning("Refused a Magic Hour webhook for connection %.200r: %s", conn_id, refusal)
-            self.counts["refused"] += 1
+            self._count("refused")
             await asyncio.sleep(started + REFUSAL_SECONDS - time.monotonic())
             return _refuse(refusal.status)
         except Exception as error:  # noqa: BLE001  # whatever it is, Magic Hour has to deliver this again
@@ -77,10 +82,14 @@ class Receiver:
                 "Magic Hour must deliver a webhook for connection %.200r again; Airflow did not take it: %s",
                 *(conn_id, f"{type(error).__name__}: {error}"),
             )
-            self.counts["failed"] += 1
+            self._count("failed")
             return _refuse(503)
-        self.counts[outcome] += 1
+        self._count(outcome)
         return JSONResponse({"status": outcome})
+
+    def _count(self, outcome: str) -> None:
+        self.counts[outcome] += 1
+        self._on_outcome(outcome)
 
     async def health(self, request: Request) -> JSONResponse:
         """Respond to a load balancer: this process runs, and what it has done since its start."""
