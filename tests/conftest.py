@@ -196,9 +196,7 @@ def real_airflow(
     home = tmp_path_factory.mktemp("real airflow") / "home"
     listed = {"AIRFLOW__MAGICHOUR__WEBHOOKS_CONNECTIONS": "magichour_default, magichour_webhooks"}
     env = {**listed, **statsd[0]}
-    airflow = LocalAirflow(
-        home, [ROOT / "example_dags", ROOT / "tests" / "dags"], env={**listed, **statsd[0]}
-    )
+    airflow = LocalAirflow(home, [ROOT / "example_dags", ROOT / "tests" / "dags"], env=env)
     try:
         airflow.connect("magichour_default", start_simulator(airflow.processes, duration=2))
         with airflow:
