@@ -263,7 +263,7 @@ class Downloads:
             fetched.bytes / seconds / 1e6,
             fetched.sha256,
         )
-        tool = self.records.facts.get(project_id, {}).get("tool")
+        tool = self.writer.facts.get(project_id, {}).get("tool")
         stats.count("download_bytes", fetched.bytes, kind=self.kind, tool=tool)
         return _file(path, fetched)
 
