@@ -66,7 +66,8 @@ def running_task() -> dict[str, str | None]:
     from airflow.providers.common.compat.sdk import get_current_context
 
     try:
-        ti: Any = get_current_context()["ti"]
+        context: Any = get_current_context()
+        ti = context["ti"]
     except Exception:  # noqa: BLE001 - each Airflow raises an error of its own
         return {}
     return {"dag_id": ti.dag_id, "task_id": ti.task_id}
