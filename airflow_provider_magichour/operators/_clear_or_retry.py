@@ -27,27 +27,39 @@ class Try(NamedTuple):
     :param max_tries: the task instance's; a Clear sets it to the tries so far plus ``retries``.
     :param clear_number: the DAG run's, which counts Clears of any of its tasks; None where it is not known.
     :param try_number: the task instance's, from 1.
+    :param retries: the task's, as the DAG has it now; None where it is not known.
     """
 
     max_tries: int
     clear_number: int | None = None
     try_number: int = 1
+    retries: int | None = None
 
     @classmethod
     def of_context(cls, context: Mapping[str, Any]) -> Try:
         """Return the try that runs in this context."""
         ti, dag_run = context.get("ti"), context.get("dag_run")
         number = getattr(dag_run, "clear_number", None)
+        retries = getattr(context.get("task"), "retries", None)
         return cls(
             getattr(ti, "max_tries", None) or 0,
             number if isinstance(number, int) else None,
             getattr(ti, "try_number", None) or 1,
+            retries if isinstance(retries, int) else None,
         )
 
     def is_cleared_since(self, max_tries: int, clear_number: int | None) -> bool:
-        """Return whether a person cleared the task after it had ended for good with these numbers."""
-        counted = None not in (self.clear_number, clear_number) and self.clear_number != clear_number
-        return self.max_tries != max_tries or counted
+        """
+        Return whether a person cleared the task after these were its numbers.
+
+        The DAG run's number may have changed by a Clear of another task: it counts only where ``max_tries``
+        is what a Clear makes of it, which it is not at a retry of a task whose ``retries`` nobody edited.
+        """
+        if self.max_tries != max_tries:
+            return True
+        may_be_first = self.retries is None or self.max_tries == self.try_number - 1 + self.retries
+        is_counted = None not in (self.clear_number, clear_number) and self.clear_number != clear_number
+        return may_be_first and is_counted
 
     def is_cleared_after_report(self, reported: Reported | None) -> bool:
         """Return whether a person heard of a submit by an error, and cleared the task then."""
@@ -121,6 +133,6 @@ class Ending:
 
     def to_json(self) -> dict[str, Any]:
         """Return it as JSON."""
-        success = self.success._asdict() if self.success else None
+        success = self.success and self.success._replace(retries=None)._asdict()
         value = {**vars(self), "success": success, "results": dict(self.results)}
         return {name: each for name, each in value.items() if each is not None}

@@ -137,9 +137,9 @@ def newest(records: Iterable[Record]) -> dict[tuple[int, str], Record]:
     Return of each slot and body the record with the highest number.
 
     Two tries at once, of which one does not know yet that it was given up, may take the same slot for
-    different bodies.
+    different bodies, or write the same number: then an id is worth more than none.
     """
-    ordered = sorted(records, key=lambda record: record.number)
+    ordered = sorted(records, key=lambda record: (record.number, record.id is not None))
     return {(record.slot, record.body): record for record in ordered}
 
 

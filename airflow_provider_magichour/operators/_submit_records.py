@@ -69,6 +69,8 @@ class SubmitRecords:
         self._now = now
         self._writer = uuid.uuid4().hex[:8]
         self._lock = threading.Lock()
+        self._checking = threading.Lock()
+        self._has_checked = False
         self._records: dict[tuple[int, str], Record] = {}
         self._known: set[Record] = set()  # what was read before the first write, of any writer
         self._read_at: float | None = None
@@ -227,18 +229,18 @@ class SubmitRecords:
         only where it has not done so for longer than Airflow takes to start another.
         """
         store = next((one for one in self._stores if one.outlives_run), None)
-        is_fresh = self._read_at is not None and time.time() - self._read_at < FRESH_SECONDS
-        if store is None or (is_fresh and (self._now.try_number == 1 or self._has_checked)):
-            return
-        self._read_at, self._has_checked = time.time(), True
-        for record in self._read(store, store.read_records, 0):
-            if record.writer != self._writer and record not in self._known:
-                raise MagicHourSubmitRecordError(
-                    "Another try of this task submits at the same time: it goes on on a worker that Airflow "
-                    "has lost, or this one does. Nothing was submitted; a retry goes on with what it made"
-                )
-
-    _has_checked = False
+        with self._checking:  # no other call of this try is sent before the outcome is known
+            began = time.time()
+            is_fresh = self._read_at is not None and began - self._read_at < FRESH_SECONDS
+            if store is None or (is_fresh and (self._now.try_number == 1 or self._has_checked)):
+                return
+            for record in self._read(store, store.read_records, 0):
+                if record.writer != self._writer and record not in self._known:
+                    raise MagicHourSubmitRecordError(
+                        "Another try of this task submits at the same time: one of them runs on a worker that "
+                        "Airflow has lost. Nothing was submitted; a retry goes on with what it made"
+                    )
+            self._read_at, self._has_checked = began, True
 
     def record_id(self, intent: Record, project_id: str, credits_charged: Any, *, name: str) -> Record:
         """

@@ -182,8 +182,9 @@ class ObjectStore:
 
     def discard(self, record: Record, *, alone: bool) -> None:
         """Remove the intent."""
-        for name in self._written.pop(record.slot, []):
+        for name in self._written.get(record.slot, []):
             self._storage.remove(f"{self._folder}/{name}")
+        self._written.pop(record.slot, None)
 
     def _names(self) -> list[str]:
         if self._listed is None:

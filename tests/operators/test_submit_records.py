@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from airflow_provider_magichour.exceptions import (
 )
 from airflow_provider_magichour.operators import _submit_records
 from airflow_provider_magichour.operators._clear_or_retry import UNCERTAIN
-from airflow_provider_magichour.operators._submit_record import INTENT
+from airflow_provider_magichour.operators._submit_record import INTENT, Record
 from airflow_provider_magichour.operators._submit_records import SubmitRecords
 from tests.operators.records import Open, context_of, intend, submit
 from tests.support.tasks import TaskStateStore
@@ -157,6 +158,28 @@ class TestClear:
         assert not again.succeeded
 
 
+class TestClearOfAnotherTask:
+    """It changes the DAG run's number while this task waits for its retry, and is no Clear of this one."""
+
+    @pytest.mark.parametrize("max_tries", [3, 7], ids=["as the DAG has it", "cleared before"])
+    def test_retry_is_no_clear(self, open_records: Open, max_tries: int) -> None:
+        task, began = SimpleNamespace(retries=3), max_tries - 3
+        first = open_records(max_tries=max_tries, try_number=began + 1, task=task)
+        first.mark_reported(intend(first), UNCERTAIN)
+        submit(first, "c", "p2")
+        first.succeed()
+        retry = open_records(max_tries=max_tries, try_number=began + 2, clear_number=1, task=task)
+        assert not retry.is_cleared(retry.match(["b"])[0])
+        assert retry.succeeded
+
+    def test_clear_with_edited_retries_is_one(self, open_records: Open) -> None:
+        first = open_records(max_tries=1, task=SimpleNamespace(retries=1))
+        submit(first)
+        first.succeed()
+        now = {"max_tries": 1, "try_number": 2, "clear_number": 1, "task": SimpleNamespace(retries=0)}
+        assert open_records(**now).match(["b"]) == {}
+
+
 class TestRunMadeAgain:
     """A run that was deleted and made again has the same id; its objects are still there."""
 
@@ -218,6 +241,30 @@ class TestTwoTriesAtOnce:
         with ThreadPoolExecutor(2) as executor:
             list(executor.map(work, tries))
         assert len(intended) <= 1
+
+    def test_no_thread_goes_on_before_the_check(self, folder: Storage, open_folder: Open) -> None:
+        lost, retry = open_folder(), open_folder(try_number=2)
+        for records in (lost, retry):
+            records.match(["a", "b", "c", "d"])
+        submit(lost, "d")
+        started = retry.start(dict(enumerate("abcd")))
+        barrier, intended = threading.Barrier(4), []
+
+        def work(record: Record) -> None:
+            barrier.wait()
+            with contextlib.suppress(MagicHourSubmitRecordError):
+                intended.append(retry.write_intent(record))
+
+        with ThreadPoolExecutor(4) as executor:
+            list(executor.map(work, started.values()))
+        assert intended == []
+
+    def test_id_of_the_lost_try_counts_beside_a_report(self, open_folder: Open) -> None:
+        lost, retry = open_folder(), open_folder(try_number=2)
+        intent = intend(lost, "a")
+        retry.mark_reported(retry.match(["a"])[0], UNCERTAIN)
+        lost.record_id(intent, "p1", 5, name="t")
+        assert open_folder(try_number=3).match(["a"])[0].id == "p1"
 
     def test_try_alone_is_not_disturbed(self, open_folder: Open, monkeypatch: pytest.MonkeyPatch) -> None:
         first = open_folder()

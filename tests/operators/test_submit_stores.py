@@ -171,6 +171,22 @@ class TestStoreThatFails:
         monkeypatch.undo()
         assert open_records(try_number=2).match(["b"]) == {}
 
+    def test_intent_is_discarded_after_a_short_outage(
+        self, folder: Storage, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        records = SubmitRecords.of_task(context_of(), storage=folder)
+        intent, outages, remove = intend(records), [1], Storage.remove
+
+        def fail_once(self: Storage, path: str) -> None:
+            if outages:
+                outages.pop()
+                raise ConnectionError
+            remove(self, path)
+
+        monkeypatch.setattr(Storage, "remove", fail_once)
+        records.discard(intent)
+        assert SubmitRecords.of_task(context_of(try_number=2), storage=folder).match(["b"]) == {}
+
     def test_what_is_written_if_possible_raises_nothing(self, failing: FailingStore) -> None:
         records = self.open(failing)
         record = submit(records)
