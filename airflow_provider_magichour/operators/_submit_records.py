@@ -237,7 +237,7 @@ class SubmitRecords:
             for record in self._read(store, store.read_records, 0):
                 if record.writer != self._writer and record not in self._known:
                     raise MagicHourSubmitRecordError(
-                        "Another try of this task submits at the same time: one of them runs on a worker that "
+                        "Another try of this task submits at the same time: one of them is on a worker that "
                         "Airflow has lost. Nothing was submitted; a retry goes on with what it made"
                     )
             self._read_at, self._has_checked = began, True
