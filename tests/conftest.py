@@ -74,6 +74,7 @@ def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     """Allow poll intervals of milliseconds, and let a 404 be certain soon."""
     monkeypatch.setattr("airflow_provider_magichour._polling.schedule.MIN_POLL_INTERVAL", 0.01)
     monkeypatch.setattr("airflow_provider_magichour._polling.not_found.CERTAIN_SECONDS", 0.1)
+    monkeypatch.setattr("airflow_provider_magichour._polling.wait.LAST_CHECK_PAUSE", 0.05)
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -326,6 +326,19 @@ def test_hanging_secrets_backend_does_not_move_the_deadline(
     assert not any(Poller._shared.values())
 
 
+def test_last_check_is_repeated_where_it_fails(projects: Projects) -> None:
+    projects.script("p1", Reply(500), Reply(drop=True), "complete")
+    wait = wait_for(["p1"], -60)
+    assert asyncio.run(wait_for_outcomes(wait, "c", settings_of(projects.server.url))) == {"p1": "complete"}
+
+
+def test_last_check_is_not_repeated_for_ever(projects: Projects) -> None:
+    projects.script("p1", Reply(503, {"message": "overloaded"}))
+    with pytest.raises(errors.MagicHourTimeoutError, match="overloaded"):
+        asyncio.run(wait_for_outcomes(wait_for(["p1"], -60), "c", settings_of(projects.server.url)))
+    assert projects.asked["p1"] <= 4
+
+
 def test_new_wait_uses_the_new_key(projects: Projects) -> None:
     read = Rotating(projects.server.url, KEY, "new")
     projects.keys = {KEY, "new"}

@@ -124,15 +124,19 @@ class Poller:
 
     # ------------------------------------------------------------------------------------- schedule
 
-    def check_soon(self, wait: WaitRequest, project_ids: Iterable[str]) -> None:
-        """Check projects of a wait as soon as possible, and notify the wait of whatever is found."""
+    def check_soon(self, wait: WaitRequest, project_ids: Iterable[str], delay: float = 0.0) -> None:
+        """
+        Check projects of a wait as soon as possible, and notify the wait of whatever is found.
+
+        :param delay: seconds before the check.
+        """
         for project_id in project_ids:
             project = self._projects.get((wait.kind, project_id))
             if project is None:
                 continue
             project.last_notified_status = None
             if project.due is not None:
-                self._plan(project, 0.0)
+                self._plan(project, delay)
 
     def _add(self, wait: WaitRequest, project_id: str, now: float) -> None:
         key = (wait.kind, project_id)

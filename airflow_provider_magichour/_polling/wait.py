@@ -19,6 +19,7 @@ from airflow_provider_magichour._polling.schedule import created_at
 from airflow_provider_magichour._polling.status import StatusCheck
 from airflow_provider_magichour._polling.wait_request import WaitRequest
 from airflow_provider_magichour.exceptions import (
+    MagicHourConnectionError,
     MagicHourError,
     MagicHourNotFoundError,
     MagicHourTimeoutError,
@@ -32,12 +33,15 @@ if TYPE_CHECKING:
 JOIN_PAUSES = (1.0, 5.0, 15.0, 30.0)
 #: Seconds that one check of each pending project may take in all; a 404 takes 60 s to be certain.
 ROUND_SECONDS = 75.0
-#: Seconds that the last check of a wait may take, and projects a second that it checks besides.
-LAST_CHECK_SECONDS, LAST_CHECK_RATE = 15.0, 100.0
+#: Seconds that the last check of a wait may take, and projects a second that it checks besides. A triggerer
+#: that has just started on a busy machine needs some; all of it is less than the margin of a deferral.
+LAST_CHECK_SECONDS, LAST_CHECK_RATE = 60.0, 100.0
+#: How often the last check is tried where it fails, and the pause before it is tried again, in seconds.
+LAST_CHECK_TRIES, LAST_CHECK_PAUSE = 3, 2.0
 #: In such a round, a pause that a 429 asks for is noticed within this many seconds.
 PAUSE_CHECK_SECONDS = 1.0
 #: A wait whose deadline has passed still gets this many seconds to read its connection.
-MIN_JOIN_SECONDS = 15.0
+MIN_JOIN_SECONDS = 60.0
 #: How a project may end, in a wait's outcomes.
 OUTCOMES = frozenset({"complete", "error", "canceled", "deleted", MISSING})
 
@@ -71,7 +75,7 @@ async def wait_for_outcomes(
         if progress.pending:
             poller.check_soon(wait, progress.pending)
             seconds = LAST_CHECK_SECONDS + len(progress.pending) / LAST_CHECK_RATE
-            await _collect_each(poller, wait, progress, projects, seconds)
+            await _collect_each(poller, wait, progress, projects, seconds, tries=LAST_CHECK_TRIES)
     if progress.pending:
         raise progress.timeout(wait.deadline)
     return {project_id: progress.outcomes[project_id] for project_id in wait.ids}
@@ -91,6 +95,9 @@ async def _polling(
             async with asyncio.timeout(max(wait.deadline - time.time(), MIN_JOIN_SECONDS)):
                 poller = await _join(stack, wait, name, read_connection, progress)
         except TimeoutError:
+            progress.last_error = progress.last_error or MagicHourConnectionError(
+                f"the connection {name!r} could not be read in time"
+            )
             raise progress.timeout(wait.deadline) from None
         await stack.enter_async_context(poller.polling(wait))
         yield poller
@@ -130,22 +137,31 @@ async def _collect_each(
     progress: WaitProgress,
     projects: dict[str, Mapping[str, Any]] | None,
     seconds: float,
+    *,
+    tries: int = 1,
 ) -> dict[str, StatusCheck]:
     """
     Take one check of each pending project into account, and return those that found it unfinished.
 
     A project that returns 404 is checked until that is certain; a pause that a 429 asks for ends it.
+
+    :param tries: how often a check is made that fails otherwise.
     """
     loop = asyncio.get_running_loop()
     ends = loop.time() + seconds
     unfinished: dict[str, StatusCheck] = {}
-    left = set(progress.pending)
+    left = dict.fromkeys(progress.pending, tries)
     while left and ends > max(loop.time(), poller.paused_until):
         for project_id, check in await wait.changes(min(ends - loop.time(), PAUSE_CHECK_SECONDS)):
             progress.take(project_id, check, projects)
             unfinished[project_id] = check
-            if not isinstance(check.transient_error, MagicHourNotFoundError):
-                left.discard(project_id)
+            if isinstance(check.transient_error, MagicHourNotFoundError) or project_id not in left:
+                continue
+            left[project_id] = left[project_id] - 1 if check.transient_error is not None else 0
+            if left[project_id]:
+                poller.check_soon(wait, [project_id], max(LAST_CHECK_PAUSE, check.retry_after or 0.0))
+            else:
+                del left[project_id]
     return {project_id: check for project_id, check in unfinished.items() if project_id in progress.pending}
 
 
@@ -219,7 +235,8 @@ def wait_on_worker(
     async def check_and_wait() -> float:
         async with _polling(wait, name, read_connection, progress) as poller:
             poller.check_soon(wait, wait.ids)
-            unfinished = await _collect_each(poller, wait, progress, projects, ROUND_SECONDS)
+            tries = LAST_CHECK_TRIES if wait.deadline <= time.time() else 1
+            unfinished = await _collect_each(poller, wait, progress, projects, ROUND_SECONDS, tries=tries)
             patience = _patience(wait.kind, unfinished) if seconds is None else seconds
             await _collect_until(min(time.time() + patience, wait.deadline), wait, progress, projects)
             pause = max(poller.paused_until - asyncio.get_running_loop().time(), 0.0)

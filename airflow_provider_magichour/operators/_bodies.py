@@ -43,6 +43,11 @@ def fingerprint(conn_id: str, tool: str, kind: str, body: Mapping[str, Any], nam
     return digest([conn_id, tool, kind, with_files(body, without_signature)], name)
 
 
+def fingerprints(conn_id: str, tool: str, kind: str, bodies: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the fingerprints of a list of bodies."""
+    return [fingerprint(conn_id, tool, kind, body, f"body[{n}]") for n, body in enumerate(bodies)]
+
+
 def digest(value: Any, name: str = "body") -> str:
     """Return the SHA-256 of a JSON value, in which paths count as texts."""
     return hashlib.sha256(encode_json(value, name)).hexdigest()

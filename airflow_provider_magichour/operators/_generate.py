@@ -21,8 +21,10 @@ from airflow_provider_magichour.exceptions import (
     MagicHourError,
     MagicHourNotFoundError,
     MagicHourProjectFailedError,
+    MagicHourUnrecordedSubmitError,
 )
 from airflow_provider_magichour.operators import _clear_or_retry
+from airflow_provider_magichour.operators._bodies import fingerprints
 from airflow_provider_magichour.operators._create import CreateTask
 from airflow_provider_magichour.operators._deferral import (
     WaitEnd,
@@ -112,6 +114,39 @@ class GenerateTask(CreateTask):
             if wait.timeout_error is None and deadline is not None and pending(known, wait):
                 self._defer(known, wait, deadline)
             return self._finish(known, wait)
+
+    def check_last(self) -> Any:
+        """
+        Check once more where Airflow ended the deferral itself, and drops what :meth:`_defer` has left.
+
+        The task goes on with the projects that are recorded, and submits nothing.
+        """
+        known = self._recorded(self._read_bodies())
+        self.project_ids += [one.id for one in known if not isinstance(one, MagicHourError)]
+        if not self.project_ids and not self.records.is_persistent:
+            raise MagicHourUnrecordedSubmitError(
+                "Airflow ended the deferral, and nothing records what was submitted before it. A retry would "
+                "submit anew and pay again, so there is none: find the projects in this try's log and at "
+                "https://magichour.ai/my-library; to pay again, clear the task"
+            )
+        with self._no_retry_without_records():
+            request = WaitRequest(
+                self._kind, pending(known, WaitEnd({})), time.time(), tool=self._operator.tool
+            )
+            return self._finish(known, wait_on_worker(request, self._hook.magichour_conn_id, None, log))
+
+    def _recorded(self, bodies: Sequence[Mapping[str, Any]]) -> list[Submitted | MagicHourError]:
+        """Return each body's project as far as it is known, without what was carried over the deferral."""
+        conn_id, tool, ti = self._hook.magichour_conn_id, self._operator.tool, self._context["ti"]
+        records = self.records.match(fingerprints(conn_id, tool, self._kind, bodies))
+        projects = {
+            n: Submitted(one.id, one.credits_charged, one) for n, one in records.items() if one.id is not None
+        }
+        if not projects and len(bodies) == 1:
+            own = ti.xcom_pull(task_ids=ti.task_id, key="id", map_indexes=ti.map_index)
+            projects = {0: Submitted(own)} if own else {}
+        lost = MagicHourError("no project is recorded for this body; what became of it is in the log above")
+        return [projects.get(n, lost) for n in range(len(bodies))]
 
     def _is_event_about_a_part(self, event: Any, count: int, of_0_1_0: Mapping[str, Any]) -> bool:
         """Return whether the task was resumed with an event alone that is not about all of its bodies."""

@@ -28,7 +28,7 @@ from airflow_provider_magichour.exceptions import (
     MagicHourSubmitRecordError,
     MagicHourUncertainSubmitError,
 )
-from airflow_provider_magichour.operators._bodies import describe, fingerprint, with_names
+from airflow_provider_magichour.operators._bodies import describe, fingerprints, with_names
 from airflow_provider_magichour.operators._budget import Budget, as_credits, balance_of
 from airflow_provider_magichour.operators._clear_or_retry import UNCERTAIN
 from airflow_provider_magichour.operators._resume import Resume, account_id
@@ -140,10 +140,7 @@ class Submitter:
         All of them are tried before an error is raised, except where the rest would meet the same.
         """
         self._hook.get_conn()  # a connection that cannot be used is no reason to touch the records
-        fingerprints = [
-            fingerprint(self._hook.magichour_conn_id, self._tool, self._kind, body, f"body[{n}]")
-            for n, body in enumerate(bodies)
-        ]
+        prints = fingerprints(self._hook.magichour_conn_id, self._tool, self._kind, bodies)
         named = with_names(self._tool, bodies, self._options.project_name)
         self._names = describe(self._tool, named)
         resume = Resume(
@@ -153,14 +150,14 @@ class Submitter:
             self._stop,
             retry_uncertain_submit=self._options.retry_uncertain_submit,
         )
-        outcomes: dict[int, Submitted | MagicHourError] = resume.outcomes(fingerprints, self._names)
+        outcomes: dict[int, Submitted | MagicHourError] = resume.outcomes(prints, self._names)
         self.project_ids += [one.id for one in outcomes.values() if isinstance(one, Submitted)]
         if resume.foreign is not None:
             self._stop_all(resume.foreign)
         if self._options.reuse is not None and not self._records.was_cleared:
             outcomes |= self._options.reuse.find(_without(bodies, outcomes), self.project_ids)
         if missing := _without(named, outcomes):
-            outcomes |= self._submit_missing(missing, fingerprints)
+            outcomes |= self._submit_missing(missing, prints)
         return [outcomes[n] if n in outcomes else self._not_submitted() for n in range(len(bodies))]
 
     def stop(self, seconds: float) -> None:

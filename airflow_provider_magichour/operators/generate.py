@@ -171,6 +171,15 @@ class MagicHourGenerateOperator(MagicHourCreateProjectOperator):
         """Download what the trigger waited for, raise what it found, or wait for the next projects."""
         return self._start(context).resume(event, **carried)
 
+    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
+        """Check once more where the deferral failed: no triggerer ended it in time, or its trigger broke."""
+        from airflow_provider_magichour._polling.airflow import FAILED_DEFERRAL
+
+        if next_method != FAILED_DEFERRAL:
+            return super().resume_execution(next_method, next_kwargs, context)
+        self.log.warning("Airflow ended the deferral itself: %s", (next_kwargs or {}).get("error"))
+        return self._start(context).check_last()
+
     def _start(self, context: Context) -> GenerateTask:
         from airflow_provider_magichour.operators._generate import GenerateTask
 

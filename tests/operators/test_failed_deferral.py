@@ -1,0 +1,87 @@
+"""Generate where Airflow itself ends the deferral, because no triggerer did in time or the trigger broke."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import TaskDeferred
+
+from airflow_provider_magichour import exceptions
+from airflow_provider_magichour.simulator import Simulator
+from tests.operators.support import CREATE, bodies, generate, only_project, posts
+from tests.support.airflow import IS_AIRFLOW_3
+from tests.support.tasks import TaskStateStore, run_task, task_context
+
+pytestmark = pytest.mark.usefixtures("no_pauses")
+
+#: What Airflow resumes the task with.
+REASON = {"error": "Trigger timeout" if IS_AIRFLOW_3 else "Trigger/execution timeout"}
+
+
+@pytest.fixture
+def long(sim: Simulator) -> Simulator:
+    """Renders take longer than the tests."""
+    sim.faults({"match": CREATE, "duration": 600})
+    return sim
+
+
+def defer(task: Any, context: Any) -> None:
+    with pytest.raises(TaskDeferred):
+        task.execute(context)
+
+
+def resume(task: Any, context: Any) -> Any:
+    return task.resume_execution("__fail__", REASON, context)
+
+
+@pytest.mark.parametrize("recorded", [True, False])
+def test_complete_project_is_downloaded(long: Simulator, tmp_path: Path, recorded: bool) -> None:
+    """Where nothing outlives the try, the id of a single body is still known."""
+    context = task_context("generate", store=TaskStateStore() if recorded else None)
+    task = generate(deferrable=True, durable=recorded, destination=str(tmp_path))
+    defer(task, context)
+    long.end_project(only_project(long))
+    result = resume(task, context)
+    assert Path(result["files"][0]["path"]).read_bytes().startswith(b"\x89PNG")
+    assert posts(long) == 1
+
+
+def test_complete_projects_of_a_list_are_downloaded_and_kept(long: Simulator, tmp_path: Path) -> None:
+    store = TaskStateStore()
+    context = task_context("generate", store=store)
+    task = generate(bodies(3), deferrable=True, destination=str(tmp_path))
+    defer(task, context)
+    complete, *others = long.state()["projects"]
+    long.end_project(complete)
+    with pytest.raises(exceptions.MagicHourTimeoutError):
+        resume(task, context)
+    results = [one for one in context["ti"].xcoms.pull("generate", "results") if one]
+    assert [one["project"]["id"] for one in results] == [complete]
+    for one in others:
+        long.end_project(one)
+    again = task_context("generate", store=store, try_number=2, max_tries=1)
+    assert len(run_task(generate(bodies(3), destination=str(tmp_path)), again)) == 3
+    assert posts(long) == 3
+
+
+def test_failed_project_is_not_submitted_anew_in_the_same_try(long: Simulator) -> None:
+    context = task_context("generate", store=TaskStateStore())
+    task = generate(deferrable=True)
+    defer(task, context)
+    long.end_project(only_project(long), "error")
+    with pytest.raises(exceptions.MagicHourError, match="failed"):
+        resume(task, context)
+    assert posts(long) == 1
+
+
+@pytest.mark.parametrize("body", [bodies(1)[0], bodies(2)])
+def test_there_is_no_retry_where_nothing_is_recorded(long: Simulator, body: Any) -> None:
+    context = task_context("generate")
+    task = generate(body, deferrable=True, durable=False)
+    defer(task, context)
+    with pytest.raises(exceptions.MagicHourUnrecordedSubmitError) as caught:
+        resume(task, context)
+    if not isinstance(body, list):
+        assert only_project(long) in str(caught.value)
