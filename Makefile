@@ -12,7 +12,7 @@ TESTS ?= tests
 # All the tests together must reach nearly every branch; some of them need not.
 ENOUGH := $(if $(filter tests,$(TESTS)),--cov-fail-under 95)
 # Modules of benchmarks/ that write a section of docs/benchmarks.md.
-BENCHMARKS ?= files cleanup waiting webhooks
+BENCHMARKS ?= files cleanup waiting webhooks starts
 
 .DEFAULT_GOAL := help
 .PHONY: help install test test-stores test-airflow test-distributed test-matrix test-browser lint workflows audit bench docs demo smoke airflow dist release-check constraints clean

@@ -2,7 +2,8 @@
 A fast Magic Hour for benchmarks of files: everything about a project is in its id.
 
 The id is ``{files}.{bytes}.{bytes per second}.{latency in ms}.{any name}``; 0 bytes per second is no limit.
-A create call makes the project whose id is the ``name`` in its body.
+A create call makes the project whose id is the ``name`` in its body. It is complete at once; one whose name
+begins with ``later`` once it is some seconds old.
 Run as ``python -m benchmarks.file_server PORT FILE``, where FILE holds the bytes that are served.
 """
 
@@ -22,6 +23,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from scripts.local.processes import free_port
+
+#: How long a project renders whose name begins with ``later``, in seconds.
+RENDER_SECONDS = 5.0
+_created: dict[str, float] = {}
 
 
 class Shape(NamedTuple):
@@ -65,6 +70,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._json({"items": [{"upload_url": url, "file_path": "api-assets/a.png"}]})
             return
         time.sleep(Shape.of(body["name"]).latency)
+        _created[body["name"]] = time.monotonic()
         self._json({"id": body["name"], "credits_charged": 5})
 
     def do_DELETE(self) -> None:
@@ -97,6 +103,9 @@ class _Handler(BaseHTTPRequestHandler):
                 for n in range(shape.files)
             ],
         }
+        rendered = time.monotonic() - _created.get(project_id, 0) >= RENDER_SECONDS
+        if project_id.split(".", 4)[4].startswith("later") and not rendered:
+            project |= {"status": "rendering", "downloads": []}
         self._json(project)
 
     def _json(self, value: dict[str, object]) -> None:

@@ -59,10 +59,10 @@ class Observed:
     def cpu(self) -> dict[str, float]:
         """Return the CPU seconds of each component so far, those of its ended children among them."""
         roots = {name: psutil.Process(self.airflow.processes.pid(name)) for name in self.airflow.components}
-        found = {name: _cpu(_tree(root)) for name, root in roots.items() if name != "scheduler"}
-        found["scheduler"] = _cpu([roots["scheduler"]], ended=False)
-        found["workers"] = _cpu(_tree(roots["scheduler"])) - found["scheduler"]
-        found["postgresql"] = _cpu(_tree(self.postgresql))
+        found = {name: cpu_seconds(process_tree(root)) for name, root in roots.items() if name != "scheduler"}
+        found["scheduler"] = cpu_seconds([roots["scheduler"]], ended=False)
+        found["workers"] = cpu_seconds(process_tree(roots["scheduler"])) - found["scheduler"]
+        found["postgresql"] = cpu_seconds(process_tree(self.postgresql))
         return found
 
     def database(self) -> dict[str, float]:
@@ -113,11 +113,13 @@ class Observed:
             thread.join()
 
 
-def _tree(root: psutil.Process) -> list[psutil.Process]:
+def process_tree(root: psutil.Process) -> list[psutil.Process]:
+    """Return a process and all that it has started, directly or not."""
     return [root, *root.children(recursive=True)]
 
 
-def _cpu(processes: list[psutil.Process], ended: bool = True) -> float:
+def cpu_seconds(processes: list[psutil.Process], ended: bool = True) -> float:
+    """Return the CPU seconds of processes so far, those of their ended children among them."""
     found = 0.0
     for process in processes:
         with suppress(psutil.NoSuchProcess):
