@@ -14,6 +14,9 @@ ENOUGH := $(if $(filter tests,$(TESTS)),--cov-fail-under 95)
 # Modules of benchmarks/ that write a section of docs/benchmarks.md.
 BENCHMARKS ?= files cleanup waiting webhooks starts
 
+# Without bytecode, each of the many processes would compile all of Airflow for some seconds.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help install test test-stores test-airflow test-distributed test-matrix test-browser lint workflows audit bench docs demo smoke airflow dist release-check constraints clean
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import atexit
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -35,6 +36,9 @@ def _make_home() -> None:
     for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "MAGIC_HOUR_API_KEY"):
         os.environ.pop(name, None)
         os.environ.pop(name.lower(), None)
+    # Many tests start Python programs: without bytecode, each would compile all of Airflow for some seconds.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    sys.dont_write_bytecode = False
 
 
 def _remove_home() -> None:
