@@ -364,8 +364,11 @@ def project_error(project: Mapping[str, Any]) -> errors.MagicHourError | None:
     return None
 
 
-def render_error(error: errors.MagicHourProjectFailedError) -> errors.MagicHourError:
-    """Return the failure as one that a retry may cure, if the input was not to blame for it."""
+def task_error(project: Mapping[str, Any]) -> errors.MagicHourError | None:
+    """Return a project's error; as one that a retry may cure, if the input was not to blame for it."""
+    error = project_error(project)
+    if not isinstance(error, errors.MagicHourProjectFailedError):
+        return error
     if error.code is None or error.code in TRANSIENT_ERROR_CODES:
         return errors.MagicHourRenderError(error.project_id, error.code, error.message)
     return error

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 #: Why a person was asked to decide about a submit.
-UNCERTAIN, MISSING, KILLED = "uncertain", "missing", "killed"
+UNCERTAIN, REPORTED_MISSING, KILLED = "uncertain", "missing", "killed"
 
 
 class UnreadableRecordError(ValueError):

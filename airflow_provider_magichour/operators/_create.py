@@ -136,7 +136,7 @@ class CreateTask:
             )
         return records
 
-    def _options(self) -> dict[str, Any]:
+    def _submit_options(self) -> dict[str, Any]:
         """Return what else a submit needs to know."""
         return {}
 
@@ -149,7 +149,7 @@ class CreateTask:
             keep_credits=optional(check_number, operator.keep_credits, "keep_credits"),
             patience=optional(check_seconds, operator.timeout, "timeout") or LIMIT_PATIENCE,
             project_name=self._project_name(),
-            **self._options(),
+            **self._submit_options(),
         )
         records = self.records
         self._submitter = Submitter(

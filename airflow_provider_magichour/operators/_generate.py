@@ -20,22 +20,21 @@ from airflow_provider_magichour._validation import check_delay, check_seconds, i
 from airflow_provider_magichour.exceptions import (
     MagicHourError,
     MagicHourNotFoundError,
-    MagicHourProjectFailedError,
     MagicHourUnrecordedSubmitError,
 )
 from airflow_provider_magichour.operators import _clear_or_retry
 from airflow_provider_magichour.operators._bodies import fingerprints
-from airflow_provider_magichour.operators._create import CreateTask
-from airflow_provider_magichour.operators._deferral import (
+from airflow_provider_magichour.operators._carried import (
     WaitEnd,
-    carried,
-    carried_by_0_1_0,
-    carry,
+    outcomes_from_json,
+    outcomes_of_0_1_0,
+    outcomes_to_json,
     pending,
     read_wait,
-    wait_on_worker,
+    wait_here,
 )
-from airflow_provider_magichour.operators._resume import not_found
+from airflow_provider_magichour.operators._create import CreateTask
+from airflow_provider_magichour.operators._earlier_tries import not_found
 from airflow_provider_magichour.operators._submit_record import Submitted
 from airflow_provider_magichour.operators.base import on_a_thread, run_of
 from airflow_provider_magichour.tools import seconds_before_deferral, typical_seconds_of
@@ -72,8 +71,8 @@ class GenerateTask(CreateTask):
             open_destination(self._operator.destination)
         with self._no_retry_without_records():
             outcomes = self._submit(bodies)
-            if self._results is not None:
-                self._results.set_keys(bodies, outcomes)
+            if self._stored_results is not None:
+                self._stored_results.set_keys(bodies, outcomes)
             if all(isinstance(one, MagicHourError) for one in outcomes):
                 return self._finish(outcomes, WaitEnd({}))
             deadline = self._deadline()
@@ -98,16 +97,16 @@ class GenerateTask(CreateTask):
         ``dag.test()`` hands over the event alone; version 0.1.0 deferred with ``submitted`` and ``failed``.
         The other arguments are what :meth:`_defer` has left.
         """
-        if self._results is not None:
-            self._results.keys = {int(position): key for position, key in (keys or {}).items()}
+        if self._stored_results is not None:
+            self._stored_results.keys = {int(position): key for position, key in (keys or {}).items()}
         with self._no_retry_without_records():
             if outcomes is not None:
-                known = carried(outcomes, self.records, self._results)
+                known = outcomes_from_json(outcomes, self.records, self._stored_results)
             else:
                 count = len(self._read_bodies())
                 if self._is_event_about_a_part(event, count, of_0_1_0):
                     return self.run()  # as a retry does: each project is recorded
-                known = carried_by_0_1_0(event, count, **of_0_1_0)
+                known = outcomes_of_0_1_0(event, count, **of_0_1_0)
             self.project_ids += [one.id for one in known if not isinstance(one, MagicHourError)]
             before = WaitEnd(ended or {})
             wait = read_wait(event, self._kind, pending(known, before), before)
@@ -133,7 +132,7 @@ class GenerateTask(CreateTask):
             request = WaitRequest(
                 self._kind, pending(known, WaitEnd({})), time.time(), tool=self._operator.tool
             )
-            return self._finish(known, wait_on_worker(request, self._hook.magichour_conn_id, None, log))
+            return self._finish(known, wait_here(request, self._hook.magichour_conn_id, None, log))
 
     def _recorded(self, bodies: Sequence[Mapping[str, Any]]) -> list[Submitted | MagicHourError]:
         """Return each body's project as far as it is known, without what was carried over the deferral."""
@@ -177,7 +176,7 @@ class GenerateTask(CreateTask):
         if seconds is None:
             seconds = seconds_before_deferral(typical_seconds_of(operator.tool))
         conn_id = self._hook.magichour_conn_id
-        return wait_on_worker(request, conn_id, seconds if operator.deferrable else None, log)
+        return wait_here(request, conn_id, seconds if operator.deferrable else None, log)
 
     def _defer(
         self, outcomes: Sequence[Submitted | MagicHourError], wait: WaitEnd, deadline: float
@@ -201,10 +200,12 @@ class GenerateTask(CreateTask):
             trigger=trigger,
             method_name="execute_complete",
             kwargs={
-                "outcomes": carry(outcomes),
-                "ended": dict(wait.outcomes),
+                "outcomes": outcomes_to_json(outcomes),
+                "ended": dict(wait.ended),
                 "deadline": deadline,
-                "keys": {str(n): key for n, key in self._results.keys.items()} if self._results else {},
+                "keys": {str(n): key for n, key in self._stored_results.keys.items()}
+                if self._stored_results
+                else {},
             },
             timeout=schedule.deferral_timeout(deadline),
         )
@@ -221,15 +222,15 @@ class GenerateTask(CreateTask):
 
     # ------------------------------------------------------------------------------------------- download
 
-    def _finish(self, outcomes: Sequence[Submitted | MagicHourError], wait: WaitEnd) -> Any:
+    def _finish(self, outcomes: Sequence[Submitted | MagicHourError], wait_end: WaitEnd) -> Any:
         """Store the files of the complete projects, and return or leave the results."""
         ends: dict[int, Any] = {
             n: one if isinstance(one, MagicHourError) else one.result for n, one in enumerate(outcomes)
         }
-        made = {n: cast("Submitted", one) for n, one in enumerate(outcomes) if ends[n] is None}
-        ends |= self._read_projects(made, wait)
-        stats.count_projects(self._kind, [ends[n] for n in made], self._operator.tool)
-        complete = {n: ends[n] for n in made if not isinstance(ends[n], MagicHourError)}
+        to_read = {n: cast("Submitted", one) for n, one in enumerate(outcomes) if ends[n] is None}
+        ends |= self._read_projects(to_read, wait_end)
+        stats.count_projects(self._kind, [ends[n] for n in to_read], self._operator.tool)
+        complete = {n: ends[n] for n in to_read if not isinstance(ends[n], MagicHourError)}
         for n, files in self._download(complete, outcomes).items():
             result = {"project": {**complete[n], "kind": self._kind}, "files": files}
             reused = {"reused": False} if self._operator.reuse else {}
@@ -254,10 +255,10 @@ class GenerateTask(CreateTask):
         for (position, one), response in zip(submitted.items(), responses, strict=True):
             if not isinstance(response, MagicHourNotFoundError):
                 ends[position] = _end_of(one, response, wait)
-            elif wait.outcomes.get(one.id) != MISSING:
+            elif wait.ended.get(one.id) != MISSING:
                 ends[position] = MagicHourError(f"{response}. A retry asks again for project {one.id}")
             else:  # 404 was the only response for as long as it has to be
-                self._mark(one, _clear_or_retry.MISSING, len(submitted))
+                self._mark(one, _clear_or_retry.REPORTED_MISSING, len(submitted))
                 ends[position] = not_found(one.id, response)
         return ends
 
@@ -281,7 +282,7 @@ class GenerateTask(CreateTask):
             facts={
                 project["id"]: {
                     "tool": operator.tool,
-                    "body_fingerprint": self._results and self._results.keys.get(n),
+                    "body_fingerprint": self._stored_results and self._stored_results.keys.get(n),
                 }
                 for n, project in projects.items()
             },
@@ -308,7 +309,7 @@ class GenerateTask(CreateTask):
         return self._root if self._operator.durable else None
 
     @functools.cached_property
-    def _results(self) -> StoredResults | None:
+    def _stored_results(self) -> StoredResults | None:
         """The results in the destination, None where there are none that a later task could find."""
         if self._root is None or not self._operator.download_options["receipt"]:
             return None
@@ -318,8 +319,8 @@ class GenerateTask(CreateTask):
         destination = open_destination(self._operator.destination)
         return StoredResults(self._root, destination, (self._operator.tool, self._kind), get_project)
 
-    def _options(self) -> dict[str, Any]:
-        reuse = self._results if self._operator.reuse else None
+    def _submit_options(self) -> dict[str, Any]:
+        reuse = self._stored_results if self._operator.reuse else None
         return {"reuse": reuse, "before_submit": self._check_destination}
 
     def _check_destination(self) -> None:
@@ -359,7 +360,5 @@ def _end_of(submitted: Submitted, response: Any, wait: WaitEnd) -> dict[str, Any
             f"The wait for project {submitted.id} ended, but Magic Hour says that it is not finished; a "
             "retry waits again"
         )
-    error = api.project_error(response)
-    if isinstance(error, MagicHourProjectFailedError):
-        error = api.render_error(error)
+    error = api.task_error(response)
     return {"id": submitted.id, **response} if error is None else error

@@ -31,7 +31,7 @@ from airflow_provider_magichour.exceptions import (
 from airflow_provider_magichour.operators._bodies import describe, fingerprints, with_names
 from airflow_provider_magichour.operators._budget import Budget, as_credits, balance_of
 from airflow_provider_magichour.operators._clear_or_retry import UNCERTAIN
-from airflow_provider_magichour.operators._resume import Resume, account_id
+from airflow_provider_magichour.operators._earlier_tries import EarlierTries, account_id
 from airflow_provider_magichour.operators._submit_record import Record, Submitted
 from airflow_provider_magichour.operators._submit_records import SubmitRecords
 
@@ -143,17 +143,17 @@ class Submitter:
         prints = fingerprints(self._hook.magichour_conn_id, self._tool, self._kind, bodies)
         named = with_names(self._tool, bodies, self._options.project_name)
         self._names = describe(self._tool, named)
-        resume = Resume(
+        earlier = EarlierTries(
             self._hook,
             self._records,
             self._get,
             self._stop,
             retry_uncertain_submit=self._options.retry_uncertain_submit,
         )
-        outcomes: dict[int, Submitted | MagicHourError] = resume.outcomes(prints, self._names)
+        outcomes: dict[int, Submitted | MagicHourError] = earlier.outcomes(prints, self._names)
         self.project_ids += [one.id for one in outcomes.values() if isinstance(one, Submitted)]
-        if resume.foreign is not None:
-            self._stop_all(resume.foreign)
+        if earlier.foreign is not None:
+            self._stop_all(earlier.foreign)
         if self._options.reuse is not None and not self._records.was_cleared:
             outcomes |= self._options.reuse.find(_without(bodies, outcomes), self.project_ids)
         if missing := _without(named, outcomes):

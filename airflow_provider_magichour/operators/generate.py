@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from airflow_provider_magichour.types import KindName, Templated, ToolName
 
 #: The options of a download that no template changes.
-_OPTIONS = ("overwrite", "receipt", "max_bytes", "parallel")
+_DOWNLOAD_OPTIONS = ("overwrite", "receipt", "max_bytes", "parallel")
 
 
 class MagicHourGenerateOperator(MagicHourCreateProjectOperator):
@@ -50,7 +50,8 @@ class MagicHourGenerateOperator(MagicHourCreateProjectOperator):
     :param poll_interval: seconds, or a ``timedelta``, between status checks; fitting the tool and the
         project's age if None. (templated)
     :param timeout: seconds, or a ``timedelta``, to wait for the projects, and to try again while Magic Hour
-        responds with 429; two hours, and one, if None. ``execution_timeout`` counts where it is shorter.
+        responds with 429. If None: two hours for the wait, one hour for 429. ``execution_timeout`` counts
+        where it is shorter.
         (templated)
     :param reuse: whether to return an earlier result for the same tool, body and file contents in the same
         destination instead of paying for it again: of any generate task with ``receipt=True``. Each result
@@ -150,7 +151,7 @@ class MagicHourGenerateOperator(MagicHourCreateProjectOperator):
         self.defer_after, self.poll_interval = defer_after, poll_interval
         self.index, self.file_name, self.open_args = index, file_name, open_args
         options = (overwrite, receipt, max_bytes, parallel)
-        self.download_options: dict[str, Any] = dict(zip(_OPTIONS, options, strict=True))
+        self.download_options: dict[str, Any] = dict(zip(_DOWNLOAD_OPTIONS, options, strict=True))
         self._check_arguments()
 
     def _check_arguments(self) -> None:

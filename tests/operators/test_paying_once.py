@@ -12,7 +12,7 @@ from airflow.providers.common.compat.sdk import AirflowFailException, AirflowTas
 
 from airflow_provider_magichour import exceptions
 from airflow_provider_magichour._transfer import catalogue
-from airflow_provider_magichour.operators import _resume
+from airflow_provider_magichour.operators import _earlier_tries
 from airflow_provider_magichour.operators._generate import GenerateTask
 from airflow_provider_magichour.simulator import Simulator
 from tests.operators.support import (
@@ -94,7 +94,9 @@ class TestNotFound:
     def test_key_of_another_account_never_pays(
         self, context: Context, sim: Simulator, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(_resume, "NOT_FOUND_SECONDS", 60.0)  # the account's id makes it known at once
+        monkeypatch.setattr(
+            _earlier_tries, "NOT_FOUND_SECONDS", 60.0
+        )  # the account's id makes it known at once
         first = submitted_then_lost(context, sim, 5)
         other = sim.add_account("mhk_other")
         context.key("mhk_other")  # type: ignore[attr-defined]

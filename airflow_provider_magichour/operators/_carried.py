@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 MAX_MESSAGE = 500
 
 
-def carry(outcomes: Sequence[Submitted | MagicHourError]) -> list[dict[str, Any]]:
+def outcomes_to_json(outcomes: Sequence[Submitted | MagicHourError]) -> list[dict[str, Any]]:
     """Return the outcomes as JSON that Airflow stores while the task is deferred; results are left out."""
     return [
         {"error": _carry_error(one)}
@@ -33,10 +33,10 @@ def carry(outcomes: Sequence[Submitted | MagicHourError]) -> list[dict[str, Any]
     ]
 
 
-def carried(
+def outcomes_from_json(
     outcomes: Sequence[Mapping[str, Any]], records: SubmitRecords, reuse: StoredResults | None
 ) -> list[Submitted | MagicHourError]:
-    """Return what :func:`carry` made JSON of; results that were there before are where they were found."""
+    """Return what :func:`outcomes_to_json` made JSON of, with the results that were there before."""
     from airflow_provider_magichour.triggers import carried_error
 
     known: list[Submitted | MagicHourError] = []
@@ -61,7 +61,7 @@ def carried(
     return known
 
 
-def carried_by_0_1_0(
+def outcomes_of_0_1_0(
     event: object,
     count: int,
     submitted: Sequence[str] | None = None,
@@ -104,11 +104,11 @@ class WaitEnd(NamedTuple):
     """
     How a wait ended.
 
-    :param outcomes: how each project ended, by id.
+    :param ended: how each project ended, by id.
     :param timeout_error: the error of a wait that took too long.
     """
 
-    outcomes: Mapping[str, str]
+    ended: Mapping[str, str]
     timeout_error: MagicHourTimeoutError | None = None
 
 
@@ -117,11 +117,11 @@ def pending(outcomes: Sequence[Submitted | MagicHourError], wait: WaitEnd) -> li
     return [
         one.id
         for one in outcomes
-        if not isinstance(one, MagicHourError) and not one.is_finished and one.id not in wait.outcomes
+        if not isinstance(one, MagicHourError) and not one.is_finished and one.id not in wait.ended
     ]
 
 
-def wait_on_worker(request: WaitRequest, conn_id: str, seconds: float | None, logger: Any) -> WaitEnd:
+def wait_here(request: WaitRequest, conn_id: str, seconds: float | None, logger: Any) -> WaitEnd:
     """
     Wait on this thread.
 
@@ -153,6 +153,6 @@ def read_wait(event: object, kind: str, waiting: Sequence[str], before: WaitEnd)
     from airflow_provider_magichour.triggers import read_event
 
     try:
-        return WaitEnd({**before.outcomes, **read_event(event, kind, split_ids(waiting)[0])})
+        return WaitEnd({**before.ended, **read_event(event, kind, split_ids(waiting)[0])})
     except MagicHourTimeoutError as error:
-        return WaitEnd(before.outcomes, error)
+        return WaitEnd(before.ended, error)

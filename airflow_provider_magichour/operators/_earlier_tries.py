@@ -10,13 +10,13 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_magichour._client import api
+from airflow_provider_magichour._polling.not_found import CERTAIN_SECONDS
 from airflow_provider_magichour.exceptions import (
     MagicHourError,
     MagicHourNotFoundError,
-    MagicHourProjectFailedError,
     MagicHourUncertainSubmitError,
 )
-from airflow_provider_magichour.operators._clear_or_retry import KILLED, MISSING, UNCERTAIN
+from airflow_provider_magichour.operators._clear_or_retry import KILLED, REPORTED_MISSING, UNCERTAIN
 from airflow_provider_magichour.operators._submit_record import Record, Submitted
 
 if TYPE_CHECKING:
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 #: For how long 404 has to be the only response before it counts, and the pause between two requests.
-NOT_FOUND_SECONDS, NOT_FOUND_PAUSE = 60.0, 5.0
+NOT_FOUND_SECONDS, NOT_FOUND_PAUSE = CERTAIN_SECONDS, 5.0
 
 
-class Resume:
+class EarlierTries:
     """
     Decide for each recorded submit whether the task goes on with it, submits anew, or asks a person.
 
@@ -128,9 +128,7 @@ class Resume:
             return response
         if response.get("enabled") is False:
             return self._of_deleted(record)
-        if (error := api.project_error(response)) is not None:
-            if isinstance(error, MagicHourProjectFailedError):
-                error = api.render_error(error)
+        if (error := api.task_error(response)) is not None:
             log.warning("%s. Submitting anew.", error)
             self._records.give_up(record, refunded=response.get("status") == "error")
             return None
@@ -146,7 +144,7 @@ class Resume:
             log.info("The task was cleared after project %s was not found: submitting anew.", record.id)
             self._records.give_up(record)
             return None
-        self._records.mark_reported(record, MISSING)
+        self._records.mark_reported(record, REPORTED_MISSING)
         return not_found(str(record.id), response)
 
     def _foreign_account(self, record: Record) -> MagicHourError | None:
