@@ -39,6 +39,8 @@ def _make_home() -> None:
     # Many tests start Python programs: without bytecode, each would compile all of Airflow for some seconds.
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     sys.dont_write_bytecode = False
+    # What tests write need not outlive a power cut.
+    os.fsync = lambda _: None
 
 
 def _remove_home() -> None:

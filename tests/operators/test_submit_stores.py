@@ -236,8 +236,8 @@ class TestSize:
         records = SubmitRecords.of_task(context_of(), storage=folder)
         assert records.match(bodies) == {}
         began = time.monotonic()
-        for number, body in enumerate(bodies):
-            submit(records, body, f"p{number}")
+        for number, record in records.start(dict(enumerate(bodies))).items():
+            records.record_id(records.write_intent(record), f"p{number}", 5, name="t")
         calls: list[str] = []
         for name in ("walk", "read", "names", "sizes"):
             method = getattr(Storage, name)
@@ -253,8 +253,8 @@ class TestSize:
         bodies = [f"{number:064x}" for number in range(1000, 4000)]
         records = SubmitRecords.of_task(context_of(store=store))
         results = {f"p{number}": {"files": ["x" * 100]} for number in range(3000)}
-        for number, body in enumerate(bodies):
-            submit(records, body[::-1], f"p{number}")
+        for number, record in records.start(dict(enumerate(one[::-1] for one in bodies))).items():
+            records.record_id(records.write_intent(record), f"p{number}", 5, name="t")
         records.end(succeeded=True, results=results)
         assert (
             len(SubmitRecords.of_task(context_of(store=store)).match([one[::-1] for one in bodies])) == 3000
