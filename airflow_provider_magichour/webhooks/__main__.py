@@ -3,13 +3,30 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import logging
 import sys
 
 import uvicorn
+from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
 from airflow_provider_magichour.webhooks.receiver import create_app
 from airflow_provider_magichour.webhooks.settings import SettingsError
+
+#: Seconds until the headers of a connection's first request must have come.
+HEADER_SECONDS = 5.0
+
+
+class _Protocol(AutoHTTPProtocol):  # type: ignore[misc,valid-type,unused-ignore]
+    """Closes connections that begin no request: the process can have so many open only."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override,unused-ignore]
+        super().connection_made(transport)
+        self.loop.call_later(HEADER_SECONDS, self._close_unused, transport)
+
+    def _close_unused(self, transport: asyncio.Transport) -> None:
+        if self.cycle is None:
+            transport.close()
 
 
 def main() -> int:
@@ -28,7 +45,8 @@ def main() -> int:
         app = create_app()
     except SettingsError as error:
         sys.exit(f"{parser.prog}: {error}")
-    uvicorn.run(app, host=arguments.host, port=arguments.port, access_log=False, log_config=None)
+    host, port = arguments.host, arguments.port
+    uvicorn.run(app, host=host, port=port, http=_Protocol, access_log=False, log_config=None)
     return 0
 
 

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -104,6 +105,17 @@ def test_receiver_runs_where_there_is_no_airflow(form: str, one_file: list[str])
         printed = process.communicate()[0]
     assert "Magic Hour sent video.completed for project 'cm1' over connection team_a" in printed
     assert process.returncode in {0, -15}
+
+
+def test_receiver_closes_connections_that_begin_no_request() -> None:
+    """Some hundred of them would otherwise use up its file descriptors."""
+    port = free_port()
+    command = [sys.executable, "-m", "airflow_provider_magichour.webhooks"]
+    with running(command, user("http://127.0.0.1:1"), port), contextlib.ExitStack() as stack:
+        for begun in (b"", b"POST /magichour/webhooks/team_a HTTP/1.1\r\nX: "):
+            client = stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=30))
+            client.sendall(begun)
+            assert client.recv(100) == b""
 
 
 def test_receiver_without_settings_says_what_is_missing() -> None:

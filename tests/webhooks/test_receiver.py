@@ -7,6 +7,7 @@ import contextlib
 import json
 import logging
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -254,6 +255,33 @@ class TestLoad:
             started = time.monotonic()
             assert endpoint.deliver(event_body()).json() == {"status": "accepted"}
             assert time.monotonic() - started < 2
+
+    def test_fifty_unsigned_requests_a_second_delay_no_genuine_one(self, endpoint: Endpoint) -> None:
+        endpoint.airflow.use(used())
+        done = threading.Event()
+
+        def send_unsigned(conn_id: str) -> None:
+            with requests.Session() as session:
+                while not done.wait(0.05):
+                    session.post(f"{endpoint.url}/{conn_id}", data=b"x" * 1000, timeout=30)
+
+        with ThreadPoolExecutor(5) as executor:
+            senders = [
+                executor.submit(send_unsigned, conn_id) for conn_id in ("hooked", "other", "x", "y", "z")
+            ]
+            try:
+                seconds = []
+                for _ in range(30):
+                    answer = endpoint.deliver(event_body())
+                    assert answer.json() == {"status": "accepted"}
+                    seconds.append(answer.elapsed.total_seconds())
+                    time.sleep(0.05)
+            finally:
+                done.set()
+            for sender in senders:
+                sender.result()
+        assert endpoint.counts()["refused"] > 30
+        assert sorted(seconds)[len(seconds) // 2] < 3
 
     async def test_a_bad_request_costs_less_than_a_good_one(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """CPU time of the receiver alone, with an Airflow that costs nothing."""
