@@ -22,10 +22,10 @@ class _Protocol(AutoHTTPProtocol):  # type: ignore[misc,valid-type,unused-ignore
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override,unused-ignore]
         super().connection_made(transport)
-        self.loop.call_later(HEADER_SECONDS, self._close_unused, transport)
+        asyncio.get_running_loop().call_later(HEADER_SECONDS, self._close_unused, transport)
 
     def _close_unused(self, transport: asyncio.Transport) -> None:
-        if self.cycle is None:
+        if getattr(self, "cycle", None) is None:
             transport.close()
 
 
