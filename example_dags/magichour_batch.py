@@ -55,6 +55,7 @@ def write_bodies(**context: Any) -> list[dict[str, Any]]:
     ]
 
 
+# --8<-- [start:mapped]
 @dag(
     schedule=None,
     description="Make many images, each by a task of its own",
@@ -75,6 +76,10 @@ def magichour_batch() -> None:
     ).expand(body=write_bodies())
 
 
+# --8<-- [end:mapped]
+
+
+# --8<-- [start:list]
 @dag(
     schedule=None,
     description="Make many images by one task",
@@ -93,6 +98,9 @@ def magichour_batch_in_one_task() -> None:
         retries=2,
         max_credits=1000,  # what all of them together may cost
     )
+
+
+# --8<-- [end:list]
 
 
 magichour_batch()

@@ -12,6 +12,7 @@ on with the image that was made already.
 
 from __future__ import annotations
 
+# --8<-- [start:dag]
 from datetime import timedelta
 
 from airflow.sdk import Param, dag
@@ -50,3 +51,4 @@ def magichour_generate() -> None:
 
 
 magichour_generate()
+# --8<-- [end:dag]

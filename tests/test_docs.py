@@ -16,6 +16,7 @@ import yaml
 from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSensorTimeout
 
 from airflow_provider_magichour import exceptions
+from scripts import tools_table
 from tests.support.airflow import as_this_airflow_writes_it
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -36,6 +37,23 @@ class Block(NamedTuple):
         return f"{self.page.relative_to(ROOT)}:{self.line}"
 
 
+# In three lines: what fits one line is an expression in Python, which ruff would format.
+_SNIPPET = re.compile(r"^--8<--\n(?P<file>[^:\n]+):(?P<section>\w+)\n--8<--$", re.MULTILINE)
+
+
+def with_snippets(code: str) -> str:
+    """Put in the sections of other files that a block includes."""
+
+    def section(found: re.Match[str]) -> str:
+        text = (ROOT / found["file"]).read_text()
+        start, end = (f"# --8<-- [{word}:{found['section']}]\n" for word in ("start", "end"))
+        assert start in text, found[0]
+        assert end in text, found[0]
+        return text.partition(start)[2].partition(end)[0]
+
+    return _SNIPPET.sub(section, code)
+
+
 def blocks(language: str) -> Iterator[Block]:
     """Find the code blocks of all pages."""
     for page in PAGES:
@@ -44,7 +62,10 @@ def blocks(language: str) -> Iterator[Block]:
             line = text.count("\n", 0, found.start()) + 1
             # tests/simulator/test_documentation.py runs the tests that stand on a page.
             if found["language"] == language and 'title="tests/' not in found[0]:
-                yield Block(page, line, language, textwrap.dedent(found["code"]))
+                code = with_snippets(textwrap.dedent(found["code"]))
+                # A part of an example is run by tests/test_example_dags.py, with the rest of its file.
+                if 'title="Part of' not in found[0]:
+                    yield Block(page, line, language, code)
 
 
 @pytest.mark.parametrize("block", [*blocks("python")], ids=str)
@@ -55,7 +76,7 @@ def test_python_blocks_run(block: Block, tmp_path: Path) -> None:
             "airflow.providers.common.messaging", reason="Airflow 3 and `make install` have it"
         )
     tree = compile(as_this_airflow_writes_it(block.code), str(block), "exec")
-    exec(tree, {"__name__": "documentation"})  # noqa: S102  # our own pages
+    exec(tree, {"__name__": "documentation", "__doc__": "A page."})  # noqa: S102  # our own pages
 
 
 @pytest.mark.parametrize("block", [*blocks("bash"), *blocks("sh"), *blocks("shell")], ids=str)
@@ -104,6 +125,11 @@ def test_every_page_is_in_the_table_of_contents() -> None:
     text = (ROOT / "mkdocs.yml").read_text()
     for page in (ROOT / "docs").rglob("*.md"):
         assert str(page.relative_to(ROOT / "docs")) in text
+
+
+def test_tools_are_listed_with_what_they_need() -> None:
+    assert tools_table.table() in tools_table.PAGE.read_text(), "run: python -m scripts.tools_table"
+    assert "`style.prompt`" in tools_table.table()
 
 
 def test_pictures_are_small() -> None:

@@ -101,6 +101,21 @@ def test_cleanup_example_runs_out_of_the_box(magic_hour: Simulator, run_dag: Cal
     assert run_dag(FOLDER / "magichour_cleanup.py", "magichour_cleanup").state == "success"
 
 
+@pytest.mark.parametrize("publishes", [True, False])
+def test_teardown_example_deletes_whether_publishing_fails_or_not(
+    magic_hour: Simulator, run_dag: Callable[..., Any], tmp_path: Path, publishes: bool
+) -> None:
+    text = (FOLDER / "magichour_teardown.py").read_text()
+    file = tmp_path / "dags" / "magichour_teardown.py"
+    file.parent.mkdir()
+    file.write_text(text if publishes else text.replace('print("published",', 'raise RuntimeError("no",'))
+    run = run_dag(file, "magichour_teardown", {"destination": str(tmp_path / "media")})
+    assert run.state == ("success" if publishes else "failed")
+    [project] = magic_hour.state()["projects"].values()
+    assert not project["enabled"]
+    assert len([*(tmp_path / "media").rglob("output.png")]) == 1
+
+
 def test_generate_example_runs(magic_hour: Simulator, run_dag: Callable[..., Any], tmp_path: Path) -> None:
     run = run_dag(FOLDER / "magichour_generate.py", "magichour_generate", {"destination": str(tmp_path)})
     assert run.state == "success"

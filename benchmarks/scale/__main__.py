@@ -12,13 +12,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import textwrap
 from typing import Any
 
 from airflow_provider_magichour.tools import TOOLS
 from benchmarks.report import machine, write_section
 from benchmarks.scale.model import Work
-from benchmarks.scale.page import PAGE, growth, measured_table, one_of_each, read_figures, sections
+from benchmarks.scale.page import FIGURES, PAGE, growth, measured_table, one_of_each, read_figures, sections
 
 
 def _rounded(figures: dict[str, Any]) -> dict[str, Any]:
@@ -28,7 +27,7 @@ def _rounded(figures: dict[str, Any]) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--write", action="store_true", help="write docs/scale.md")
-    parser.add_argument("--keep", action="store_true", help="take the figures that the page holds")
+    parser.add_argument("--keep", action="store_true", help="take the figures that were measured last")
     parser.add_argument("--tool", choices=[name for name, tool in TOOLS.items() if tool.typical_seconds])
     parser.add_argument("--megabytes", type=float, default=10.0, help="the files of one project")
     parser.add_argument("--each", type=int, default=100, help="projects of one task; 1 for mapped tasks")
@@ -44,14 +43,14 @@ def main() -> None:
         work = Work(arguments.tool, arguments.megabytes, arguments.each)
         print(f"{one_of_each(figures, [work])}\n\n{growth(figures, work)}")
         return
-    data = textwrap.indent(f"```json\n{json.dumps(figures, indent=1)}\n```", "    ")
-    measured = f'{measured_table(figures)}\n\n??? note "What the tables are computed from"\n\n{data}'
+    measured = f"{measured_table(figures)}\n\nAll figures are in `benchmarks/scale/figures.json`."
     for title, text in sections(figures).items():
         print(f"## {title}\n\n{text}\n")
         if arguments.write:
             write_section(title, text, PAGE, "Computed from the [measured figures](#measured-figures).")
     print(measured_table(figures))
     if arguments.write:
+        FIGURES.write_text(json.dumps(figures, indent=1) + "\n")
         write_section("Measured figures", measured, PAGE, f"Measured on {figures['machine']}.")
 
 
