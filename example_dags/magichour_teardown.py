@@ -46,7 +46,7 @@ def magichour_teardown() -> None:
         project_id=picture.output,
         destination="{{ params.destination }}",  # where the deletion is recorded
     )
-    publish(picture.output) >> delete.as_teardown(setups=picture)  # type: ignore[arg-type]
+    publish(picture.output) >> delete.as_teardown(setups=picture)
 
 
 magichour_teardown()
