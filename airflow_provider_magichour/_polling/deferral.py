@@ -6,7 +6,9 @@ import json
 import logging
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NoReturn
+
+from airflow_provider_magichour._polling.schedule import deferral_timeout
 
 #: The most bytes of a trigger's stored arguments. ``trigger.kwargs`` is TEXT on MySQL, which holds 65,535.
 MAX_STORED_BYTES = 60_000
@@ -36,6 +38,24 @@ def split_ids(project_ids: Sequence[str]) -> list[list[str]]:
         parts[-1].append(project_id)
         size += more
     return parts
+
+
+def defer(
+    operator: Any, trigger: Any, deadline: float, carried: dict[str, Any], logger: logging.Logger | Any
+) -> NoReturn:
+    """
+    Defer a task; it resumes in its ``execute_complete``.
+
+    :param carried: what ``execute_complete`` is called with besides the event.
+    """
+    log_deferral(logger, deadline)
+    operator.defer(
+        trigger=trigger,
+        method_name="execute_complete",
+        kwargs=carried,
+        timeout=deferral_timeout(deadline),
+    )
+    raise AssertionError  # it has raised
 
 
 def log_deferral(logger: logging.Logger | Any, deadline: float) -> None:

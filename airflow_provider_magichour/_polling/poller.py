@@ -79,17 +79,17 @@ class Poller:
 
     @classmethod
     @asynccontextmanager
-    async def shared(cls, name: str, read_connection: ReadConnection) -> AsyncIterator[Poller]:
+    async def shared(cls, conn_id: str, read_connection: ReadConnection) -> AsyncIterator[Poller]:
         """
         Give the poller that this event loop's waits on a connection share, its connection just read.
 
-        :param name: the connection id.
+        :param conn_id: the connection id.
         :param read_connection: reads the connection of this id.
         """
         pollers = cls._shared.setdefault(asyncio.get_running_loop(), {})
-        poller = pollers.get(name)
+        poller = pollers.get(conn_id)
         if poller is None:
-            poller = pollers[name] = cls(functools.partial(read_connection, name), name)
+            poller = pollers[conn_id] = cls(functools.partial(read_connection, conn_id), conn_id)
         poller._users += 1
         try:
             await poller._sender.refresh()
@@ -97,8 +97,8 @@ class Poller:
         finally:
             poller._users -= 1
             if not poller._users:
-                if pollers.get(name) is poller:
-                    del pollers[name]
+                if pollers.get(conn_id) is poller:
+                    del pollers[conn_id]
                 await poller._close()
 
     @asynccontextmanager
@@ -126,7 +126,7 @@ class Poller:
 
     def check_soon(self, wait: WaitRequest, project_ids: Iterable[str], delay: float = 0.0) -> None:
         """
-        Check projects of a wait as soon as possible, and notify the wait of whatever is found.
+        Check projects of a wait as soon as possible, and notify all their waits of whatever is found.
 
         :param delay: seconds before the check.
         """
@@ -202,7 +202,7 @@ class Poller:
                 if check.project is not None:
                     self._note_lateness(project, due)
                 if project.waits:
-                    self._take(project, check)
+                    self._handle(project, check)
             except Exception:
                 # A worker must outlive whatever it did not foresee: others' waits depend on it.
                 log.exception("Unexpected error while polling project %s", project.project_id)
@@ -243,7 +243,7 @@ class Poller:
             for wait in project.waits:
                 wait.late = max(wait.late, (late, limit))
 
-    def _take(self, project: PolledProject, check: StatusCheck) -> None:
+    def _handle(self, project: PolledProject, check: StatusCheck) -> None:
         """Notify the waits, and plan the next check or forget the project."""
         now = time.time()
         status = None

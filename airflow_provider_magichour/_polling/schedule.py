@@ -1,4 +1,4 @@
-"""When the status of a project is checked next: one pure function, the same for every way of waiting."""
+"""When the status of a project is checked next, and when a task stops waiting; the same in every mode."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def next_delay(
     The interval grows with age; where the typical duration is known, the first check waits for the time when
     a finish becomes likely. The last check comes shortly before the deadline.
 
-    :param kind: ``image``, ``video`` or ``audio``.
+    :param kind: ``image``, ``video``, ``audio`` or ``face detection``.
     :param typical_seconds: the median duration of such projects, None where it is not known.
     :param age: seconds since the project was made.
     :param time_left: seconds until the deadline.

@@ -48,7 +48,7 @@ OUTCOMES = frozenset({"complete", "error", "canceled", "deleted", MISSING})
 
 async def wait_for_outcomes(
     wait: WaitRequest,
-    name: str,
+    conn_id: str,
     read_connection: ReadConnection,
     *,
     missing_ok: bool = False,
@@ -59,7 +59,7 @@ async def wait_for_outcomes(
     Wait until all projects are finished, however they end; check once more before the wait times out.
 
     :param wait: what is waited for, and until when.
-    :param name: the connection id; waits of one name in one event loop share a poller.
+    :param conn_id: the connection id; waits of one name in one event loop share a poller.
     :param read_connection: reads the connection of this id.
     :param missing_ok: whether a project that Magic Hour does not know (404) is the outcome ``missing``
         instead of an error that ends the wait.
@@ -70,7 +70,7 @@ async def wait_for_outcomes(
     :raises MagicHourTimeoutError: at the deadline.
     """
     progress = WaitProgress(wait, missing_ok, logger)
-    async with _polling(wait, name, read_connection, progress) as poller:
+    async with _polling(wait, conn_id, read_connection, progress) as poller:
         await _collect_until(wait.deadline, wait, progress, projects)
         if progress.pending:
             poller.check_soon(wait, progress.pending)
@@ -83,7 +83,7 @@ async def wait_for_outcomes(
 
 @asynccontextmanager
 async def _polling(
-    wait: WaitRequest, name: str, read_connection: ReadConnection, progress: WaitProgress
+    wait: WaitRequest, conn_id: str, read_connection: ReadConnection, progress: WaitProgress
 ) -> AsyncIterator[Poller]:
     """
     Poll a wait's projects as long as the context lasts.
@@ -93,10 +93,10 @@ async def _polling(
     async with AsyncExitStack() as stack:
         try:
             async with asyncio.timeout(max(wait.deadline - time.time(), MIN_JOIN_SECONDS)):
-                poller = await _join(stack, wait, name, read_connection, progress)
+                poller = await _join(stack, wait, conn_id, read_connection, progress)
         except TimeoutError:
             progress.last_error = progress.last_error or MagicHourConnectionError(
-                f"the connection {name!r} could not be read in time"
+                f"the connection {conn_id!r} could not be read in time"
             )
             raise progress.timeout(wait.deadline) from None
         await stack.enter_async_context(poller.polling(wait))
@@ -106,19 +106,19 @@ async def _polling(
 async def _join(
     stack: AsyncExitStack,
     wait: WaitRequest,
-    name: str,
+    conn_id: str,
     read_connection: ReadConnection,
     progress: WaitProgress,
 ) -> Poller:
     """Join the poller of a connection; a secrets backend that is away for a moment fails no wait."""
     for pause in JOIN_PAUSES:
         try:
-            return await stack.enter_async_context(Poller.shared(name, read_connection))
+            return await stack.enter_async_context(Poller.shared(conn_id, read_connection))
         except CANNOT_READ as error:
             progress.last_error = error
             progress.log.warning("%s; trying again in %.0f s", error, pause)
         await wait.changes(pause)  # there are none, but a kill ends it
-    return await stack.enter_async_context(Poller.shared(name, read_connection))
+    return await stack.enter_async_context(Poller.shared(conn_id, read_connection))
 
 
 async def _collect_until(
@@ -166,7 +166,7 @@ async def _collect_each(
 
 
 def wait_for_finished(
-    wait: WaitRequest, name: str, read_connection: ReadConnection, *, logger: Any = None
+    wait: WaitRequest, conn_id: str, read_connection: ReadConnection, *, logger: Any = None
 ) -> tuple[dict[str, str], dict[str, Mapping[str, Any]]]:
     """
     Wait on this thread until all projects are finished, however they end; see :func:`wait_for_outcomes`.
@@ -178,7 +178,7 @@ def wait_for_finished(
     projects: dict[str, Mapping[str, Any]] = {}
 
     outcomes = run_async(
-        lambda: wait_for_outcomes(wait, name, read_connection, logger=logger, projects=projects)
+        lambda: wait_for_outcomes(wait, conn_id, read_connection, logger=logger, projects=projects)
     )
     return outcomes, projects
 
@@ -208,7 +208,7 @@ class WaitResult(NamedTuple):
 
 def wait_on_worker(
     wait: WaitRequest,
-    name: str,
+    conn_id: str,
     read_connection: ReadConnection,
     seconds: float | None = 0.0,
     *,
@@ -219,7 +219,7 @@ def wait_on_worker(
     Check each project once on this thread, then wait for a limited time: before a deferral, or in a poke.
 
     :param wait: what is waited for, and until when.
-    :param name: the connection id.
+    :param conn_id: the connection id.
     :param read_connection: reads the connection of this id.
     :param seconds: how long to wait after the first check; if None, as long as the projects are likely to
         finish sooner than a deferral takes.
@@ -233,7 +233,7 @@ def wait_on_worker(
     projects: dict[str, Mapping[str, Any]] = {}
 
     async def check_and_wait() -> float:
-        async with _polling(wait, name, read_connection, progress) as poller:
+        async with _polling(wait, conn_id, read_connection, progress) as poller:
             poller.check_soon(wait, wait.ids)
             tries = LAST_CHECK_TRIES if wait.deadline <= time.time() else 1
             unfinished = await _collect_each(poller, wait, progress, projects, ROUND_SECONDS, tries=tries)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, cast
 from airflow_provider_magichour import triggers
 from airflow_provider_magichour._client import api, stats
 from airflow_provider_magichour._polling import schedule
-from airflow_provider_magichour._polling.deferral import log_deferral, split_ids
+from airflow_provider_magichour._polling.deferral import defer, split_ids
 from airflow_provider_magichour._polling.progress import MISSING
 from airflow_provider_magichour._polling.wait_request import WaitRequest
 from airflow_provider_magichour._transfer.locations import index_root
@@ -185,7 +185,6 @@ class GenerateTask(CreateTask):
         operator = self._operator
         if operator.delete_on_kill:
             triggers.warn_where_unseen(log)
-        log_deferral(log, deadline)
         name = "MagicHourGenerateTrigger" if operator.delete_on_kill else "MagicHourProjectTrigger"
         trigger = getattr(triggers, name)(
             self._kind,
@@ -196,20 +195,14 @@ class GenerateTask(CreateTask):
             tool=operator.tool,
             missing_ok=True,
         )
-        operator.defer(
-            trigger=trigger,
-            method_name="execute_complete",
-            kwargs={
-                "outcomes": outcomes_to_json(outcomes),
-                "ended": dict(wait.ended),
-                "deadline": deadline,
-                "keys": {str(n): key for n, key in self._stored_results.keys.items()}
-                if self._stored_results
-                else {},
-            },
-            timeout=schedule.deferral_timeout(deadline),
-        )
-        raise AssertionError  # defer has raised
+        stored = self._stored_results
+        left = {
+            "outcomes": outcomes_to_json(outcomes),
+            "ended": dict(wait.ended),
+            "deadline": deadline,
+            "keys": {str(n): key for n, key in stored.keys.items()} if stored else {},
+        }
+        defer(operator, trigger, deadline, left, log)
 
     def _deadline(self) -> float:
         """Return when to stop: after ``timeout`` from now, or ``execution_timeout`` from the task's start."""

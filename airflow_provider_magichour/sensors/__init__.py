@@ -56,7 +56,7 @@ class MagicHourProjectSensor(BaseSensorOperator):
     in reschedule mode, as in Airflow, ``timeout`` counts from the first try, and ``execution_timeout`` for
     each poke.
 
-    :param project_id: the project, or a list of them, 10,000 at most for good measure: an id, or what a task
+    :param project_id: the project, or a list of them (better not more than 10,000): an id, or what a task
         returned that names one (create, generate, another sensor, ``triggering_projects``). (templated)
     :param kind: ``image``, ``video`` or ``audio``; may be left out where ``project_id`` tells it. (templated)
     :param magichour_conn_id: the connection. (templated)
@@ -120,7 +120,7 @@ class MagicHourProjectSensor(BaseSensorOperator):
         #: What the poke of this process found unfinished.
         self._found: WaitResult | None = None
         check_projects_at_parse(project_id, kind)
-        if project_id == []:
+        if project_id == []:  # raises, because there is nothing to wait for
             check_some_ids(project_id)
         if is_settled(poll_interval):
             optional(check_seconds, poll_interval, "poll_interval")
@@ -141,7 +141,7 @@ class MagicHourProjectSensor(BaseSensorOperator):
         return MagicHourHook(self.magichour_conn_id)
 
     @property
-    def interval(self) -> float | None:
+    def fixed_poll_interval(self) -> float | None:
         """Return the fixed interval that the user asked for, if any."""
         interval = optional(check_seconds, self.poll_interval, "poll_interval")
         return float(self.poke_interval) if interval is None and self._has_poke_interval else interval
@@ -172,8 +172,8 @@ class MagicHourProjectSensor(BaseSensorOperator):
             if not found.pending:
                 return PokeReturnValue(True, run.result(found.outcomes, found.projects))
         self._found = found
-        # Airflow starts the task again after poke_interval.
-        least = RESCHEDULE_INTERVAL if self.interval is None else 0.0
+        # Airflow starts the task again after poke_interval; the next start has the user's own again.
+        least = RESCHEDULE_INTERVAL if self.fixed_poll_interval is None else 0.0
         self.poke_interval = max(found.next_in, least)
         return False
 

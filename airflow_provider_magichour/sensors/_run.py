@@ -19,7 +19,7 @@ from airflow_provider_magichour._client import stats
 from airflow_provider_magichour._client.api import raise_project_errors
 from airflow_provider_magichour._polling import schedule
 from airflow_provider_magichour._polling.airflow import is_first_poke
-from airflow_provider_magichour._polling.deferral import log_deferral, split_ids
+from airflow_provider_magichour._polling.deferral import defer, split_ids
 from airflow_provider_magichour._polling.refreshing_sender import CANNOT_READ
 from airflow_provider_magichour._polling.wait import WaitResult, wait_for_finished, wait_on_worker
 from airflow_provider_magichour._polling.wait_request import WaitRequest
@@ -100,7 +100,9 @@ class SensorRun:
 
     def _request(self, ids: Sequence[str], deadline: float) -> WaitRequest:
         sensor = self._sensor
-        return WaitRequest(self._kind, ids, deadline, sensor.interval, is_killed=lambda: sensor.is_killed)
+        return WaitRequest(
+            self._kind, ids, deadline, sensor.fixed_poll_interval, is_killed=lambda: sensor.is_killed
+        )
 
     # ------------------------------------------------------------------------------------- deferral
 
@@ -111,16 +113,11 @@ class SensorRun:
         :param pending: the projects that are not known to be finished.
         :param outcomes: how the others ended.
         """
-        log_deferral(self._sensor.log, self.deadline)
-        self._sensor.defer(
-            trigger=MagicHourProjectTrigger(
-                self._kind, split_ids(pending)[0], self._conn_id, self.deadline, self._sensor.interval
-            ),
-            method_name="execute_complete",
-            kwargs={"pending": pending, "outcomes": dict(outcomes)},
-            timeout=schedule.deferral_timeout(self.deadline),
+        trigger = MagicHourProjectTrigger(
+            self._kind, split_ids(pending)[0], self._conn_id, self.deadline, self._sensor.fixed_poll_interval
         )
-        raise AssertionError  # defer has raised
+        carried = {"pending": pending, "outcomes": dict(outcomes)}
+        defer(self._sensor, trigger, self.deadline, carried, self._sensor.log)
 
     def resume(self, event: object, pending: Sequence[str] | None, outcomes: Mapping[str, str]) -> Any:
         """
@@ -196,6 +193,7 @@ def sensor_errors(sensor: BaseSensorOperator) -> Iterator[None]:
             ) from error
     except (AirflowFailException, AirflowSensorTimeout) as error:
         if sensor.soft_fail or sensor.never_fail:
+            # The words are those of Airflow's own sensors.
             argument = "soft_fail" if sensor.soft_fail else "never_fail"
             raise AirflowSkipException(f"Skipping due to {argument} is set to True: {error}") from error
         raise
