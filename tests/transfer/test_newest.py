@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from bisect import bisect_left
+from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -106,13 +107,15 @@ def test_every_entry_comes_once_and_in_order(projects: list[Any], page: int, cut
     assert len(of_a_day) == len([key for key in known if key[0] == "20261121"])
 
 
-def write_entries(store: S3Store, names: list[str]) -> None:
+def write_entries(
+    store: S3Store, names: list[str], content: Callable[[str], dict[str, Any]] = lambda _: {}
+) -> None:
     """Put entries into the local S3 without a request for each."""
     from moto.s3.models import s3_backends  # the server is a thread of this process
 
     (backend,) = (one["aws"] for one in s3_backends.values() if store.bucket in one["aws"].buckets)
     for name in names:
-        backend.put_object(store.bucket, f"in/here/magichour-catalog/{name}", b"{}")
+        backend.put_object(store.bucket, f"in/here/magichour-catalog/{name}", json.dumps(content(name)).encode())
 
 
 @pytest.mark.xdist_group("stores")

@@ -38,10 +38,14 @@ class View:
         request = requests.Request("GET", self.url, headers=headers).prepare()
         request.url = self.url + path  # as it is: no path is made shorter
         if user:
-            request.headers["Cookie"] = f"_token={self._tokens[user]}"
+            request.headers["Cookie"] = self.cookie(user)
         with requests.Session() as session:
             session.trust_env = False
             return session.send(request, allow_redirects=False, timeout=60)
+
+    def cookie(self, user: str) -> str:
+        """Return the cookie that Airflow's login gives."""
+        return f"_token={self._tokens[user]}"
 
     def projects(self, query: str = "", user: str = "reader") -> list[dict[str, Any]]:
         """Return what a page shows to a user."""
