@@ -115,7 +115,9 @@ def write_entries(
 
     (backend,) = (one["aws"] for one in s3_backends.values() if store.bucket in one["aws"].buckets)
     for name in names:
-        backend.put_object(store.bucket, f"in/here/magichour-catalog/{name}", json.dumps(content(name)).encode())
+        backend.put_object(
+            store.bucket, f"in/here/magichour-catalog/{name}", json.dumps(content(name)).encode()
+        )
 
 
 @pytest.mark.xdist_group("stores")

@@ -115,7 +115,7 @@ def test_first_page_of_ten_thousand_local_entries(view: View) -> None:
     begun = time.perf_counter()
     page = view.get("api/projects").json()
     seconds = time.perf_counter() - begun
-    print(f"\nfirst page of 10,000 entries: {seconds:.3f} s")  # noqa: T201
+    print(f"\nfirst page of 10,000 entries: {seconds:.3f} s")
     assert ids(page["projects"]) == [f"p{n}" for n in range(9999, 9951, -1)]
     assert seconds < 5  # far less than one on an idle machine
     # a user who may see none of them costs a bounded number of reads
@@ -141,6 +141,6 @@ def test_first_page_of_ten_thousand_entries_in_s3_takes_five_lists(
     )
     begun = time.perf_counter()
     assert ids(view.projects()) == [f"p{n}" for n in range(9999, 9951, -1)]
-    print(f"\n{len(calls)} lists, {time.perf_counter() - begun:.2f} s")  # noqa: T201
+    print(f"\n{len(calls)} lists, {time.perf_counter() - begun:.2f} s")
     assert calls == ["list_objects_v2"] * len(calls)
     assert 0 < len(calls) <= 5

@@ -1,0 +1,104 @@
+"""
+Draft four cheap pictures, let a person choose one, make the paid video of that one only, and publish it.
+
+| step | what happens |
+|---|---|
+| `drafts` | one image project with four pictures |
+| `describe` | writes what the person sees: the pictures where the view is on, else names and links |
+| `review` | waits in Airflow's *Required Actions* until somebody chooses; no worker is held |
+| `video_1` to `video_4` | only the chosen picture becomes a video; the others are skipped |
+| `publish` | copies the video to where others find it |
+| `rejected` | runs instead, if nobody liked one, or nobody chose within a day |
+
+**What you need:** Airflow 3.1 or newer; a connection `magichour_default` of type *Magic Hour*, with your
+API key as its password.
+
+**What it costs:** the four drafts about 20 credits, the video some hundred, which nobody pays before a person
+has chosen.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from airflow.providers.standard.operators.hitl import HITLBranchOperator
+from airflow.sdk import ObjectStoragePath, Param, dag, task
+
+from airflow_provider_magichour.operators import MagicHourGenerateOperator
+from airflow_provider_magichour.ui import review_body
+
+DRAFTS = range(1, 5)
+NONE = "None of them"
+
+
+@dag(
+    schedule=None,
+    description="A person chooses one of four drafts, and only that one becomes a video",
+    doc_md=__doc__,
+    tags=["magichour", "example"],
+    default_args={"retries": 2, "retry_delay": timedelta(seconds=10)},
+    params={
+        "prompt": Param("a lighthouse at dawn, calm sea", type="string", title="What to show"),
+        "destination": Param("file:///tmp/magichour", type="string", title="Where the files go"),
+    },
+)
+def magichour_review() -> None:
+    """Draft, choose, make, publish."""
+    drafts = MagicHourGenerateOperator(
+        task_id="drafts",
+        tool="ai-image-generator",
+        body={"image_count": 4, "model": "flux-schnell", "style": {"prompt": "{{ params.prompt }}"}},
+        destination="{{ params.destination }}",
+        deferrable=True,
+    )
+
+    @task
+    def describe(made: dict[str, Any]) -> str:
+        return review_body(made["files"])
+
+    review = HITLBranchOperator(
+        task_id="review",
+        subject="Which draft becomes the video?",
+        body="{{ ti.xcom_pull('describe') }}",
+        # Fixed labels, because options are no template field.
+        options=[*(f"Draft {n}" for n in DRAFTS), NONE],
+        options_mapping={**{f"Draft {n}": f"video_{n}" for n in DRAFTS}, NONE: "rejected"},
+        defaults=[NONE],  # what counts when the time is over
+        response_timeout=timedelta(days=1),
+    )
+
+    @task
+    def rejected() -> None:
+        print("Nothing was chosen, and nothing more was paid.")
+
+    @task(trigger_rule="none_failed_min_one_success")
+    def publish(*videos: dict[str, Any] | None, destination: str) -> list[str]:
+        published = []
+        for file in (file for video in videos if video for file in video["files"]):
+            target = ObjectStoragePath(f"{destination}/published") / file["path"].rpartition("/")[2]
+            target.parent.mkdir(parents=True, exist_ok=True)
+            ObjectStoragePath(file["path"]).copy(target)
+            published.append(str(target))
+        return published
+
+    videos = [
+        MagicHourGenerateOperator(
+            task_id=f"video_{n}",
+            tool="image-to-video",
+            body={
+                "assets": {"image_file_path": f"{{{{ ti.xcom_pull('drafts')['files'][{n - 1}]['path'] }}}}"},
+                "end_seconds": 3,
+                "resolution": "480p",
+            },
+            destination="{{ params.destination }}",
+            deferrable=True,
+        )
+        for n in DRAFTS
+    ]
+
+    drafts >> describe(drafts.output) >> review >> [*videos, rejected()]
+    publish(*(video.output for video in videos), destination="{{ params.destination }}")
+
+
+magichour_review()
