@@ -13,18 +13,23 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 from PIL import Image
 from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
 from scripts.local import LocalAirflow
+from scripts.local.client import wait_until
 from scripts.local.simulator import start_simulator
 
 ROOT = Path(__file__).resolve().parents[2]
 DAG = "magichour_media_pipeline"
 KEY = "mhk_test_simulator"
+#: How a task waits for a person: from Airflow 3.3 on, and before.
+WAITING = {"awaiting_input", "deferred"}
 # Other tests may keep the machine busy.
 expect.set_options(timeout=60_000)
 
@@ -44,9 +49,16 @@ OPTIONS = [
 
 
 @pytest.fixture(scope="module")
-def airflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalAirflow]:
+def media(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return where the files go, and the view shows them from."""
+    return tmp_path_factory.mktemp("stored") / "media"
+
+
+@pytest.fixture(scope="module")
+def airflow(tmp_path_factory: pytest.TempPathFactory, media: Path) -> Iterator[LocalAirflow]:
     """Start an Airflow without any connection: the user makes it."""
-    with LocalAirflow(tmp_path_factory.mktemp("airflow"), [ROOT / "example_dags"]) as running:
+    env = {"AIRFLOW__MAGICHOUR__VIEW_ROOTS": str(media)}
+    with LocalAirflow(tmp_path_factory.mktemp("airflow"), [ROOT / "example_dags"], env=env) as running:
         yield running
 
 
@@ -157,7 +169,7 @@ def test_2_the_test_shows_credits_and_plan_or_what_is_wrong(
 
 
 def test_3_the_example_runs_from_the_ui_and_its_tasks_link_to_magic_hour(
-    airflow: LocalAirflow, page: Page, tmp_path: Path, take: Callable[..., None]
+    airflow: LocalAirflow, page: Page, media: Path, take: Callable[..., None]
 ) -> None:
     airflow.wait_for_dag(DAG)
     assert airflow.import_errors() == []
@@ -165,7 +177,7 @@ def test_3_the_example_runs_from_the_ui_and_its_tasks_link_to_magic_hour(
     page.get_by_role("button", name="Trigger").first.click()
     dialog = page.get_by_role("dialog")
     expect(dialog.get_by_text("What to show")).to_be_visible()
-    dialog.locator("[name=element_destination]").fill(str(tmp_path / "media"))
+    dialog.locator("[name=element_destination]").fill(str(media))
     take("trigger")
     dialog.get_by_role("button", name="Trigger", exact=True).click()
     page.wait_for_url("**/runs/manual__*")
@@ -173,7 +185,7 @@ def test_3_the_example_runs_from_the_ui_and_its_tasks_link_to_magic_hour(
     assert airflow.wait_for_run(DAG, run) == "success", airflow.failed_task_logs(DAG, run)
     header = page.get_by_role("heading", name=run).locator("..")
     expect(header.get_by_text("Success")).to_be_visible()
-    assert {path.suffix for path in (tmp_path / "media").rglob("*.*")} >= {".png", ".mp4", ".wav"}
+    assert {path.suffix for path in media.rglob("*.*")} >= {".png", ".mp4", ".wav"}
 
     page.reload()
     expect(page.get_by_text("12 Task Instances")).to_be_visible()
@@ -194,3 +206,110 @@ def test_3_the_example_runs_from_the_ui_and_its_tasks_link_to_magic_hour(
     expect(page.get_by_role("application").get_by_text("download").first).to_be_visible()
     page.get_by_role("button", name="Fit View").click()
     take("graph", page.get_by_role("application"))
+
+
+PIXELS = """image => {
+    const canvas = document.createElement("canvas");
+    const context = canvas.getContext("2d");
+    context.drawImage(image, 0, 0, canvas.width, canvas.height);
+    return new Set(context.getImageData(0, 0, canvas.width, canvas.height).data).size;
+}"""
+PLAY = """async video => {
+    video.muted = true;
+    await video.play();
+    await new Promise(done => { video.ontimeupdate = () => video.currentTime > 0 && done(); });
+    return video.videoWidth;
+}"""
+
+
+def check_accessible(page: Page) -> None:
+    found = Axe().run(page)
+    assert found.violations_count == 0, found.generate_report()
+
+
+def test_4_the_media_of_a_task_are_one_click_away(airflow: LocalAirflow, page: Page, media: Path) -> None:
+    for prompt in ("a fox in fresh snow", "paper boats and lanterns"):
+        run = airflow.trigger(DAG, {"destination": str(media), "prompt": prompt, "speech": prompt})
+        assert airflow.wait_for_run(DAG, run) == "success", airflow.failed_task_logs(DAG, run)
+    first = airflow.runs(DAG)[0]["dag_run_id"]
+    page.goto(f"{airflow.url}/dags/{DAG}/runs/{first}/tasks/image.make/details")
+    with page.context.expect_page() as opened:
+        page.get_by_role("link", name="Media", exact=True).click()
+    view = opened.value
+    problems: list[str] = []
+    view.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
+    cards = view.get_by_role("article")
+    expect(cards).to_have_count(1)
+    picture = cards.get_by_role("img")
+    expect(picture).to_have_js_property("complete", value=True)
+    assert picture.evaluate(PIXELS) > 10
+
+    view.get_by_role("link", name="Show all media").click()
+    expect(cards).to_have_count(9)
+    for video in view.locator("video").all():
+        assert video.evaluate(PLAY) > 0
+        video.evaluate("video => { video.pause(); video.currentTime = 0.5; }")
+    check_accessible(view)
+
+    view.get_by_text("Images", exact=True).click()
+    expect(cards).to_have_count(3)
+    view.get_by_label("State").select_option("Failed")
+    expect(view.get_by_role("status")).to_contain_text("Nothing is stored here")
+    view.get_by_role("button", name="Clear").click()
+    expect(cards).to_have_count(9)
+    view.get_by_text("credits in all").click()
+    expect(view.get_by_role("cell", name=DAG).first).to_be_visible()
+    check_accessible(view)
+
+    view.locator(".stage > button").first.click()
+    expect(view.get_by_role("dialog")).to_be_visible()
+    view.keyboard.press("Escape")
+    expect(view.get_by_role("dialog")).to_be_hidden()
+    view.get_by_role("link", name="Task image.download").first.click()
+    expect(view.get_by_text("image.download").first).to_be_visible()
+    view.go_back()
+    expect(cards).to_have_count(9)
+    assert problems == []
+    view.close()
+
+
+def test_5_a_person_chooses_which_draft_is_paid_for(
+    airflow: LocalAirflow, page: Page, media: Path, take: Callable[..., None]
+) -> None:
+    review = "magichour_review"
+    airflow.wait_for_dag(review)
+    run = airflow.trigger(review, {"destination": str(media), "prompt": "neon city in the rain"})
+    wait_until(lambda: airflow.task_instance(review, run, "review")["state"] in WAITING, 180, "the review")
+    page.goto(f"{airflow.url}/dags/{review}/runs/{run}/tasks/review/required_actions")
+    pictures = page.locator("img[src*='/magichour/view/media/']")
+    expect(pictures).to_have_count(4)
+    for picture in pictures.all():
+        picture.scroll_into_view_if_needed()
+        expect(picture).to_have_js_property("complete", value=True)
+        assert picture.evaluate(PIXELS) > 10
+    take("review")
+    page.get_by_role("button", name="Draft 2", exact=True).click()
+    assert airflow.wait_for_run(review, run) == "success", airflow.failed_task_logs(review, run)
+    states = {task["task_id"]: task["state"] for task in airflow.task_instances(review, run)}
+    assert [states[f"video_{n}"] for n in range(1, 5)] == ["skipped", "success", "skipped", "skipped"]
+    assert (states["rejected"], states["publish"]) == ("skipped", "success")
+    assert len(list((media / "published").glob("*.mp4"))) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "scheme", "width"),
+    [("view", "light", 1280), ("view-dark", "dark", 1280), ("view-phone", "dark", 400)],
+)
+def test_6_the_view_looks_good(
+    airflow: LocalAirflow, page: Page, take: Callable[..., None], name: str, scheme: Any, width: int
+) -> None:
+    page.emulate_media(color_scheme=scheme)
+    page.set_viewport_size({"width": width, "height": 860})
+    page.goto(f"{airflow.url}/magichour/view/")
+    page.evaluate("localStorage.removeItem('theme')")
+    page.reload()
+    expect(page.get_by_role("article")).to_have_count(11)
+    page.wait_for_timeout(3000)  # the videos' first frames
+    check_accessible(page)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    take(name)
