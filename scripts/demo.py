@@ -32,7 +32,8 @@ KINDS = ("image", "video", "audio")
 LONGEST_RUN = 60 * 60
 NEXT = f"""
 What to try next:
-  make airflow                 Airflow's UI with all examples and a local Magic Hour
+  make airflow                 Airflow's UI with all examples and a local Magic Hour; "Magic Hour" in its menu
+                               shows these files with pictures and players
   example_dags/{DAG}.py        the DAG that ran just now; the other examples are beside it
   docs/tutorial.md             your own first DAG, in ten minutes
   MAGIC_HOUR_API_KEY=... make smoke    one image at Magic Hour itself, 10 credits at most"""

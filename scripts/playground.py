@@ -22,6 +22,7 @@ BANNER = """
   Database:    {home}/; runs, logs and variables are still there the next time. Projects at the local
                Magic Hour are not.
   Try:         open the DAG magichour_media_pipeline and press Trigger
+  Media:       {url}/magichour/view/, or "Magic Hour" in the menu, shows what was made
 
 Ctrl-C stops it."""
 
@@ -30,7 +31,9 @@ def main() -> int:
     """Run until Ctrl-C."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     signal.signal(signal.SIGHUP, signal.default_int_handler)
-    airflow = LocalAirflow(HOME, [ROOT / "example_dags"], port=_usual_port(), grace=4)
+    # where the examples store by default, and where `make demo` does
+    env = {"AIRFLOW__MAGICHOUR__VIEW_ROOTS": f"/tmp/magichour, {ROOT / 'media'}"}  # noqa: S108
+    airflow = LocalAirflow(HOME, [ROOT / "example_dags"], port=_usual_port(), grace=4, env=env)
     try:
         connection = start_simulator(airflow.processes, speed_up=5)
         print("Starting Airflow, which takes about half a minute...", flush=True)
