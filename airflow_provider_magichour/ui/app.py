@@ -28,7 +28,7 @@ STATIC = Path(__file__).parent / "static"
 #: The most projects of a page.
 MOST_ITEMS = 100
 
-_DAG_ID = re.compile(r"[\w.~-]{1,250}")
+_DAG_ID = re.compile(r"[\w.-]{1,250}")
 _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})", re.ASCII)
 _USER = Depends(get_user)
 
@@ -85,7 +85,7 @@ def _may_read(request: Request, user: Any) -> Callable[[str], bool]:
 
 def _page(request: Request, user: Any = _USER) -> Response:
     library: Library = request.app.state.library
-    hosts = " ".join(["'self'", *library.origins])
+    hosts = " ".join(["'self'", *library.origins()])
     policy = (
         "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
         f"img-src {hosts}; media-src {hosts}; base-uri 'none'; form-action 'none'; frame-ancestors 'self'"

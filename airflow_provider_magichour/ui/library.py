@@ -10,8 +10,8 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import islice
 from typing import Any
 from urllib.parse import urlsplit
@@ -88,25 +88,28 @@ class Library:
 
     def __init__(self, roots: Mapping[str, str]) -> None:
         self._roots = roots
+        self._opened: dict[str, Storage] = {}
         self._kept: OrderedDict[tuple[str, str], tuple[float, Item | None]] = OrderedDict()
         self._lock = threading.Lock()
         self._pool = ThreadPoolExecutor(_PARALLEL, "magichour-view")
 
-    @cached_property
-    def _storages(self) -> dict[str, Storage]:
-        storages = {}
-        for name, root in self._roots.items():
-            try:
-                storages[name] = open_destination(root, "view_roots")
-            except Exception as error:  # noqa: BLE001 - the other roots are shown all the same
-                log.error("The root %r of the view cannot be opened: %s", name, type(error).__name__)  # noqa: TRY400
-        return storages
+    def _storage(self, name: str) -> Storage:
+        """Return a root; one that cannot be opened is tried again the next time."""
+        if name not in self._opened:
+            self._opened[name] = open_destination(self._roots[name], "view_roots")
+        return self._opened[name]
 
-    @cached_property
+    def _reachable(self) -> dict[str, Storage]:
+        """Return the roots that can be opened; a list of what is there tells of the others."""
+        for name in self._roots:
+            with suppress(Exception):
+                self._storage(name)
+        return dict(self._opened)
+
     def origins(self) -> list[str]:
         """Return where browsers are led to for files: the stores that presign."""
         found = set[str]()
-        for storage in self._storages.values():
+        for storage in self._reachable().values():
             parts = urlsplit(StoredFile(storage, "x", 0, "image/png").sign() or "")
             # it goes into a header
             if re.fullmatch(r"[A-Za-z0-9.:\[\]-]+", parts.netloc):
@@ -144,7 +147,7 @@ class Library:
         :param root: the name of the root.
         :param at: where it is recorded, if that is known: as an item says.
         """
-        if root not in self._storages:
+        if root not in self._roots:
             return None
         match = _CURSOR.fullmatch(at)
         days = (match[2], match[2]) if match and match[1] == "1" else ("", "")
@@ -156,15 +159,14 @@ class Library:
         self, wanted: Wanted, before: Place | None, problems: list[str], root: str | None = None
     ) -> Iterator[tuple[str, Record]]:
         def of_root(name: str) -> Iterator[tuple[str, Record]]:
-            storage = self._storages[name]
             try:
-                records = newest(storage, before, wanted.first_day, wanted.last_day or "9")
+                records = newest(self._storage(name), before, wanted.first_day, wanted.last_day or "9")
                 yield from ((name, record) for record in records)
             except Exception as error:  # noqa: BLE001 - the other roots are shown all the same
                 problems.append(f"The root {name} cannot be listed: {type(error).__name__}")
                 log.error("Magic Hour's view: %s", problems[-1])  # noqa: TRY400
 
-        names = [root] if root else list(self._storages)
+        names = [root] if root else list(self._roots)
         merged = heapq.merge(*map(of_root, names), key=lambda one: one[1].place, reverse=True)
         if not wanted.projects:
             return merged
@@ -224,10 +226,10 @@ class Library:
         self, name: str, record: Record, receipt: Receipt
     ) -> tuple[dict[str, StoredFile], list[dict[str, Any]]]:
         """Return the files that may be fetched, by key, and all of them as the page shows them."""
-        folder = files_of(receipt, record.root, self._storages)
-        root = next(
-            (one for one in self._storages.values() if folder and one.relative(folder.url) is not None), None
-        )
+        roots = {name: record.root} if receipt.folder is not None else self._reachable()
+        folder = files_of(receipt, record.root, roots)
+        within = (one for one in roots.values() if folder and one.relative(folder.url) is not None)
+        root = next(within, None)
         stored, shown = {}, []
         for file in receipt.files[:MOST_FILES]:
             title, key = file_name(file), file_key(file)

@@ -103,6 +103,20 @@ def test_what_cannot_be_listed_is_said_and_hides_nothing_else(
     assert page["problems"] == ["The root broken cannot be listed: OSError"]
 
 
+def test_root_that_cannot_be_opened_is_tried_again(
+    serve_view: Callable[..., View], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    view = serve_view(media=str(tmp_path / "media"), bucket="s3://not_yet@bucket/media")
+    view.store("p1")
+    page = view.get("api/projects").json()
+    assert ids(page["projects"]) == ["p1"]
+    assert page["problems"] == ["The root bucket cannot be listed: MagicHourDownloadError"]
+    assert view.get().status_code == 200
+    monkeypatch.setenv("AIRFLOW_CONN_NOT_YET", "aws://test:test@/?endpoint_url=http%3A%2F%2F127.0.0.1%3A1")
+    (problem,) = view.get("api/projects").json()["problems"]
+    assert "MagicHourDownloadError" not in problem
+
+
 def test_first_page_of_ten_thousand_local_entries(view: View) -> None:
     file = file_of("p", "a.png", PNG)
     for n in range(10_000):
@@ -144,3 +158,13 @@ def test_first_page_of_ten_thousand_entries_in_s3_takes_five_lists(
     print(f"\n{len(calls)} lists, {time.perf_counter() - begun:.2f} s")
     assert calls == ["list_objects_v2"] * len(calls)
     assert 0 < len(calls) <= 5
+
+
+def test_files_may_be_below_another_root(serve_view: Callable[..., View], tmp_path: Path) -> None:
+    view = serve_view(media=str(tmp_path / "media"), other=str(tmp_path / "other"))
+    entry = view.store("p1", folder=None, destination=str(tmp_path / "other" / "2026"))
+    (tmp_path / "other" / "2026").mkdir(parents=True)
+    (view.root / "p1").rename(tmp_path / "other" / "2026" / "p1")
+    path = f"media/media/p1/{entry['files'][0]['sha256'][:16]}"
+    assert view.get(path).content == PNG
+    assert view.projects()[0]["files"][0]["key"]
