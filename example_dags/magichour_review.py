@@ -97,7 +97,9 @@ def magichour_review() -> None:
         for n in DRAFTS
     ]
 
-    drafts >> describe(drafts.output) >> review >> [*videos, rejected()]
+    describe(drafts.output) >> review
+    review >> videos
+    review >> rejected()
     publish(*(video.output for video in videos), destination="{{ params.destination }}")
 
 
