@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 #: The Airflow connection that is used where none is named.
 DEFAULT_CONN_ID = "magichour_default"
