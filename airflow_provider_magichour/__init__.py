@@ -123,6 +123,7 @@ _FIELD_BEHAVIOUR: dict[str, Any] = {
         "requests_per_second": f"{DEFAULT_REQUESTS_PER_SECOND}",
         "max_connections": f"{DEFAULT_MAX_CONNECTIONS}",
         "submit_records": "s3://bucket/magichour",
+        "catalog": "s3://bucket/media",
     },
 }
 
@@ -154,6 +155,12 @@ _CONNECTION_FIELDS: dict[str, Any] = {
         "label": "Submit records",
         "description": "A folder in object storage where create calls are recorded, so that no retry pays "
         "twice. Needed on Airflow before 3.3 for create tasks; each deployment has a folder of its own.",
+        "schema": {"type": ["string", "null"]},
+    },
+    "catalog": {
+        "label": "Catalogue",
+        "description": "A folder in object storage where create tasks and sensors record projects and their "
+        "cost, as downloads do at their destination. Empty: they record nothing.",
         "schema": {"type": ["string", "null"]},
     },
     "webhook_secret": {

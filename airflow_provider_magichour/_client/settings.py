@@ -29,6 +29,7 @@ class Settings:
     :param max_connections: connections that one process opens at most while it works on many projects.
     :param allow_private_hosts: whether files may come from, and go to, loopback and private addresses.
     :param submit_records: the folder in object storage where submits are recorded, None for none.
+    :param catalog: the root of the catalogue for projects whose files are not stored, None for none.
     """
 
     api_key: str = field(repr=False)
@@ -39,6 +40,7 @@ class Settings:
     max_connections: int = DEFAULT_MAX_CONNECTIONS
     allow_private_hosts: bool = True
     submit_records: str | None = None
+    catalog: str | None = None
 
     @cached_property
     def mask(self) -> Mask:

@@ -26,12 +26,15 @@ from airflow_provider_magichour.tools import Kind
 
 FOLDER = "magichour-catalog"
 #: What may happen to a project besides its end: each is an object of its own.
-DELETED, MOVED, TIMED_OUT, REUSED, UNCERTAIN = "deleted", "moved", "timed_out", "reused", "uncertain"
+DELETED, MOVED, TIMED_OUT, REUSED = "deleted", "moved", "timed_out", "reused"
+#: What is known of a submit before its project's end.
+SUBMITTED, UNCERTAIN = "submitted", "uncertain"
 
 _DAY = re.compile(r"dt=(\d{4}-\d{2}-\d{2})", re.ASCII)
 #: Time, project, and for an event what happened.
 NAME = re.compile(
-    r"(\d{6})-([A-Za-z0-9_-][A-Za-z0-9_.-]{0,127}?)(?:-(deleted|moved|timed_out|reused|uncertain))?\.json",
+    r"(\d{6})-([A-Za-z0-9_-][A-Za-z0-9_.-]{0,127}?)"
+    r"(?:-(deleted|moved|timed_out|reused|submitted|uncertain))?\.json",
     re.ASCII,
 )
 
@@ -169,6 +172,42 @@ def moved_files(root: Storage, path: str) -> dict[str, str]:
     if not isinstance(moved, dict):
         raise ReceiptError("the record of moved files names none")
     return {str(name): where for name, where in moved.items() if isinstance(where, str) and where.strip()}
+
+
+# ---------------------------------------------------------------------- projects without stored files
+
+
+def add_end(root: Storage, project: Mapping[str, Any], project_id: str, kind: Kind, writer: Writer) -> None:
+    """
+    Write the entry of a finished project whose files are not stored: failed, canceled, or only complete.
+
+    :param project: the project as the API gives it.
+    """
+    at = receipts.created_at(project, datetime.now(UTC))
+    path = entry_path(at, project_id)
+    if project.get("status") == "complete" and root.read(path, MAX_BYTES) is not None:
+        return  # its files were stored meanwhile, or its end is written already
+    root.write(path, receipts.dump(receipts.describe(project, project_id, kind, writer)))
+
+
+def add_event(root: Storage, event: str, project: Mapping[str, Any], kind: Kind, writer: Writer) -> None:
+    """
+    Record what happened to a project, with what it cost as far as that is known.
+
+    :param project: the project as the API gives it, or as much of it as is known, with its ``id``.
+    """
+    project_id = str(project["id"])
+    data = receipts.describe(project, project_id, kind, writer)
+    path = entry_path(receipts.created_at(project, datetime.now(UTC)), project_id)
+    names = ("type", "status", "created_at", "credits_charged", "body_fingerprint")
+    record(root, path, event, data, **{name: data[name] for name in names})
+
+
+def add_uncertain(root: Storage, fingerprint: str, kind: Kind, writer: Writer) -> None:
+    """Record a submit of which nobody knows whether it was accepted, by the fingerprint of its body."""
+    data = receipts.describe({}, fingerprint, kind, writer)
+    path = entry_path(datetime.now(UTC), fingerprint)
+    record(root, path, UNCERTAIN, {**data, "project_id": None}, body_fingerprint=fingerprint)
 
 
 # ------------------------------------------------------------------------------- one destination's projects

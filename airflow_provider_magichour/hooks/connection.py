@@ -201,4 +201,5 @@ _READERS: Mapping[str, Callable[[object, str], Any]] = {
     "max_connections": _count,
     "allow_private_hosts": _boolean,
     "submit_records": _folder,
+    "catalog": _folder,
 }

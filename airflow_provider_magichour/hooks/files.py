@@ -13,6 +13,7 @@ from airflow_provider_magichour.tools import check_kind
 
 if TYPE_CHECKING:
     from airflow_provider_magichour._transfer.catalogue import Catalogue
+    from airflow_provider_magichour._transfer.recorder import Recorder
     from airflow_provider_magichour._transfer.upload import Source
     from airflow_provider_magichour.types import KindName, ProjectRef
 
@@ -123,6 +124,53 @@ class MagicHourFilesHook(MagicHourBaseHook):
         ).run(ids)
         record_outputs(self, [file for files in results if isinstance(files, list) for file in files])
         return results
+
+    def record_ends(
+        self,
+        kind: str,
+        projects: Mapping[str, Mapping[str, Any]] | Sequence[str],
+        *,
+        index: str | None = None,
+        facts: Mapping[str, Mapping[str, Any]] | None = None,
+        recorded_by: Mapping[str, Any] | None = None,
+    ) -> None:
+        """
+        Write the catalogue's entries of projects whose files are not stored; that never fails a task.
+
+        Finished projects get an entry, others the event ``timed_out``. Where there is no place for a
+        catalogue, nothing is asked and nothing is written.
+
+        :param projects: by id, each as the API gives it; or the ids, for which Magic Hour is asked.
+        :param index: where the catalogue lies; None for the connection's ``catalog``.
+        :param facts: as :meth:`download_all` takes them.
+        :param recorded_by: the Airflow task.
+        """
+        from airflow_provider_magichour._client import api
+
+        recorder = self.open_recorder(kind, index, facts, recorded_by) if projects else None
+        if recorder is None:
+            return
+        if not isinstance(projects, Mapping):
+            ids = list(dict.fromkeys(projects))
+            responses = self.send_all([api.get_project(kind, one) for one in ids])
+            projects = dict(zip(ids, responses, strict=True))
+        recorder.add_ends(projects)
+
+    def open_recorder(
+        self,
+        kind: str,
+        index: str | None = None,
+        facts: Mapping[str, Mapping[str, Any]] | None = None,
+        recorded_by: Mapping[str, Any] | None = None,
+    ) -> Recorder | None:
+        """Return what records projects without files, see :meth:`record_ends`; None where nothing does."""
+        if (place := index or self.settings.catalog) is None:
+            return None
+        from airflow_provider_magichour._transfer.receipts import Writer
+        from airflow_provider_magichour._transfer.recorder import Recorder
+
+        writer = Writer(self.magichour_conn_id, lambda: self.account_id, recorded_by, facts or {})
+        return Recorder(place, check_kind(kind), writer)
 
     def acknowledge_moved(
         self,

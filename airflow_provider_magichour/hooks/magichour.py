@@ -37,7 +37,7 @@ class MagicHourHook(MagicHourFilesHook):
     The connection's password is the API key; its host, scheme and port are the base URL, empty for
     ``https://api.magichour.ai``. Its extra may hold ``timeout`` (seconds for one try), ``max_attempts``,
     ``requests_per_second``, ``max_connections``, ``webhook_secret``, ``allow_private_hosts`` and
-    ``submit_records``.
+    ``submit_records``, ``catalog``.
 
     :param magichour_conn_id: the connection.
     """
