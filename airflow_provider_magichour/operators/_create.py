@@ -28,6 +28,7 @@ from airflow_provider_magichour.exceptions import (
 )
 from airflow_provider_magichour.links import push_links
 from airflow_provider_magichour.operators._budget import as_credits
+from airflow_provider_magichour.operators._catalogue import TaskRecorder
 from airflow_provider_magichour.operators._submit import SubmitOptions, Submitter
 from airflow_provider_magichour.operators._submit_record import Submitted
 from airflow_provider_magichour.operators._submit_records import SubmitRecords
@@ -98,6 +99,7 @@ class CreateTask:
                 for one in outcomes
             ]
             self._report_usage(outcomes, [one or outcomes[n] for n, one in enumerate(projects)])
+            TaskRecorder(self._operator, self._context, self._kind).record_submits(outcomes)
             self._raise_for_failed(outcomes, projects)
         self.records.succeed()
         return projects if is_many(self._operator.body) else projects[0]

@@ -33,6 +33,7 @@ from airflow_provider_magichour.operators._carried import (
     read_wait,
     wait_here,
 )
+from airflow_provider_magichour.operators._catalogue import TaskRecorder
 from airflow_provider_magichour.operators._create import CreateTask
 from airflow_provider_magichour.operators._earlier_tries import not_found
 from airflow_provider_magichour.operators._submit_record import Submitted
@@ -217,6 +218,7 @@ class GenerateTask(CreateTask):
 
     def _finish(self, outcomes: Sequence[Submitted | MagicHourError], wait_end: WaitEnd) -> Any:
         """Store the files of the complete projects, and return or leave the results."""
+        operator = self._operator
         ends: dict[int, Any] = {
             n: one if isinstance(one, MagicHourError) else one.result for n, one in enumerate(outcomes)
         }
@@ -226,7 +228,7 @@ class GenerateTask(CreateTask):
         complete = {n: ends[n] for n in to_read if not isinstance(ends[n], MagicHourError)}
         for n, files in self._download(complete, outcomes).items():
             result = {"project": {**complete[n], "kind": self._kind}, "files": files}
-            reused = {"reused": False} if self._operator.reuse else {}
+            reused = {"reused": False} if operator.reuse else {}
             ends[n] = files if isinstance(files, MagicHourError) else {**result, **reused}
         in_order = [ends[n] for n in range(len(outcomes))]
         results = [None if isinstance(end, MagicHourError) else end for end in in_order]
@@ -236,8 +238,10 @@ class GenerateTask(CreateTask):
                 succeeded=all(results), results={str(one["project"]["id"]): one for one in results if one}
             )
         self._report_usage(outcomes, in_order, complete)
+        are_stored = operator.destination is not None and operator.download_options["receipt"]
+        self._recorder.record_ends(outcomes, in_order, are_stored=are_stored)
         self._raise_for_failed(in_order, results)
-        return results if is_many(self._operator.body) else results[0]
+        return results if is_many(operator.body) else results[0]
 
     def _read_projects(
         self, submitted: Mapping[int, Submitted], wait: WaitEnd
@@ -272,13 +276,7 @@ class GenerateTask(CreateTask):
             operator.destination,
             index=self._index,
             made=[outcomes[n].id for n in projects if outcomes[n].is_new],
-            facts={
-                project["id"]: {
-                    "tool": operator.tool,
-                    "body_fingerprint": self._stored_results and self._stored_results.keys.get(n),
-                }
-                for n, project in projects.items()
-            },
+            facts=self._recorder.facts(outcomes, are_finished=True),
             downloaded_by=run_of(self._context),
             file_name=operator.file_name,
             open_args=operator.open_args,
@@ -287,6 +285,12 @@ class GenerateTask(CreateTask):
         return dict(zip(projects, files, strict=True))
 
     # -------------------------------------------------------------------------------------------- storage
+
+    @functools.cached_property
+    def _recorder(self) -> TaskRecorder:
+        index = None if self._operator.destination is None else self._index
+        keys = self._stored_results.keys if self._stored_results else {}
+        return TaskRecorder(self._operator, self._context, self._kind, index, keys)
 
     @property
     def _index(self) -> str:

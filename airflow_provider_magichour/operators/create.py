@@ -53,6 +53,9 @@ class MagicHourCreateProjectOperator(MagicHourOperator):
     :param project_name: the name at Magic Hour of a project whose body has none, by which a person finds it
         in the library; it may hold ``{dag_id}``, ``{task_id}`` and ``{run_id}``, and the map index and the
         position in a list are added. None for Magic Hour's own. (templated)
+    :param catalog: whether to record in the catalogue what is not stored: see "Catalogue" in the
+        documentation.
+    :param catalog_prompts: whether the catalogue has the prompts, too.
     :param magichour_conn_id: the connection. (templated)
     :return: ``{"id", "kind", "tool", "credits_charged"}``, for a list of bodies a list of these. The id of a
         single body is an XCom of its own too, so that ``create.output["id"]`` feeds the next task.
@@ -87,6 +90,8 @@ class MagicHourCreateProjectOperator(MagicHourOperator):
         max_credits: Templated[float | str | None] = None,
         keep_credits: Templated[float | str | None] = None,
         project_name: Templated[str | None] = PROJECT_NAME,
+        catalog: bool = True,
+        catalog_prompts: bool = False,
         magichour_conn_id: str = DEFAULT_CONN_ID,
         **kwargs: Any,
     ) -> None:
@@ -100,6 +105,7 @@ class MagicHourCreateProjectOperator(MagicHourOperator):
         self.max_credits: Any = max_credits
         self.keep_credits: Any = keep_credits
         self.project_name: Any = project_name
+        self.catalog, self.catalog_prompts = catalog, catalog_prompts
         if is_settled(tool) and is_settled(kind):
             tool_kind(tool, kind)
         if is_settled(body):

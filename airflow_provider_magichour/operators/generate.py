@@ -78,6 +78,9 @@ class MagicHourGenerateOperator(MagicHourCreateProjectOperator):
     :param parallel: files that are fetched at once.
     :param file_name: the template of the files' names, as of :class:`MagicHourDownloadOperator`. (templated)
     :param open_args: what the object store's fsspec ``open`` takes besides. (templated)
+    :param catalog: whether to record in the catalogue what is not stored: see "Catalogue" in the
+        documentation.
+    :param catalog_prompts: whether the catalogue has the prompts, too.
     :param magichour_conn_id: the connection. (templated)
     :return: ``{"project": {...}, "files": [...]}``, for a list of bodies a list of these.
     :raises MagicHourUncertainSubmitError: if nobody knows whether the create call was accepted.
@@ -121,6 +124,8 @@ class MagicHourGenerateOperator(MagicHourCreateProjectOperator):
         max_credits: Templated[float | str | None] = None,
         keep_credits: Templated[float | str | None] = None,
         project_name: Templated[str | None] = PROJECT_NAME,
+        catalog: bool = True,
+        catalog_prompts: bool = False,
         delete_on_kill: bool = False,
         index: Templated[str | None] = None,
         overwrite: bool = False,
@@ -142,6 +147,8 @@ class MagicHourGenerateOperator(MagicHourCreateProjectOperator):
             max_credits=max_credits,
             keep_credits=keep_credits,
             project_name=project_name,
+            catalog=catalog,
+            catalog_prompts=catalog_prompts,
             magichour_conn_id=magichour_conn_id,
             **kwargs,
         )

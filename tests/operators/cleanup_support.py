@@ -36,7 +36,9 @@ def backdate(folder, project_id, age):
     """Make a project one that was created and downloaded that long ago."""
     file = entry_file(folder, project_id)
     at = datetime.now(UTC) - age
-    edit(file, created_at=f"{at:%Y-%m-%dT%H:%M:%SZ}", downloaded_at=f"{at:%Y-%m-%dT%H:%M:%SZ}")
+    edit(file, created_at=f"{at:%Y-%m-%dT%H:%M:%SZ}")
+    if json.loads(file.read_text())["downloaded_at"]:
+        edit(file, downloaded_at=f"{at:%Y-%m-%dT%H:%M:%SZ}")
     moved = Path(folder, catalogue.entry_path(at, project_id))
     moved.parent.mkdir(exist_ok=True)
     file.rename(moved)
