@@ -100,6 +100,11 @@ class Writer:
         return self.read_account_id()
 
 
+def run_of(context: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what an entry says of the task that writes it, by the task's context."""
+    return {name: getattr(context["ti"], name, None) for name in TASK_FIELDS}
+
+
 def describe(project: Mapping[str, Any], project_id: str, kind: Kind, writer: Writer) -> dict[str, Any]:
     """
     Return what the catalogue says of any project, whatever became of it: ``docs/catalogue.md``.

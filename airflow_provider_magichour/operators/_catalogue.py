@@ -10,11 +10,10 @@ from typing import Any
 
 from airflow_provider_magichour._client import api
 from airflow_provider_magichour._transfer import catalogue
-from airflow_provider_magichour._transfer.receipts import timestamp
+from airflow_provider_magichour._transfer.receipts import run_of, timestamp
 from airflow_provider_magichour.exceptions import MagicHourError, MagicHourUncertainSubmitError
 from airflow_provider_magichour.operators._bodies import digest, with_files, without_signature
 from airflow_provider_magichour.operators._submit_record import BODY_DIGITS, Submitted
-from airflow_provider_magichour.operators.base import run_of
 
 log = logging.getLogger(__name__)
 

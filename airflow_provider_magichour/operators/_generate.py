@@ -15,6 +15,7 @@ from airflow_provider_magichour._polling.deferral import defer, split_ids
 from airflow_provider_magichour._polling.progress import MISSING
 from airflow_provider_magichour._polling.wait_request import WaitRequest
 from airflow_provider_magichour._transfer.locations import index_root
+from airflow_provider_magichour._transfer.receipts import run_of
 from airflow_provider_magichour._transfer.storage import open_destination
 from airflow_provider_magichour._validation import check_delay, check_seconds, is_many, optional
 from airflow_provider_magichour.exceptions import (
@@ -37,7 +38,7 @@ from airflow_provider_magichour.operators._catalogue import TaskRecorder
 from airflow_provider_magichour.operators._create import CreateTask
 from airflow_provider_magichour.operators._earlier_tries import not_found
 from airflow_provider_magichour.operators._submit_record import Submitted
-from airflow_provider_magichour.operators.base import on_a_thread, run_of
+from airflow_provider_magichour.operators.base import on_a_thread
 from airflow_provider_magichour.tools import seconds_before_deferral, typical_seconds_of
 
 if TYPE_CHECKING:

@@ -62,14 +62,6 @@ def on_a_thread(action: Callable[[], None], seconds: float) -> None:
     thread.join(seconds)
 
 
-def run_of(context: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a receipt says of the task that wrote it."""
-    ti = context["ti"]
-    return {
-        name: getattr(ti, name, None) for name in ("dag_id", "run_id", "task_id", "map_index", "try_number")
-    }
-
-
 def describe_outlets(operator: Any, context: Mapping[str, Any], extra: Mapping[str, Any]) -> None:
     """Send data with the events of the assets that a task has as outlets, for the DAGs that they start."""
     from airflow.providers.common.compat.sdk import Asset

@@ -14,7 +14,7 @@ from airflow_provider_magichour._validation import (
     read_projects,
 )
 from airflow_provider_magichour.links import push_media_link
-from airflow_provider_magichour.operators.base import MagicHourOperator, run_of
+from airflow_provider_magichour.operators.base import MagicHourOperator
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -98,6 +98,8 @@ class MagicHourDownloadOperator(MagicHourOperator):
 
     def execute(self, context: Context) -> Any:
         """Store the files."""
+        from airflow_provider_magichour._transfer.receipts import run_of
+
         projects = read_projects(self.project_id, self.kind)
         destination = check_location(self.destination)
         if not projects.ids:

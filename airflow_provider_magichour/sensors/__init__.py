@@ -151,14 +151,14 @@ class MagicHourProjectSensor(BaseSensorOperator):
         from airflow_provider_magichour.sensors._run import SensorRun, sensor_errors
 
         if not self.reschedule or self.deferrable:
-            with sensor_errors(self):
+            with sensor_errors(self, context):
                 return SensorRun(self, context).wait()
         try:
             return super().execute(context)  # pokes once, counts the time, and starts the task again
         except (AirflowSensorTimeout, AirflowSkipException) as error:
             if self._found is None:  # the poke itself raised this
                 raise
-            with sensor_errors(self):
+            with sensor_errors(self, context):
                 raise self._found.timeout() from error
 
     def poke(self, context: Context) -> bool | PokeReturnValue:
@@ -166,7 +166,7 @@ class MagicHourProjectSensor(BaseSensorOperator):
         from airflow_provider_magichour.sensors._run import SensorRun, sensor_errors
 
         self._found = None
-        with sensor_errors(self):  # Airflow's own loop would skip without saying why
+        with sensor_errors(self, context):  # Airflow's own loop would skip without saying why
             run = SensorRun(self, context)
             found = run.check_once()
             if not found.pending:
@@ -195,7 +195,7 @@ class MagicHourProjectSensor(BaseSensorOperator):
         """
         from airflow_provider_magichour.sensors._run import SensorRun, sensor_errors
 
-        with sensor_errors(self):
+        with sensor_errors(self, context):
             return SensorRun(self, context).resume(event, pending, outcomes or {})
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
@@ -203,7 +203,7 @@ class MagicHourProjectSensor(BaseSensorOperator):
         from airflow_provider_magichour._polling.airflow import FAILED_DEFERRAL
         from airflow_provider_magichour.sensors._run import SensorRun, sensor_errors
 
-        with sensor_errors(self):
+        with sensor_errors(self, context):
             if next_method != FAILED_DEFERRAL:
                 return getattr(self, next_method)(context, **(next_kwargs or {}))
             run = SensorRun(self, context)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -23,6 +24,7 @@ from airflow_provider_magichour._polling.deferral import defer, split_ids
 from airflow_provider_magichour._polling.refreshing_sender import CANNOT_READ
 from airflow_provider_magichour._polling.wait import WaitResult, wait_for_finished, wait_on_worker
 from airflow_provider_magichour._polling.wait_request import WaitRequest
+from airflow_provider_magichour._transfer.receipts import run_of
 from airflow_provider_magichour._validation import check_delay, check_some_ids, optional, read_projects
 from airflow_provider_magichour.exceptions import (
     MagicHourError,
@@ -160,6 +162,7 @@ class SensorRun:
                     f"they are not finished: {', '.join([*again.pending][:10])}; clear the task to wait again"
                 )
             projects = again.projects
+        self.record(projects)
         if sensor.fail_on_error:
             raise_project_errors(projects[one] for one in self._ids if one in projects)
         results: list[Any] = [
@@ -170,13 +173,35 @@ class SensorRun:
         ]
         return results if self._wanted.is_list else results[0]
 
+    def record(self, projects: Mapping[str, Mapping[str, Any]]) -> None:
+        """
+        Record in the connection's catalogue how the projects ended, or that they were not finished in time.
+
+        :param projects: as Magic Hour gives them; what is missing is asked for.
+        """
+        try:
+            hook = self._sensor.hook
+            if hook.settings.catalog is None:
+                return
+            finished_at = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
+            is_known = all(one in projects for one in self._ids)
+            hook.record_ends(
+                self._kind,
+                {one: projects[one] for one in self._ids} if is_known else self._ids,
+                facts={one: {"finished_at": finished_at} for one in self._ids},
+                recorded_by=run_of(self._context),
+            )
+        except Exception as error:  # noqa: BLE001 - stores raise whatever their libraries do
+            self._sensor.log.warning("The catalogue has no record: %s: %s", type(error).__name__, error)
+
 
 @contextmanager
-def sensor_errors(sensor: BaseSensorOperator) -> Iterator[None]:
+def sensor_errors(sensor: BaseSensorOperator, context: Mapping[str, Any] | None = None) -> Iterator[None]:
     """
     Raise timeouts as a sensor's, and skip instead of failing where the user asked for that.
 
     :param sensor: whose ``soft_fail``, ``never_fail`` and ``execution_timeout`` count.
+    :param context: the task's, where a timeout is to be recorded in the catalogue.
     """
     try:
         try:
@@ -185,6 +210,8 @@ def sensor_errors(sensor: BaseSensorOperator) -> Iterator[None]:
             raise
         except MagicHourTimeoutError as error:
             stats.count_projects(getattr(sensor, "kind", None), [error])
+            if context is not None:
+                SensorRun(sensor, context).record({})
             raise MagicHourSensorTimeoutError(*error.args) from None
         except AirflowTaskTimeout as error:  # the last check took longer than the margin for it
             raise MagicHourSensorTimeoutError(

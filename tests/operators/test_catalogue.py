@@ -12,6 +12,7 @@ from airflow_provider_magichour._transfer import candidates, catalogue
 from airflow_provider_magichour._transfer.catalogue import Catalogue
 from airflow_provider_magichour._transfer.storage import Storage
 from airflow_provider_magichour.hooks import MagicHourHook
+from airflow_provider_magichour.sensors import MagicHourProjectSensor
 from tests.operators.cleanup_support import backdate, clean_up
 from tests.operators.support import BODY, CREATE, bodies, generate
 from tests.operators.support import operator as create_task
@@ -162,3 +163,26 @@ def test_clean_up_deletes_nothing_that_is_not_stored_and_closes_its_days(sim, ca
 
     done, _ = candidates.read_done_days(root, datetime.now(UTC), timedelta(days=30))
     assert len(done) == 1
+
+
+@pytest.mark.parametrize(
+    "mode", [{"deferrable": False}, {"deferrable": True}, {"mode": "reschedule"}], ids=str
+)
+def test_sensor_records_ends_and_timeouts(sim, catalog, mode):
+    hook = MagicHourHook()
+    sim.faults({"match": CREATE, "duration": 600})
+    failed, late, complete = (hook.create_project("ai-image-generator", BODY)["id"] for _ in range(3))
+    sim.end_project(failed, "error", "no_source_face")
+    sim.end_project(complete)
+    given = {"task_id": "task", "kind": "image", "poll_interval": 0.1, "poke_interval": 0.1, **mode}
+    result = run_task(
+        MagicHourProjectSensor(project_id=[failed, complete], fail_on_error=False, **given), task_context()
+    )
+    assert [one["status"] for one in result] == ["error", "complete"]
+    assert entry(catalog, failed)["error_code"] == "no_source_face"
+    assert entry(catalog, complete).items() >= {**TASK, "status": "complete", "files": []}.items()
+    started = datetime.now(UTC) - timedelta(hours=1)
+    context = task_context(start_date=started, first_start_date=started)
+    with pytest.raises(errors.MagicHourSensorTimeoutError):
+        run_task(MagicHourProjectSensor(project_id=late, timeout=0.3, **given), context)
+    assert {name[7:] for name in entries(catalog)} == {failed, complete, f"{late}-timed_out"}
