@@ -82,6 +82,7 @@ def test_airflow_draws_the_form(airflow_db: Path) -> None:
         "requests_per_second",
         "max_connections",
         "submit_records",
+        "catalog",
         "webhook_secret",
         "allow_private_hosts",
     }

@@ -101,6 +101,7 @@ class MagicHourGenerateOperator(MagicHourCreateProjectOperator):
         "open_args",
     )
 
+    destination: Any
     defer_after: Any
     poll_interval: Any
     index: Any
@@ -147,13 +148,11 @@ class MagicHourGenerateOperator(MagicHourCreateProjectOperator):
             max_credits=max_credits,
             keep_credits=keep_credits,
             project_name=project_name,
-            catalog=catalog,
-            catalog_prompts=catalog_prompts,
             magichour_conn_id=magichour_conn_id,
             **kwargs,
         )
-        self.destination: Any = destination
-        self.unrendered_destination = destination
+        self.catalog, self.catalog_prompts = catalog, catalog_prompts
+        self.destination = self.unrendered_destination = destination
         self.deferrable, self.reuse, self.delete_on_kill = deferrable, reuse, delete_on_kill
         self.defer_after, self.poll_interval = defer_after, poll_interval
         self.index, self.file_name, self.open_args = index, file_name, open_args
