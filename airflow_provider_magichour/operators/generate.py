@@ -151,13 +151,13 @@ class MagicHourGenerateOperator(MagicHourCreateProjectOperator):
             magichour_conn_id=magichour_conn_id,
             **kwargs,
         )
-        self.catalog, self.catalog_prompts = catalog, catalog_prompts
+        self.catalog, self.catalog_prompts, self.reuse = catalog, catalog_prompts, reuse
         self.destination = self.unrendered_destination = destination
-        self.deferrable, self.reuse, self.delete_on_kill = deferrable, reuse, delete_on_kill
+        self.deferrable, self.delete_on_kill = deferrable, delete_on_kill
         self.defer_after, self.poll_interval = defer_after, poll_interval
         self.index, self.file_name, self.open_args = index, file_name, open_args
         options = (overwrite, receipt, max_bytes, parallel)
-        self.download_options: dict[str, Any] = dict(zip(_DOWNLOAD_OPTIONS, options, strict=True))
+        self.download_options = dict(zip(_DOWNLOAD_OPTIONS, options, strict=True))
         self._check_arguments()
 
     def _check_arguments(self) -> None:
