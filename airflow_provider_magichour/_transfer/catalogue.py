@@ -13,6 +13,7 @@ ever changed; only a download replaces an entry. All entries and events are writ
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -267,6 +268,12 @@ class Catalogue:
         :param project: the project as the API gives it.
         :param replaced: the receipt that :meth:`find_here` gave.
         """
+        if replaced is not None:  # a plain download does not know what the task that made it knew
+            given = {
+                name: fact for name, fact in writer.facts.get(project_id, {}).items() if fact is not None
+            }
+            known = {name: replaced.data.get(name) for name in receipts.FACTS}
+            writer = dataclasses.replace(writer, facts={project_id: {**known, **given}})
         receipt = receipts.make(
             project,
             project_id,

@@ -207,7 +207,8 @@ class Downloads:
         sizes: Mapping[str, int],
     ) -> list[File]:
         """Fetch the files that are not there and whole, side by side; all end before an error is raised."""
-        known = {file["path"]: file for file in receipt.files} if receipt and not self.overwrite else {}
+        can_keep = receipt and not self.overwrite and self._are_names_certain(outputs)
+        known = {file["path"]: file for file in receipt.files} if receipt and can_keep else {}
         futures = []
         for output in outputs:
             stored = [
@@ -225,6 +226,11 @@ class Downloads:
                 errors[0].add_note(f"also: {other}")
             raise errors[0]
         return [future.result() for future in futures]
+
+    def _are_names_certain(self, outputs: Sequence[Output]) -> bool:
+        """Return whether a name stands for one output, in whatever order the API gives them."""
+        names = [safe_name(output.url) for output in outputs]
+        return len(outputs) == 1 or (self.file_name is None and distinct(names) == names)
 
     def _fetch(self, project_id: str, output: Output) -> File:
         path = f"{project_id}/{output.name}"

@@ -41,6 +41,12 @@ class ReceiptsOfDeleted:
                 if receipt is None:
                     where = self._catalogue.destination.shown("")
                     log.info("Project %s has no receipt in %s", project_id, where)
+                elif outcome == "missing" and self._account_id is None:
+                    log.warning(
+                        "Project %s is not recorded as deleted: the key's account cannot be read, and what "
+                        "another account's key does not find is not gone",
+                        project_id,
+                    )
                 elif outcome == "missing" and receipt.account_id not in {None, self._account_id}:
                     log.warning(
                         "Project %s belongs to the account %s, so it is not gone because this key finds none",

@@ -186,3 +186,13 @@ def test_sensor_records_ends_and_timeouts(sim, catalog, mode):
     with pytest.raises(errors.MagicHourSensorTimeoutError):
         run_task(MagicHourProjectSensor(project_id=late, timeout=0.3, **given), context)
     assert {name[7:] for name in entries(catalog)} == {failed, complete, f"{late}-timed_out"}
+
+
+def test_download_keeps_what_the_task_that_made_it_knew(sim, tmp_path):
+    made = run_task(generate(destination=str(tmp_path)), task_context(store=TaskStateStore()))
+    project_id = made["project"]["id"]
+    before = entry(tmp_path, project_id)
+    MagicHourHook().download_project("image", project_id, str(tmp_path), overwrite=True)
+    after = entry(tmp_path, project_id)
+    for name in ("tool", "body_fingerprint", "finished_at", "seconds"):
+        assert after[name] == before[name] is not None

@@ -163,6 +163,21 @@ def test_another_accounts_404_is_not_recorded(sim, hook, tmp_path, connect, capl
     assert "belongs to the account" in caplog.text
 
 
+def test_404_is_not_recorded_where_the_account_cannot_be_read(sim, hook, tmp_path, caplog):
+    project_id = complete_project(sim, hook)
+    write_old_receipt(
+        tmp_path, project_id, files=[{"path": f"{project_id}/output.png", "bytes": 3, "sha256": "a" * 64}]
+    )
+    sim.faults(
+        {"match": {"route": "get_account"}, "status": 500},
+        {"match": {"route": "get_project"}, "status": 404},
+        {"match": {"route": "delete_project"}, "status": 404},
+    )
+    assert delete(project_id, destination=str(tmp_path))["missing"] == [project_id]
+    assert entries(tmp_path) == {}
+    assert "account cannot be read" in caplog.text
+
+
 def test_what_succeeded_is_recorded_where_others_fail(sim, hook, tmp_path):
     sim.faults({"undeletable": True, "times": 1})
     template, other = (complete_project(sim, hook) for _ in range(2))

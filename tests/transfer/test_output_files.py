@@ -182,3 +182,13 @@ def test_text_output_is_stored(host: Host, tmp_path: Path, name: str, body: byte
     host.fetch = lambda seen: Reply(body=body, headers={"Content-Type": "text/plain"})
     MagicHourHook().download_project("image", "p1", str(tmp_path))
     assert (tmp_path / "p1" / name).read_bytes() == body
+
+
+def test_files_of_one_name_are_told_apart_when_the_api_changes_their_order(host, tmp_path):
+    host.paths = ["/x/out.mp4", "/y/out.mp4"]
+    host.fetch = lambda seen: Reply(body=(b"AAAA" if "/x/" in seen.path else b"BBBB") * 100)
+    first, _ = MagicHourHook().download_project("video", "p1", str(tmp_path))
+    Path(first["path"]).unlink()
+    host.paths.reverse()
+    files = MagicHourHook().download_project("video", "p1", str(tmp_path))
+    assert {Path(file["path"]).read_bytes()[:1] for file in files} == {b"A", b"B"}
