@@ -151,13 +151,12 @@ class MagicHourGenerateOperator(MagicHourCreateProjectOperator):
             magichour_conn_id=magichour_conn_id,
             **kwargs,
         )
-        self.catalog, self.catalog_prompts, self.reuse = catalog, catalog_prompts, reuse
+        self.reuse, self.catalog, self.catalog_prompts = reuse, catalog, catalog_prompts
         self.destination = self.unrendered_destination = destination
-        self.deferrable, self.delete_on_kill = deferrable, delete_on_kill
-        self.defer_after, self.poll_interval = defer_after, poll_interval
-        self.index, self.file_name, self.open_args = index, file_name, open_args
-        options = (overwrite, receipt, max_bytes, parallel)
-        self.download_options = dict(zip(_DOWNLOAD_OPTIONS, options, strict=True))
+        self.deferrable, self.delete_on_kill, self.defer_after = deferrable, delete_on_kill, defer_after
+        self.poll_interval, self.index, self.file_name = poll_interval, index, file_name
+        self.open_args, given = open_args, (overwrite, receipt, max_bytes, parallel)
+        self.download_options = dict(zip(_DOWNLOAD_OPTIONS, given, strict=True))
         self._check_arguments()
 
     def _check_arguments(self) -> None:
