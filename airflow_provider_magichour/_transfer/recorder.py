@@ -29,7 +29,8 @@ class Recorder:
     """
 
     def __init__(self, place: str, kind: Kind, writer: Writer) -> None:
-        self._place, self._kind, self._writer = place, kind, writer
+        self._place, self._writer = place, writer
+        self._kind: Kind = kind
 
     @cached_property
     def _root(self) -> Storage:
