@@ -57,6 +57,15 @@ def test_proxy_404_page_does_not_count_as_deleted(sim, hook, tmp_path):
     assert clean_up(tmp_path) == {**NOTHING, "deleted": [project_id]}
 
 
+def test_gateway_that_refuses_deletes_does_not_count_as_deleted(sim, hook, tmp_path):
+    project_id = downloaded(sim, hook, tmp_path)
+    no_route = {"message": "no Route matched with those values"}
+    sim.faults({"match": {"route": "delete_project"}, "times": 1, "status": 404, "body": no_route})
+    (kept,) = clean_up(tmp_path)["kept"]
+    assert (kept["id"], "it is there" in kept["reason"]) == (project_id, True)
+    assert clean_up(tmp_path) == {**NOTHING, "deleted": [project_id]}
+
+
 @pytest.mark.parametrize("age", [timedelta(days=40), timedelta(days=30)])
 def test_unreadable_index_part_is_reported_after_the_rest(sim, hook, tmp_path, caplog, age):
     old = downloaded(sim, hook, tmp_path, timedelta(days=50))
