@@ -135,7 +135,7 @@ def test_connection_form_has_all_fields() -> None:
             "form = forms['magichour']\n"
             "print('FORM', form.standard_fields.password.title, len(form.extra_fields or {}), True)"
         )
-    assert f"FORM API key {7 if AIRFLOW_VERSION >= (3, 2) else 0} True" in said
+    assert f"FORM API key {8 if AIRFLOW_VERSION >= (3, 2) else 0} True" in said
 
 
 def test_hook_lineage_is_collected(tmp_path: Path) -> None:

@@ -18,6 +18,10 @@ GET = api.get_project("image", "abc")
 CREATE = api.create_project("text-to-video", {"end_seconds": 5})
 
 
+def failed_project(code):
+    return {"id": "abc", "status": "error", "error": {"code": code, "message": "x"}}
+
+
 def answer(status=200, body=b"", **headers):
     if not isinstance(body, bytes):
         body = json.dumps(body).encode()
@@ -338,10 +342,10 @@ class TestProjects:
 
     @pytest.mark.parametrize("code", ["processing_timeout", "unknown_error", None])
     def test_failed_render_is_retryable_where_the_input_is_valid(self, code):
-        error = api.render_error(errors.MagicHourProjectFailedError("abc", code, "x"))
+        error = api.task_error(failed_project(code))
         assert isinstance(error, errors.MagicHourRenderError)
         assert (error.project_id, error.code, error.message) == ("abc", code, "x")
 
     def test_failed_render_is_final_where_the_input_is_invalid(self):
-        error = errors.MagicHourProjectFailedError("abc", "no_source_face", "x")
-        assert api.render_error(error) is error
+        error = api.task_error(failed_project("no_source_face"))
+        assert type(error) is errors.MagicHourProjectFailedError

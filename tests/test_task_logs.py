@@ -42,7 +42,7 @@ def test_task_log_covers_the_whole_project(
 
     story = [record.getMessage() for record in caplog.records]
     expected = [
-        f"Submitted ai-image-generator: project {project_id}, 5 credits",
+        f"Submitted ai-image-generator, named 'dag.task run': project {project_id}, 5 credits",
         f"Stored {tmp_path}/{project_id}/output.png: ",
         f"Deleted: 1 image project(s): {project_id}",
         f"Gone already: 1 image project(s): {project_id}",
