@@ -40,6 +40,21 @@ def not_found_reason(kind: str, project_id: str, results: Iterable[Any]) -> Magi
     return unknown
 
 
+def not_gone_reason(response: Any) -> str | None:
+    """
+    Return why a project is not gone although its deletion returned 404; None if it is gone.
+
+    A gateway that refuses DELETE may respond with 404 in Magic Hour's own form, too.
+
+    :param response: what the call that asks for the project returned, or the error.
+    """
+    if isinstance(response, Mapping) and response.get("enabled") is not False:
+        return "the response to its deletion was 404, but it is there: check what is on the way"
+    if isinstance(response, MagicHourError) and not isinstance(response, MagicHourNotFoundError):
+        return f"the response to its deletion was 404, and whether it is there is not known: {response}"
+    return None
+
+
 async def find_not_found_reason(sender: AsyncSender, kind: str, project_id: str) -> MagicHourError | None:
     """Ask for a project under the other kinds, and return what :func:`not_found_reason` makes of it."""
     calls = other_kinds(kind, project_id)

@@ -18,6 +18,7 @@ from itertools import islice
 from typing import Any, Protocol
 
 from airflow_provider_magichour._client import api
+from airflow_provider_magichour._client.kinds import not_gone_reason
 from airflow_provider_magichour._transfer import receipts
 from airflow_provider_magichour._transfer.candidates import Candidates
 from airflow_provider_magichour._transfer.receipts import Receipt, ReceiptError
@@ -217,10 +218,10 @@ class Cleanup:
             row.outcome = "deleted"
 
     def _keep_what_is_there(self, missing: Sequence[Row]) -> None:
-        """Keep what Magic Hour still has: a gateway that refuses DELETE may respond with 404, too."""
+        """Keep what Magic Hour still has."""
         for row, response in zip(missing, self._ask(missing, api.get_project), strict=True):
-            if isinstance(response, Mapping) and response.get("enabled") is not False:
-                row.keep("the response to its deletion was 404, but it is there: check what is on the way")
+            if reason := not_gone_reason(response):
+                row.keep(reason)
 
     def _stop_where_useless(self, responses: Sequence[Any]) -> None:
         """Stop where the key is refused, and where Magic Hour is down."""

@@ -9,6 +9,7 @@ from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_provider_magichour._client import api
 from airflow_provider_magichour._client.api import raise_project_errors
+from airflow_provider_magichour._client.kinds import not_gone_reason
 from airflow_provider_magichour._validation import (
     check_seconds,
     is_many,
@@ -194,7 +195,21 @@ class MagicHourHook(MagicHourFilesHook):
         :return: in order, whether each was there, or the error.
         """
         results = self._send_for_each(api.delete_project, projects)
-        return [_deleted(result, missing_ok) for result in results]
+        missing = [
+            project_id
+            for project_id, result in zip(projects.ids, results, strict=True)
+            if isinstance(result, MagicHourNotFoundError) and not isinstance(result, MagicHourWrongKindError)
+        ]
+        found = self.send_all([api.get_project(projects.kind, one) for one in missing])
+        reasons = {
+            project_id: MagicHourError(f"project {project_id} is not deleted: {reason}")
+            for project_id, response in zip(missing, found, strict=True)
+            if (reason := not_gone_reason(response))
+        }
+        return [
+            reasons.get(project_id) or _deleted(result, missing_ok)
+            for project_id, result in zip(projects.ids, results, strict=True)
+        ]
 
     def check_result(
         self,

@@ -66,6 +66,17 @@ def test_gateway_that_refuses_deletes_does_not_count_as_deleted(sim, hook, tmp_p
     assert clean_up(tmp_path) == {**NOTHING, "deleted": [project_id]}
 
 
+def test_project_is_kept_where_only_a_404_to_its_deletion_is_known(sim, hook, tmp_path):
+    project_id = downloaded(sim, hook, tmp_path)
+    sim.faults(
+        {"match": {"route": "delete_project"}, "times": 1, "status": 404, "body": {"message": "no Route"}},
+        {"match": {"route": "get_project"}, "times": 1, "status": 400},
+    )
+    (kept,) = clean_up(tmp_path)["kept"]
+    assert (kept["id"], "is not known" in kept["reason"]) == (project_id, True)
+    assert clean_up(tmp_path) == {**NOTHING, "deleted": [project_id]}
+
+
 @pytest.mark.parametrize("age", [timedelta(days=40), timedelta(days=30)])
 def test_unreadable_index_part_is_reported_after_the_rest(sim, hook, tmp_path, caplog, age):
     old = downloaded(sim, hook, tmp_path, timedelta(days=50))

@@ -74,6 +74,21 @@ def test_proxy_404_page_does_not_count_as_deleted(magichour_simulator, hook):
     assert delete(project_id) == {"deleted": [project_id], "missing": []}
 
 
+@pytest.mark.parametrize("missing_ok", [True, False])
+def test_gateway_that_refuses_deletes_does_not_count_as_deleted(
+    magichour_simulator, hook, tmp_path, missing_ok
+):
+    project_id = complete_project(magichour_simulator, hook)
+    hook.download_project("image", project_id, str(tmp_path))
+    no_route = {"message": "no Route matched with those values"}
+    magichour_simulator.faults({"match": {"route": "delete_project"}, "status": 404, "body": no_route})
+    for given in (project_id, [project_id]):
+        with pytest.raises(errors.MagicHourError, match=f"{project_id}.*but it is there"):
+            delete(given, missing_ok=missing_ok, destination=str(tmp_path))
+    magichour_simulator.clear_faults()
+    assert delete(project_id, destination=str(tmp_path)) == {"deleted": [project_id], "missing": []}
+
+
 def test_what_other_tasks_returned_is_deleted_without_a_kind(magichour_simulator, hook):
     first, second, third = (complete_project(magichour_simulator, hook) for _ in range(3))
     returned = [
