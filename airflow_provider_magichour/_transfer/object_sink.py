@@ -10,9 +10,11 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from airflow_provider_magichour._transfer.responses import InterruptedDownloadError, Validator
-from airflow_provider_magichour._transfer.s3 import S3, MultipartUpload, SmallObject
+from airflow_provider_magichour._transfer.s3 import S3, MultipartUpload, SmallObject, open_s3
 from airflow_provider_magichour._transfer.sinks import Digest
 from airflow_provider_magichour._transfer.storage import Storage
+from airflow_provider_magichour._transfer.storage_errors import storage_error
+from airflow_provider_magichour.exceptions import MagicHourArgumentError
 
 _MIB = 1024 * 1024
 #: Bytes of a part; of one file, all but the last are equal, as Cloudflare R2 demands.
@@ -177,6 +179,39 @@ def _file_arguments(
     elif content_type:
         arguments.setdefault("content_settings", {"content_type": content_type})
     return arguments
+
+
+def check_open_args(storage: Storage, open_args: Any) -> None:
+    """
+    Raise where a store refuses ``open_args``, as far as that can be known before a file is stored.
+
+    For S3 the names are compared; for other stores, a small file is written with them and removed.
+
+    :raises MagicHourArgumentError: if they are none, or the store does not take them.
+    :raises MagicHourDownloadError: if nothing can be stored with them.
+    """
+    if not isinstance(open_args, Mapping | None):
+        raise MagicHourArgumentError(f"open_args must be a mapping of names to values, not {open_args!r}")
+    if not open_args or storage.is_local:
+        return
+    if s3 := open_s3(storage, open_args, 1):
+        s3.close()
+        return
+    probe = ".magichour-check"
+    try:
+        storage.make_folder("")
+        arguments = {"block_size": PART, **_file_arguments(storage.protocol, open_args, "", {})}
+        with storage.fs.open(storage.full(probe), "wb", **arguments) as file:
+            file.write(b"{}")
+    except (TypeError, ValueError) as error:
+        raise MagicHourArgumentError(
+            f"open_args has {', '.join(sorted(map(str, open_args)))}, with which {storage.shown('')} cannot "
+            f"be written: {error} - use the arguments that the store's fsspec open takes"
+        ) from error
+    except Exception as error:
+        raise storage_error(error, storage.shown("")) from error
+    with suppress(Exception):
+        storage.remove(probe)
 
 
 class _Upload(Protocol):

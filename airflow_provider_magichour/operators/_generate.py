@@ -325,7 +325,10 @@ class GenerateTask(CreateTask):
         """Raise where nothing can be stored, unless the intent finds out by being written there."""
         if self._operator.destination is None:
             return
+        from airflow_provider_magichour._transfer.object_sink import check_open_args
+
         destination = open_destination(self._operator.destination)
+        check_open_args(destination, self._operator.open_args)
         if not self.records.proves_writable(destination):
             destination.check_writable()
 

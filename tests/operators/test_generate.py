@@ -11,6 +11,7 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException, TaskDeferred
 
 from airflow_provider_magichour import exceptions
+from airflow_provider_magichour._transfer.storage import open_destination
 from airflow_provider_magichour.operators import MagicHourGenerateOperator
 from airflow_provider_magichour.simulator import Simulator
 from tests.operators.support import BODY, CREATE, bodies, only_project, posts
@@ -347,6 +348,33 @@ class TestArguments:
         with pytest.raises(exceptions.MagicHourError, match=r"destination|no-such-store"):
             task.execute(task_context())
         assert sim.requests() == []
+
+
+@pytest.mark.parametrize(
+    ("destination", "open_args", "named"),
+    [
+        ("s3://aws_test@{bucket}/media", {"StorageClas": "GLACIER"}, "StorageClas, which S3 does not take"),
+        ("s3://aws_test@{bucket}/media", "StorageClass=GLACIER", "must be a mapping"),
+        ("memory://open-args/media", {"compression": "zipp"}, "zipp"),
+        ("memory://open-args/media", {"mode": "wb"}, "mode"),
+    ],
+)
+def test_wrong_open_args_cost_nothing(
+    sim: Simulator, s3_store: Any, destination: str, open_args: Any, named: str
+) -> None:
+    task = operator(destination=destination.format(bucket=s3_store.bucket))
+    task.open_args = open_args  # as Airflow renders it
+    with pytest.raises(exceptions.MagicHourArgumentError, match=f"open_args.*{named}"):
+        run_task(task, task_context(store=TaskStateStore()))
+    assert posts(sim) == 0
+
+
+def test_right_open_args_leave_nothing_but_the_file(sim: Simulator) -> None:
+    task = operator(destination="memory://right-open-args/media", open_args={"compression": None})
+    (file,) = run_task(task, task_context(store=TaskStateStore()))["files"]
+    names = open_destination("memory://right-open-args/media").walk("")
+    assert file["path"].removeprefix("memory://right-open-args/media/") in names
+    assert [name for name in names if "check" in name] == []
 
 
 def test_records_of_a_large_list_are_small(sim: Simulator, tmp_path: Path) -> None:
