@@ -321,12 +321,15 @@ class GenerateTask(CreateTask):
         reuse = self._stored_results if self._operator.reuse else None
         return {"reuse": reuse, "before_submit": self._check_destination}
 
-    def _check_destination(self) -> None:
+    def _check_destination(self, bodies: Sequence[Mapping[str, Any]]) -> None:
         """Raise where nothing can be stored, unless the intent finds out by being written there."""
         if self._operator.destination is None:
             return
+        from airflow_provider_magichour._transfer.file_names import check_file_name
         from airflow_provider_magichour._transfer.object_sink import check_open_args
 
+        for count in {str(body.get("image_count")) for body in bodies}:
+            check_file_name(self._operator.file_name, int(count) if count.isdecimal() else None)
         destination = open_destination(self._operator.destination)
         check_open_args(destination, self._operator.open_args)
         if not self.records.proves_writable(destination):

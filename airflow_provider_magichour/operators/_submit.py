@@ -85,7 +85,7 @@ class SubmitOptions:
     :param patience: seconds to go on while the response is 429.
     :param project_name: the name of a project whose body has none, None for Magic Hour's own.
     :param reuse: finds results of other runs, None to pay for each body.
-    :param before_submit: called before anything is paid for, to raise what forbids it.
+    :param before_submit: called with the bodies before anything is paid for, to raise what forbids it.
     """
 
     retry_uncertain_submit: bool = False
@@ -94,7 +94,7 @@ class SubmitOptions:
     patience: float = 3600.0
     project_name: str | None = None
     reuse: Reuse | None = None
-    before_submit: Callable[[], None] | None = None
+    before_submit: Callable[[Sequence[Mapping[str, Any]]], None] | None = None
 
 
 class Submitter:
@@ -188,7 +188,7 @@ class Submitter:
         self._deadline = time.monotonic() + self._options.patience
         try:
             if self._options.before_submit is not None:
-                self._options.before_submit()
+                self._options.before_submit(list(bodies.values()))
             account = account_id(self._hook.check_account())
             if self._budget.limit is not None:
                 self._budget.check_balance(self._hook.get_account())

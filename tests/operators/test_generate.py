@@ -369,6 +369,20 @@ def test_wrong_open_args_cost_nothing(
     assert posts(sim) == 0
 
 
+def test_file_name_that_all_files_of_a_project_would_get_costs_nothing(
+    sim: Simulator, tmp_path: Path
+) -> None:
+    some = [BODY, {**BODY, "image_count": 2}]
+    given = {"destination": str(tmp_path), "file_name": "lamp{ext}"}
+    with pytest.raises(
+        exceptions.MagicHourArgumentError, match=r"2 files of a project one name: add \{index\}"
+    ):
+        run_task(operator(some, **given), task_context(store=TaskStateStore()))
+    assert posts(sim) == 0
+    run_task(operator([BODY], **given), task_context(store=TaskStateStore()))
+    assert posts(sim) == 1
+
+
 def test_right_open_args_leave_nothing_but_the_file(sim: Simulator) -> None:
     task = operator(destination="memory://right-open-args/media", open_args={"compression": None})
     (file,) = run_task(task, task_context(store=TaskStateStore()))["files"]
