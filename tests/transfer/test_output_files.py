@@ -69,9 +69,8 @@ def test_missing_extension_comes_from_the_content_type(host: Host, tmp_path: Pat
     assert host.fetches == []
     (tmp_path / "p1" / "abc-2.png").unlink()
     assert names(host, tmp_path) == ["abc.png", "abc-2.png", "abc-3.png"]
-    assert (
-        len(host.fetches) == 3
-    )  # the API may give them in another order, so which one is missing is not certain
+    # The API may give them in another order, so it is not certain which one is missing.
+    assert len(host.fetches) == 3
 
 
 def test_interrupted_file_without_extension_is_resumed_and_completed(
