@@ -18,9 +18,10 @@ def test_task_triggerer_and_api_server_send_theirs(
     real_airflow: LocalAirflow, statsd: tuple[dict[str, str], list[Metric]]
 ) -> None:
     found = statsd[1]
+    earlier = len(found)  # other tests use the same Airflow
 
     def values(name: str, **tags: str) -> list[float]:
-        return [one.value for one in found if one.name == name and tags.items() <= one.tags.items()]
+        return [one.value for one in found[earlier:] if one.name == name and tags.items() <= one.tags.items()]
 
     with load_server() as server:
         connection = {
@@ -30,10 +31,13 @@ def test_task_triggerer_and_api_server_send_theirs(
             "password": KEY,
         }
         real_airflow.api("POST", "/connections", json=connection)
-        rendering = project_id("metrics", 30, time.time())
+        rendering = project_id("metrics", 40, time.time())
         conf = {"ids": rendering, "kind": "video", "conn_id": "magichour_metrics"}
         run = real_airflow.trigger(DAG, conf)
-        assert real_airflow.wait_for_run(DAG, run) == "success"
+        state = real_airflow.wait_for_run(DAG, run)
+        assert state == "success", "".join(
+            real_airflow.task_log(DAG, run, task) for task in ("poke", "reschedule", "deferred")
+        )
         for task in ("poke", "reschedule", "deferred"):
             tags = {"kind": "video", "dag_id": DAG, "task_id": task, "outcome": "complete"}
             assert values("projects", **tags) == [1]
@@ -41,10 +45,12 @@ def test_task_triggerer_and_api_server_send_theirs(
         wait_until(lambda: 0 in values("poller.waiting", **waiting), 30, "the end of the wait")
         assert max(values("poller.waiting", **waiting)) == 1  # of the triggerer; the other two have their own
         assert min(values("poller.late_seconds", **waiting)) >= 0
-        rendered = [one for one in found if one.name == "render_seconds" and "dag_id" not in one.tags]
+        rendered = [
+            one for one in found[earlier:] if one.name == "render_seconds" and "dag_id" not in one.tags
+        ]
         assert rendered
-        assert all(25_000 < one.value < 60_000 for one in rendered)
+        assert all(39_000 < one.value < 90_000 for one in rendered)
     url = f"{real_airflow.url}/magichour/webhooks/magichour_default"
     assert requests.post(url, data=b"{}", timeout=30).status_code == 401
     wait_until(lambda: values("webhook.refused") == [1], 10, "the API server's metric")
-    assert not [one for one in found if rendering in repr(one)]
+    assert not [one for one in found[earlier:] if rendering in repr(one)]

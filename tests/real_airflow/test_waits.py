@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from airflow_provider_magichour import DEFAULT_MAX_CONNECTIONS
 from benchmarks.load_server import KEY as LOAD_KEY
 from benchmarks.load_server import load_server, project_id
 from scripts.local import LocalAirflow
@@ -88,7 +89,8 @@ def test_killed_triggerer_loses_no_wait(real_airflow: LocalAirflow) -> None:
         assert real_airflow.xcom(MANY, run, "count") == 1000
         waits = [t for t in real_airflow.task_instances(MANY, run) if t["task_id"] == "wait"]
         assert [t["try_number"] for t in waits] == [1] * 4
-        assert server.stats()["most_open"] <= 16 + 1
+        # A busy machine makes the API slow, and connections grow with its latency.
+        assert server.stats()["most_open"] <= DEFAULT_MAX_CONNECTIONS + 1
     log = real_airflow.task_log(MANY, run, "wait", map_index=0)
     assert "of 250 projects finished" in log
     assert LOAD_KEY not in log
