@@ -16,6 +16,7 @@ from airflow_provider_magichour.sensors import MagicHourProjectSensor
 from tests.operators.cleanup_support import backdate, clean_up
 from tests.operators.support import BODY, CREATE, bodies, generate
 from tests.operators.support import operator as create_task
+from tests.support.airflow import IS_AIRFLOW_3
 from tests.support.files import entries, entry
 from tests.support.tasks import TaskStateStore, run_task, task_context
 
@@ -165,9 +166,11 @@ def test_clean_up_deletes_nothing_that_is_not_stored_and_closes_its_days(sim, ca
     assert len(done) == 1
 
 
-@pytest.mark.parametrize(
-    "mode", [{"deferrable": False}, {"deferrable": True}, {"mode": "reschedule"}], ids=str
-)
+#: Airflow 2 reads the first start of a rescheduled task from its database, which a plain test does not have.
+RESCHEDULE = [{"mode": "reschedule"}] if IS_AIRFLOW_3 else []
+
+
+@pytest.mark.parametrize("mode", [{"deferrable": False}, {"deferrable": True}, *RESCHEDULE], ids=str)
 def test_sensor_records_ends_and_timeouts(sim, catalog, mode):
     hook = MagicHourHook()
     sim.faults({"match": CREATE, "duration": 600})

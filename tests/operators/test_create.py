@@ -245,7 +245,7 @@ class TestList:
     def test_rate_limit_is_waited_for_until_the_timeout(self, sim: Simulator, store: TaskStateStore) -> None:
         sim.faults({"match": CREATE, "status": 429})
         with pytest.raises(exceptions.MagicHourRateLimitError):
-            operator(bodies(2), timeout=0.3).execute(task_context(store=store))
+            operator(bodies(2), timeout=2).execute(task_context(store=store))
         assert posts(sim) > 2
         assert store.values == {}
 

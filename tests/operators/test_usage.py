@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from airflow.providers.common.compat.sdk import Asset
@@ -70,10 +70,11 @@ class TestUsage:
         }
 
     def test_events_of_outlets_carry_files_and_credits(self, sim: Simulator, tmp_path: Path) -> None:
-        class Events(dict[Any, Any]):
-            def __missing__(self, asset: Any) -> Any:
-                self[asset] = type("Event", (), {"extra": {}})()
-                return self[asset]
+        class Events:
+            extra: ClassVar[dict[str, Any]] = {}
+
+            def __getitem__(self, asset: Any) -> Any:
+                return self if asset == made else None
 
         made, context = Asset("magichour-tests://made"), task_context("generate", outlet_events=Events())
         result = run_task(generate(destination=str(tmp_path), outlets=[made]), context)
