@@ -27,6 +27,8 @@ from scripts.local.simulator import start_simulator
 
 ROOT = Path(__file__).resolve().parents[2]
 DAG = "magichour_media_pipeline"
+REVIEW = "magichour_review"
+HASTY = "magichour_review_hasty"
 KEY = "mhk_test_simulator"
 #: How a task waits for a person: from Airflow 3.3 on, and before.
 WAITING = {"awaiting_input", "deferred"}
@@ -58,7 +60,12 @@ def media(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def airflow(tmp_path_factory: pytest.TempPathFactory, media: Path) -> Iterator[LocalAirflow]:
     """Start an Airflow without any connection: the user makes it."""
     env = {"AIRFLOW__MAGICHOUR__VIEW_ROOTS": str(media)}
-    with LocalAirflow(tmp_path_factory.mktemp("airflow"), [ROOT / "example_dags"], env=env) as running:
+    folders = [ROOT / "example_dags", tmp_path_factory.mktemp("dags")]
+    # The review again, for whose answer nobody has time.
+    text = (folders[0] / f"{REVIEW}.py").read_text().replace(REVIEW, HASTY)
+    assert "timedelta(days=1)" in text
+    (folders[1] / f"{HASTY}.py").write_text(text.replace("timedelta(days=1)", "timedelta(seconds=1)"))
+    with LocalAirflow(tmp_path_factory.mktemp("airflow"), folders, env=env) as running:
         yield running
 
 
@@ -253,7 +260,7 @@ def test_4_the_media_of_a_task_are_one_click_away(airflow: LocalAirflow, page: P
         video.evaluate("video => { video.pause(); video.currentTime = 0.5; }")
     check_accessible(view)
 
-    view.get_by_text("Images", exact=True).click()
+    view.get_by_role("radio", name="Images").check()
     expect(cards).to_have_count(3)
     view.get_by_label("State").select_option("Failed")
     expect(view.get_by_role("status")).to_contain_text("Nothing is stored here")
@@ -274,24 +281,35 @@ def test_4_the_media_of_a_task_are_one_click_away(airflow: LocalAirflow, page: P
     assert problems == []
 
 
+def start_review(airflow: LocalAirflow, media: Path) -> str:
+    run = airflow.trigger(REVIEW, {"destination": str(media), "prompt": "neon city in the rain"})
+    wait_until(lambda: airflow.task_instance(REVIEW, run, "review")["state"] in WAITING, 180, "the review")
+    return run
+
+
+def end_review(airflow: LocalAirflow, dag_id: str, run: str) -> dict[str, str]:
+    assert airflow.wait_for_run(dag_id, run) == "success", airflow.failed_task_logs(dag_id, run)
+    return {task["task_id"]: task["state"] for task in airflow.task_instances(dag_id, run)}
+
+
 def test_5_a_person_chooses_which_draft_is_paid_for(
     airflow: LocalAirflow, page: Page, media: Path, take: Callable[..., None]
 ) -> None:
-    review = "magichour_review"
-    airflow.wait_for_dag(review)
-    run = airflow.trigger(review, {"destination": str(media), "prompt": "neon city in the rain"})
-    wait_until(lambda: airflow.task_instance(review, run, "review")["state"] in WAITING, 180, "the review")
-    page.goto(f"{airflow.url}/dags/{review}/runs/{run}/tasks/review/required_actions")
+    run = start_review(airflow, media)
+    page.goto(f"{airflow.url}/dags/{REVIEW}/runs/{run}/tasks/review/required_actions")
     pictures = page.locator("img[src*='/magichour/view/media/']")
     expect(pictures).to_have_count(4)
     for picture in pictures.all():
         picture.scroll_into_view_if_needed()
         expect(picture).to_have_js_property("complete", value=True)
         assert picture.evaluate(PIXELS) > 10
+    # More than four options are a list; what counts when the time is over is chosen at first.
+    default = page.get_by_text("None of them", exact=True).locator("visible=true").last
+    default.locator("..").get_by_role("combobox").fill("Draft 2")
+    page.keyboard.press("Enter")
     take("review")
-    page.get_by_role("button", name="Draft 2", exact=True).click()
-    assert airflow.wait_for_run(review, run) == "success", airflow.failed_task_logs(review, run)
-    states = {task["task_id"]: task["state"] for task in airflow.task_instances(review, run)}
+    page.get_by_role("button", name="Respond").click()
+    states = end_review(airflow, REVIEW, run)
     assert [states[f"video_{n}"] for n in range(1, 5)] == ["skipped", "success", "skipped", "skipped"]
     assert (states["rejected"], states["publish"]) == ("skipped", "success")
     assert len(list((media / "published").glob("*.mp4"))) == 1
@@ -314,3 +332,16 @@ def test_6_the_view_looks_good(
     check_accessible(page)
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     take(name)
+
+
+@pytest.mark.parametrize("dag_id", [REVIEW, HASTY], ids=["rejected", "timed_out"])
+def test_7_no_video_is_paid_for_that_nobody_chose(airflow: LocalAirflow, media: Path, dag_id: str) -> None:
+    if dag_id == REVIEW:
+        run = start_review(airflow, media)
+        answer = f"/dags/{REVIEW}/dagRuns/{run}/taskInstances/review/-1/hitlDetails"
+        airflow.api("PATCH", answer, json={"chosen_options": ["None of them"], "params_input": {}})
+    else:
+        run = airflow.trigger(HASTY, {"destination": str(media)})
+    states = end_review(airflow, dag_id, run)
+    assert {states[f"video_{n}"] for n in range(1, 5)} == {"skipped"}
+    assert (states["rejected"], states["publish"]) == ("success", "skipped")
