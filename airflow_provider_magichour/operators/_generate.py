@@ -21,6 +21,7 @@ from airflow_provider_magichour._validation import check_delay, check_seconds, i
 from airflow_provider_magichour.exceptions import (
     MagicHourError,
     MagicHourNotFoundError,
+    MagicHourSubmitRecordError,
     MagicHourUnrecordedSubmitError,
 )
 from airflow_provider_magichour.operators import _clear_or_retry
@@ -260,10 +261,9 @@ class GenerateTask(CreateTask):
                 ends[position] = not_found(one.id, response)
         return ends
 
-    def _mark(self, one: Submitted, why: str, count: int) -> None:
+    def _mark(self, one: Submitted, why: str, count: int) -> bool:
         record = one.record or self.records.of_project(one.id, count)
-        if record is not None:
-            self.records.mark_reported(record, why)
+        return record is not None and self.records.mark_reported(record, why)
 
     def _download(
         self, projects: Mapping[int, Mapping[str, Any]], outcomes: Sequence[Any]
@@ -350,7 +350,9 @@ class GenerateTask(CreateTask):
         ids = list(self.project_ids)
 
         def record(project_id: str) -> None:
-            self._mark(Submitted(project_id), _clear_or_retry.KILLED, len(ids))
+            is_marked = self._mark(Submitted(project_id), _clear_or_retry.KILLED, len(ids))
+            if self.records.is_persistent and not is_marked:  # a retry would take it for lost, and pay again
+                raise MagicHourSubmitRecordError("that could not be written down before")
 
         settings = self._hook.settings
         run_async(lambda: triggers.delete_killed(settings, self._kind, ids, log, before_delete=record))

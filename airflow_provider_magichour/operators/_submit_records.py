@@ -267,8 +267,7 @@ class SubmitRecords:
     def discard(self, record: Record) -> Record:
         """Take an intent back: the call was certainly not accepted."""
         later = self._keep(record.next(state=DISCARDED))
-        alone = len(self._stores) == 1
-        if self._write(lambda store: store.discard(later, alone=alone)):
+        if self._write(lambda store: store.discard(later)):
             log.warning(
                 "Nothing was made, but the intent could not be discarded: a retry may take it for an "
                 "uncertain submit."
@@ -285,11 +284,15 @@ class SubmitRecords:
         later = self._keep(record.next(state=DISCARDED if refunded else CLOSED))
         self._must_write(lambda store: store.write(later), f"what became of project {record.id}")
 
-    def mark_reported(self, record: Record, why: str) -> None:
-        """Write down that an error asks a person about a submit: a Clear from now on submits it anew."""
+    def mark_reported(self, record: Record, why: str) -> bool:
+        """
+        Write down that an error asks a person about a submit: a Clear from now on submits it anew.
+
+        :return: whether a later try will know.
+        """
         reported = Reported(why, self._now.max_tries, self._now.clear_number)
         later = self._keep(record.next(reported=reported))
-        self._write(lambda store: store.write(later))
+        return len(self._write(lambda store: store.write(later))) < len(self._stores)
 
     def end(self, *, succeeded: bool, results: Mapping[str, Any] | None = None) -> None:
         """

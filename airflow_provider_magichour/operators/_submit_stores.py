@@ -63,12 +63,11 @@ class Store(Protocol):
     def write_ending(self, ending: Ending) -> None:
         """Write how the task ended."""
 
-    def discard(self, record: Record, *, alone: bool) -> None:
+    def discard(self, record: Record) -> None:
         """
         Take an intent of this try back.
 
         :param record: it, with the number of this write.
-        :param alone: whether no other store may still hold the intent.
         """
 
 
@@ -120,13 +119,9 @@ class TaskStateStore:
             value = dataclasses.replace(ending, results={}).to_json()
         self._set(_ENDING_KEY, value)
 
-    def discard(self, record: Record, *, alone: bool) -> None:
-        """Delete the intent, or outnumber the one in the other store."""
-        if alone:
-            with self._lock:
-                self._store.delete(_key(record.slot))
-        else:
-            self.write(record)
+    def discard(self, record: Record) -> None:
+        """Outnumber the intent. Its slot stays: whoever reads stops where many are empty."""
+        self.write(record)
 
     def _get(self, key: str) -> Any:
         with self._lock:
@@ -180,7 +175,7 @@ class ObjectStore:
         name = f"end-{ending.number:05d},u={time.time():.0f}.json"
         self._storage.write(f"{self._folder}/{name}", _json(ending.to_json()))
 
-    def discard(self, record: Record, *, alone: bool) -> None:
+    def discard(self, record: Record) -> None:
         """Remove the intent."""
         for name in self._written.get(record.slot, []):
             self._storage.remove(f"{self._folder}/{name}")

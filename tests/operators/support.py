@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from airflow_provider_magichour.operators import MagicHourCreateProjectOperator, MagicHourGenerateOperator
 from airflow_provider_magichour.simulator import Simulator
 from tests.support.airflow import allow_execute
+from tests.support.tasks import TaskStateStore
 
 TOOL = "ai-image-generator"
 BODY: dict[str, Any] = {
@@ -39,6 +41,12 @@ def created(sim: Simulator) -> int:
 
 def posts(sim: Simulator) -> int:
     return len(sim.requests("create_project"))
+
+
+def has_open_record(store: TaskStateStore) -> bool:
+    """Return whether a later try would find a project, or a submit whose outcome is unknown."""
+    records = [json.loads(value) for key, value in store.values.items() if "submit" in key]
+    return any(record["state"] in {"intent", "made"} for record in records)
 
 
 def only_project(sim: Simulator) -> str:

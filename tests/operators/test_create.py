@@ -15,7 +15,18 @@ from airflow.providers.common.compat.sdk import DAG, AirflowFailException
 from airflow_provider_magichour import exceptions
 from airflow_provider_magichour.operators import MagicHourCreateProjectOperator, _submit
 from airflow_provider_magichour.simulator import Simulator
-from tests.operators.support import BODY, CREATE, TOOL, bodies, created, execute, operator, posts, wait_for
+from tests.operators.support import (
+    BODY,
+    CREATE,
+    TOOL,
+    bodies,
+    created,
+    execute,
+    has_open_record,
+    operator,
+    posts,
+    wait_for,
+)
 from tests.support.tasks import TaskStateStore, task_context
 
 pytestmark = pytest.mark.usefixtures("no_pauses")
@@ -109,7 +120,7 @@ class TestRefused:
         sim.faults({"match": CREATE, **fault})
         with pytest.raises(exceptions.MagicHourError) as caught:
             operator().execute(task_context(store=store))
-        assert store.values == {}
+        assert not has_open_record(store)
         assert created(sim) == 0
         return caught.value
 
@@ -151,12 +162,12 @@ class TestRefused:
         connect("http://127.0.0.1:1", "key")
         with pytest.raises(exceptions.MagicHourConnectionError):
             operator().execute(task_context(store=store))
-        assert store.values == {}
+        assert not has_open_record(store)
 
     def test_unusable_connection_leaves_no_intent(self, store: TaskStateStore) -> None:
         with pytest.raises(exceptions.MagicHourConnectionNotFoundError):
             operator(magichour_conn_id="nowhere").execute(task_context(store=store))
-        assert store.values == {}
+        assert not has_open_record(store)
 
 
 UNCERTAIN = {
@@ -227,7 +238,7 @@ class TestList:
             operator(bodies(20)).execute(task_context(store=store))
         assert "20 of 20" in caught.value.__notes__[0]
         assert posts(sim) <= _submit.MAX_PARALLEL
-        assert store.values == {}
+        assert not has_open_record(store)
 
     def test_failed_list_is_retryable_where_one_body_is(self, sim: Simulator, store: TaskStateStore) -> None:
         sim.faults({"match": CREATE, "times": 1, "status": 400}, {"match": CREATE, "skip": 1, "status": 503})
@@ -247,7 +258,7 @@ class TestList:
         with pytest.raises(exceptions.MagicHourRateLimitError):
             operator(bodies(2), timeout=2).execute(task_context(store=store))
         assert posts(sim) > 2
-        assert store.values == {}
+        assert not has_open_record(store)
 
     def test_no_intent_is_stored_during_a_rate_limit_pause(
         self, sim: Simulator, store: TaskStateStore, monkeypatch: pytest.MonkeyPatch
@@ -258,12 +269,12 @@ class TestList:
         with ThreadPoolExecutor(1) as executor:
             running = executor.submit(execute, task, task_context(store=store))
             wait_for(lambda: posts(sim) == 1)
-            wait_for(lambda: store.values == {})
+            wait_for(lambda: not has_open_record(store))
             task.on_kill()
             with pytest.raises(exceptions.MagicHourRateLimitError):
                 running.result(10)
         assert posts(sim) == 1
-        assert store.values == {}
+        assert not has_open_record(store)
 
 
 class TestAssets:
