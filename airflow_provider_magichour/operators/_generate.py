@@ -315,7 +315,8 @@ class GenerateTask(CreateTask):
 
         get_project = functools.partial(self._hook.get_project, self._kind)
         destination = open_destination(self._operator.destination)
-        return StoredResults(self._root, destination, (self._operator.tool, self._kind), get_project)
+        tool = (self._operator.tool, self._kind)
+        return StoredResults(self._root, destination, tool, get_project, lambda: self._hook.account_id)
 
     def _submit_options(self) -> dict[str, Any]:
         reuse = self._stored_results if self._operator.reuse else None

@@ -24,7 +24,11 @@ from airflow_provider_magichour._transfer.body_files import find_assets
 from airflow_provider_magichour._transfer.catalogue import Entry
 from airflow_provider_magichour._transfer.receipts import ReceiptError
 from airflow_provider_magichour._transfer.storage import open_destination
-from airflow_provider_magichour.exceptions import MagicHourError, MagicHourSubmitRecordError
+from airflow_provider_magichour.exceptions import (
+    MagicHourError,
+    MagicHourNotFoundError,
+    MagicHourSubmitRecordError,
+)
 from airflow_provider_magichour.operators._bodies import digest, with_files, without_signature
 from airflow_provider_magichour.operators._submit_record import BODY_DIGITS, Submitted
 
@@ -56,6 +60,7 @@ class StoredResults:
     :param destination: where the files lie.
     :param tool_and_kind: the tool, and the kind of its projects.
     :param get_project: returns a project's details.
+    :param account_id: returns the account that the key belongs to, None where it cannot be read.
     """
 
     def __init__(
@@ -64,11 +69,13 @@ class StoredResults:
         destination: Storage,
         tool_and_kind: tuple[str, str],
         get_project: Callable[[str], Mapping[str, Any]],
+        account_id: Callable[[], str | None],
     ) -> None:
         self._root = root
         self._destination = destination
         self._tool_and_kind = tool_and_kind
         self._get_project = get_project
+        self._account_id = account_id
         self._checksums: dict[str, str] = {}
         #: By position the fingerprints of the task's bodies, where they are known.
         self.keys: dict[int, str] = {}
@@ -161,7 +168,7 @@ class StoredResults:
             else:
                 damaged.append(receipt)
         for receipt in damaged[: count - len(whole)]:
-            if self._is_complete(receipt.project_id):
+            if self._can_be_fetched_again(receipt):
                 log.warning("A file of project %s is gone or damaged: fetching it again.", receipt.project_id)
                 whole.append(
                     Submitted(receipt.project_id, receipt.data.get("credits_charged"), is_finished=True)
@@ -184,12 +191,23 @@ class StoredResults:
             "reused": True,
         }
 
-    def _is_complete(self, project_id: str) -> bool:
+    def _can_be_fetched_again(self, receipt: Receipt) -> bool:
+        """
+        Return whether Magic Hour still has a project; False only where it says itself that it has not.
+
+        :raises MagicHourError: if that is not certain: paying anew could then pay twice.
+        """
         try:
-            project = self._get_project(project_id)
+            project = self._get_project(receipt.project_id)
         except MagicHourError as error:
-            log.info("Project %s cannot be fetched again: %s", project_id, error)
-            return False
+            # To another account's key every project is unknown.
+            if isinstance(error, MagicHourNotFoundError) and receipt.account_id in (None, self._account_id()):
+                log.info("Project %s cannot be fetched again: %s", receipt.project_id, error)
+                return False
+            raise MagicHourError(
+                f"A file of project {receipt.project_id} is gone or damaged, and it is not certain whether "
+                f"it can be fetched again: {error}. Nothing was submitted; a retry may pass"
+            ) from error
         return project.get("status") == "complete" and api.project_error(project) is None
 
     # --------------------------------------------------------------------------------------------- entries

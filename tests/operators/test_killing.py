@@ -87,6 +87,23 @@ def test_killed_project_is_paid_again_only_after_a_clear(long: Simulator) -> Non
     assert posts(long) == 4
 
 
+def test_kill_deletes_nothing_where_it_cannot_be_recorded(
+    long: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = TaskStateStore()
+    task = waiting_task(task_context(store=store), delete_on_kill=True)
+    with monkeypatch.context() as away:
+        away.setattr(store, "set", unavailable)
+        task.on_kill()
+    long.end_project(only_project(long))
+    run_task(generate(bodies(1)), task_context(store=store, try_number=2))
+    assert posts(long) == 1
+
+
+def unavailable(*_: object, **__: object) -> None:
+    raise ConnectionError("the store is away")
+
+
 def test_kill_that_could_not_delete_goes_on_with_the_project(long: Simulator) -> None:
     store = TaskStateStore()
     task = waiting_task(task_context(store=store), delete_on_kill=True)

@@ -109,6 +109,19 @@ class TestNotFound:
         assert sorted(one["id"] for one in made) == sorted(first)
 
 
+class TestLists:
+    def test_refused_bodies_hide_no_project_from_a_shorter_list(
+        self, context: Context, sim: Simulator
+    ) -> None:
+        refused = [{"style": {}}] * 12
+        with pytest.raises(exceptions.MagicHourInvalidRequestError):
+            operator([*refused, *bodies(6)]).execute(context(1))
+        made = list(sim.state()["projects"])
+        again = operator(bodies(6)).execute(context(2))
+        assert sorted(one["id"] for one in again) == sorted(made)
+        assert created(sim) == 6
+
+
 class TestClear:
     CLEARS = ((2, 4, 1), (2, 1, 1), (2, 3, 1))
 
@@ -329,6 +342,31 @@ class TestReuse:
         Path(first["files"][0]["path"]).unlink()
         assert self.run(tmp_path, run_id="third")["project"]["id"] != first["project"]["id"]
         assert posts(sim) == 2
+
+    @pytest.mark.parametrize("status", [401, 403, 404, 503])
+    def test_damaged_file_pays_nothing_while_a_gateway_responds(
+        self, sim: Simulator, tmp_path: Path, status: int
+    ) -> None:
+        first = self.run(tmp_path)
+        Path(first["files"][0]["path"]).write_bytes(b"short")
+        sim.faults({"match": GET, "status": status, "html": True})
+        with pytest.raises(exceptions.MagicHourError, match="Nothing was submitted") as caught:
+            self.run(tmp_path, run_id="second")
+        assert not isinstance(caught.value, AirflowFailException)
+        sim.clear_faults()
+        assert self.run(tmp_path, run_id="third")["project"]["id"] == first["project"]["id"]
+        assert posts(sim) == 1
+
+    def test_damaged_file_pays_nothing_with_the_key_of_another_account(
+        self, sim: Simulator, tmp_path: Path, connect: Callable[..., str]
+    ) -> None:
+        first = self.run(tmp_path)
+        Path(first["files"][0]["path"]).write_bytes(b"short")
+        sim.add_account("mhk_other")
+        connect(sim.url, "mhk_other")
+        with pytest.raises(exceptions.MagicHourError, match="Nothing was submitted"):
+            self.run(tmp_path, run_id="second")
+        assert posts(sim) == 1
 
     def test_contents_of_files_count_and_not_their_path(self, sim: Simulator, tmp_path: Path) -> None:
         def upscale(path: Path, run_id: str) -> Any:
