@@ -12,6 +12,8 @@ from airflow_provider_magichour._client.transport import AsyncSender, Sender, ru
 from tests.support.scripted_server import ScriptedServer
 
 KEY = "mhk_live_very_secret"
+GET = api.get_project("image", "abc")
+CREATE = api.create_project("text-to-video", {"end_seconds": 5})
 
 Send = Callable[[Settings, api.Request], Any]
 
