@@ -22,6 +22,8 @@ from tests.distributed.load import NOT_SAVED, DagRun, Job, Load
 _UNCERTAIN = re.compile(r"https://magichour\.ai/my-library|the project id could not be written")
 #: The line in a task's log for each body of a list that failed; not the summary, which names all at once.
 _UNCERTAIN_BODY = re.compile(rf" error: body\[(\d+)\]: .*(?:{_UNCERTAIN.pattern})")
+#: What a sensor says whose last status check found Magic Hour unreachable.
+_UNREACHABLE = re.compile(r"Timed out waiting for .*; the last status check failed: ")
 #: What asyncio and aiohttp log about what was not closed.
 _LEAKS = ("Unclosed client session", "Unclosed connector", "Task was destroyed but it is pending")
 
@@ -80,11 +82,13 @@ class Accounts:
     :param projects: the projects at Magic Hour, by id.
     :param saved: what has a receipt.
     :param uncertain: the jobs whose submit was reported as uncertain.
+    :param unreachable: the DAG runs whose sensor could not ask Magic Hour at its deadline.
     """
 
     projects: Mapping[str, Mapping[str, Any]]
     saved: Mapping[str, Saved]
     uncertain: set[str]
+    unreachable: set[str] = field(default_factory=set)
 
     def ids(self, job: Job) -> list[str]:
         """Return the projects that were made for a job."""
@@ -104,6 +108,15 @@ def uncertain_jobs(airflow: LocalAirflow, run: DagRun) -> set[str]:
         if run.mapped and _UNCERTAIN.search(log):
             found.add(run.jobs[task["map_index"]].name)
     return found
+
+
+def unreachable_runs(airflow: LocalAirflow, runs: Sequence[DagRun]) -> set[str]:
+    """Return the ids of the failed runs whose sensor says that its last status check failed, too."""
+    return {
+        run.run_id
+        for run in runs
+        if run.state == "failed" and _UNREACHABLE.search(airflow.task_log(run.dag_id, run.run_id, "wait"))
+    }
 
 
 def paid_once(load: Load, accounts: Accounts) -> Invariant:
@@ -126,13 +139,20 @@ def paid_once(load: Load, accounts: Accounts) -> Invariant:
 
 
 def expected_states(runs: Sequence[DagRun], accounts: Accounts) -> Invariant:
-    """Each DAG run ended as it should: failed only where a submit is uncertain, or where that was the aim."""
+    """
+    Each DAG run ended as it should.
+
+    It failed only where a submit is uncertain, where Magic Hour was unreachable at a sensor's deadline, or
+    where that was the aim.
+    """
     invariant = Invariant("every DAG run in its right end state", "")
     for run in runs:
         expected = run.expected_state
         unsure = any(job.name in accounts.uncertain for job in run.jobs)
         if unsure and not run.goes_on:
             expected = "failed"  # a submit that is uncertain must not look like a success
+        if run.run_id in accounts.unreachable:
+            expected = "failed"  # nobody can know that the project is complete
         if run.state != expected:
             invariant.violations.append(
                 f"{run.dag_id} {run.run_id}: {run.state or 'unfinished'}, not {expected}"

@@ -228,7 +228,10 @@ class _ChaosRun:
         uncertain: set[str] = set()
         for run in self.load.runs:
             uncertain |= invariants.uncertain_jobs(self.airflow, run)
-        accounts = Accounts(self._projects(), self._saved(), uncertain)
+        unreachable: set[str] = set()
+        if "offline" in self.faults:
+            unreachable = invariants.unreachable_runs(self.airflow, self.context.runs)
+        accounts = Accounts(self._projects(), self._saved(), uncertain, unreachable)
         runs = [*self.load.runs, *self.context.runs, *webhook_runs, *self.cleanups]
         cleaned = self.airflow.xcom("chaos_cleanup", self.cleanups[-1].run_id, "cleanup")
         time.sleep(5)  # what is idle is closed

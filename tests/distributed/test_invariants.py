@@ -64,6 +64,21 @@ def test_expected_states_notices_wrong_states(run: DagRun, uncertain: tuple[str,
     assert invariants.expected_states([run], accounts(uncertain=uncertain)).holds is holds
 
 
+@pytest.mark.parametrize(
+    ("log", "unreachable"),
+    [
+        ("t error: Timed out waiting for project p (not seen); the last status check failed: refused", True),
+        ("t error: Timed out waiting for project p (status: rendering)", False),
+        ("t error: GET answered 401", False),
+    ],
+)
+def test_a_deadline_during_an_outage_may_fail_a_complete_project(log: str, *, unreachable: bool) -> None:
+    late = DagRun("chaos_deadline", run_id="late", state="failed")
+    airflow: Any = Logged({-1: log})
+    found = invariants.unreachable_runs(airflow, [late])
+    assert invariants.expected_states([late], Accounts({}, {}, set(), found)).holds is unreachable
+
+
 @pytest.fixture
 def saved(tmp_path: Path) -> Iterator[tuple[Simulator, Load, Path]]:
     """A project that is complete and stored."""
@@ -139,7 +154,7 @@ class Logged:
     def task_instances(self, *_: str) -> list[dict[str, Any]]:
         return [{"task_id": "make", "state": "failed", "map_index": index} for index in self.logs]
 
-    def task_log(self, *_: str, map_index: int) -> str:
+    def task_log(self, *_: str, map_index: int = -1) -> str:
         return self.logs[map_index]
 
 
