@@ -3,6 +3,7 @@ Short renders that start together on a real Airflow: how many tasks fail, and ho
 
     python -m benchmarks.waiting.bursts [--rounds N] [--tasks N] [--tools TOOL...] [--duration SECONDS]
     python -m benchmarks.waiting.bursts --rounds 5 --tasks 1 --duration 4 --jitter 0
+    python -m benchmarks.waiting.bursts --celery         on two Celery workers, PostgreSQL and Redis
 
 Airflow fails a deferred task that is resumed before the scheduler has noticed that its worker went away
 (apache/airflow#72716). This makes such tasks with Airflow's own default settings, counts the failures, and
@@ -12,18 +13,21 @@ measures what the time before an event has to cover: from a deferral until the s
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import re
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from benchmarks.probe import percentile
 from scripts.local import LocalAirflow
+from scripts.local.services import start_services
 from scripts.local.simulator import start_simulator
 
 DAG_ID = "magichour_bursts"
@@ -122,6 +126,28 @@ def bursts(rounds: int, tasks: int, tools: list[str], airflow: LocalAirflow, fil
     }
 
 
+@contextlib.contextmanager
+def airflow_of(home: Path, *, celery: bool) -> Iterator[LocalAirflow]:
+    """Give an Airflow that is not started: standalone on SQLite, or a Celery cluster on PostgreSQL."""
+    settings: dict[str, Any] = {
+        "parallelism": 32,
+        "env": {f"AIRFLOW__{name}": value for name, value in DEFAULTS.items()},
+    }
+    with start_services(home / "services") if celery else contextlib.nullcontext() as services:
+        if services:
+            settings |= {
+                "celery_workers": 2,
+                "database_url": services.database_url,
+                "broker_url": services.broker_url,
+                "result_backend": services.result_backend,
+            }
+        airflow = LocalAirflow(home / "home", [DAGS], **settings)
+        try:
+            yield airflow
+        finally:
+            airflow.stop()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=7)
@@ -129,21 +155,19 @@ def main() -> None:
     parser.add_argument("--tools", nargs="+", default=["ai-image-generator"])
     parser.add_argument("--duration", type=float)
     parser.add_argument("--jitter", type=float, default=0.5)
+    parser.add_argument("--celery", action="store_true")
     parser.add_argument("--keep", help="a folder that is left behind, to read the logs")
     given = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        home = Path(given.keep or folder) / "home"
-        env = {f"AIRFLOW__{name}": value for name, value in DEFAULTS.items()}
-        airflow = LocalAirflow(home, [DAGS], parallelism=32, env=env)
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        airflow_of(Path(given.keep or folder), celery=given.celery) as airflow,
+    ):
         settings = {"jitter": given.jitter, **({"duration": given.duration} if given.duration else {})}
-        try:
-            airflow.connect("magichour_default", start_simulator(airflow.processes, **settings))
-            with airflow:
-                airflow.wait_for_dag(DAG_ID)
-                time.sleep(5)
-                found = bursts(given.rounds, given.tasks, given.tools, airflow, f"{folder}/files")
-        finally:
-            airflow.stop()
+        airflow.connect("magichour_default", start_simulator(airflow.processes, **settings))
+        with airflow:
+            airflow.wait_for_dag(DAG_ID)
+            time.sleep(5)
+            found = bursts(given.rounds, given.tasks, given.tools, airflow, f"{folder}/files")
     print(json.dumps(found, indent=2))
 
 
