@@ -93,20 +93,6 @@ def check_ids(value: object, name: str = "project_id") -> list[str]:
     ]
 
 
-def check_some_ids(value: object, name: str = "project_id") -> list[str]:
-    """
-    Return one id or a list of ids as a list, as :func:`check_ids` does.
-
-    :raises MagicHourArgumentError: if one of them is not an id, or there is none.
-    """
-    ids = check_ids(value, name)
-    if not ids:
-        raise MagicHourArgumentError(
-            f"{name} is an empty list: there is nothing to wait for; {MISSING_XCOM_HINT}"
-        )
-    return ids
-
-
 class ProjectIds:
     """
     The projects that an argument names.

@@ -13,8 +13,8 @@ from airflow_provider_magichour import exceptions
 from airflow_provider_magichour._client import api
 from airflow_provider_magichour._polling.wait import OUTCOMES, wait_for_outcomes
 from airflow_provider_magichour._polling.wait_request import WaitRequest
-from airflow_provider_magichour._validation import check_seconds, check_some_ids
-from airflow_provider_magichour.exceptions import MagicHourError
+from airflow_provider_magichour._validation import check_ids, check_seconds
+from airflow_provider_magichour.exceptions import MagicHourArgumentError, MagicHourError
 from airflow_provider_magichour.hooks.connection import get_settings_async
 from airflow_provider_magichour.tools import check_kind
 
@@ -64,7 +64,9 @@ class MagicHourProjectTrigger(BaseTrigger):
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # Airflow's triggers are not typed
         self.kind = check_kind(kind)
-        self.project_ids = check_some_ids(project_ids, "project_ids")
+        self.project_ids = check_ids(project_ids, "project_ids")
+        if not self.project_ids:
+            raise MagicHourArgumentError("project_ids is an empty list: there is nothing to wait for")
         self.magichour_conn_id = magichour_conn_id
         self.deadline = check_seconds(deadline, "deadline")
         self.poll_interval = None if poll_interval is None else check_seconds(poll_interval, "poll_interval")

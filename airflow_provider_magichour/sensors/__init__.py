@@ -20,7 +20,6 @@ from airflow_provider_magichour._validation import (
     check_delay,
     check_projects_at_parse,
     check_seconds,
-    check_some_ids,
     is_settled,
     optional,
 )
@@ -120,8 +119,6 @@ class MagicHourProjectSensor(BaseSensorOperator):
         #: What the poke of this process found unfinished.
         self._found: WaitResult | None = None
         check_projects_at_parse(project_id, kind)
-        if project_id == []:  # raises, because there is nothing to wait for
-            check_some_ids(project_id)
         if is_settled(poll_interval):
             optional(check_seconds, poll_interval, "poll_interval")
         if is_settled(defer_after):
@@ -150,9 +147,13 @@ class MagicHourProjectSensor(BaseSensorOperator):
         """Wait in the way that was asked for."""
         from airflow_provider_magichour.sensors._run import SensorRun, sensor_errors
 
-        if not self.reschedule or self.deferrable:
-            with sensor_errors(self, context):
-                return SensorRun(self, context).wait()
+        with sensor_errors(self, context):
+            run = SensorRun(self, context)
+            if run.is_empty:
+                self.log.info("project_id is an empty list: there is nothing to wait for.")
+                return []
+            if not self.reschedule or self.deferrable:
+                return run.wait()
         try:
             return super().execute(context)  # pokes once, counts the time, and starts the task again
         except (AirflowSensorTimeout, AirflowSkipException) as error:

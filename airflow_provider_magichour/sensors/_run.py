@@ -25,7 +25,7 @@ from airflow_provider_magichour._polling.refreshing_sender import CANNOT_READ
 from airflow_provider_magichour._polling.wait import WaitResult, wait_for_finished, wait_on_worker
 from airflow_provider_magichour._polling.wait_request import WaitRequest
 from airflow_provider_magichour._transfer.receipts import run_of
-from airflow_provider_magichour._validation import check_delay, check_some_ids, optional, read_projects
+from airflow_provider_magichour._validation import check_delay, optional, read_projects
 from airflow_provider_magichour.exceptions import (
     MagicHourError,
     MagicHourSensorTimeoutError,
@@ -53,7 +53,12 @@ class SensorRun:
         self._conn_id = sensor.magichour_conn_id
         self._wanted = read_projects(sensor.project_id, optional(lambda value, _: value, sensor.kind, "kind"))
         self._kind = self._wanted.kind
-        self._ids = list(dict.fromkeys(check_some_ids(self._wanted.ids)))
+        self._ids = list(dict.fromkeys(self._wanted.ids))
+
+    @property
+    def is_empty(self) -> bool:
+        """Return whether there is no project to wait for."""
+        return not self._ids
 
     @cached_property
     def deadline(self) -> float:

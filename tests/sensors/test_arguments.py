@@ -23,7 +23,6 @@ from tests.support.tasks import task_context
         ({"project_id": None}, "project_id"),
         ({"project_id": ""}, "project_id"),
         ({"project_id": "  "}, "project_id"),
-        ({"project_id": []}, "project_id"),
         ({"kind": "sculpture"}, "kind"),
         ({"kind": None}, "kind"),
         ({"poll_interval": 0}, "poll_interval"),
@@ -39,12 +38,17 @@ def test_constructor_refuses_bad_arguments(arguments: dict[str, Any], named: str
         sensor("poke", **{"project_id": "p1", **arguments})
 
 
-@pytest.mark.parametrize("value", [None, "", [], ["p1", None], "../p1", {"name": "p1"}, 7])
+@pytest.mark.parametrize("value", [None, "", ["p1", None], "../p1", {"name": "p1"}, 7])
 def test_rendered_value_that_is_no_id_is_refused(mode: str, projects: Projects, value: Any) -> None:
     task = sensor(mode, "p1")
     task.project_id = value
     with pytest.raises(errors.MagicHourArgumentError, match="project_id"):
         run(task)
+    assert not projects.asked
+
+
+def test_empty_list_is_nothing_to_wait_for(mode: str, projects: Projects) -> None:
+    assert run(sensor(mode, [])) == []
     assert not projects.asked
 
 
