@@ -84,6 +84,7 @@ class Reported(NamedTuple):
     An error that asked a person to decide, and when.
 
     :param why: ``uncertain``, ``missing`` or ``killed``.
+    :param clear_number: the DAG run's, None where it is not known, or the task may have gone on with a retry.
     """
 
     why: str

@@ -177,7 +177,8 @@ class CreateTask:
     def _no_retry_without_records(self) -> Iterator[None]:
         """Make what fails after a submit final where a retry could not know of it."""
         try:
-            yield
+            with self.records.ending():
+                yield
         except (MagicHourError, AirflowTaskTimeout) as error:
             if self.records.is_persistent or not self.project_ids or isinstance(error, AirflowFailException):
                 raise

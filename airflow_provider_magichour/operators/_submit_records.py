@@ -9,15 +9,18 @@ there only while the call is on its way: a certain refusal discards it before an
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import logging
 import threading
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
+
+from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_provider_magichour.exceptions import (
     MagicHourError,
@@ -288,9 +291,34 @@ class SubmitRecords:
         """
         Write down that an error asks a person about a submit: a Clear from now on submits it anew.
 
+        Where the try ends in a retry, another task's Clear may change the run's number before that: so the
+        number is left to :meth:`ending`.
+
         :return: whether a later try will know.
         """
-        reported = Reported(why, self._now.max_tries, self._now.clear_number)
+        return self._report(record, Reported(why, self._now.max_tries))
+
+    @contextlib.contextmanager
+    def ending(self) -> Iterator[None]:
+        """Write down that only a Clear can follow what the try reported, where its error is final."""
+        try:
+            yield
+        except AirflowFailException:
+            try:
+                self._confirm_reports()
+            except MagicHourError as error:
+                log.warning("A Clear may not be recognised, and has to be repeated then: %s", error)
+            raise
+
+    def _confirm_reports(self) -> None:
+        if not self._records:
+            self.read(0)
+        for record in self._counted():
+            reported = record.reported
+            if record.is_live and reported and reported[1:] == (self._now.max_tries, None):
+                self._report(record, reported._replace(clear_number=self._now.clear_number))
+
+    def _report(self, record: Record, reported: Reported) -> bool:
         later = self._keep(record.next(reported=reported))
         return len(self._write(lambda store: store.write(later))) < len(self._stores)
 

@@ -86,9 +86,10 @@ class MagicHourDetectFacesOperator(MagicHourOperator):
         if (score := _check_score(self.confidence_score)) is not None:
             body["confidence_score"] = score
         records = open_records(self, context)
-        (submitted,) = DetectionSubmitter(self.hook, records).submit([body])
-        if isinstance(submitted, MagicHourError):
-            raise submitted
+        with records.ending():
+            (submitted,) = DetectionSubmitter(self.hook, records).submit([body])
+            if isinstance(submitted, MagicHourError):
+                raise submitted
         faces = self._wait(str(submitted.id)).get("faces")
         found = [dict(face) for face in faces if isinstance(face, Mapping)] if isinstance(faces, list) else []
         log.info("Detection %s: %d faces.", submitted.id, len(found))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -137,6 +138,22 @@ class TestClear:
     ) -> None:
         (project_id,) = submitted_then_lost(context, sim)
         assert operator(bodies(1)).execute(context(2, 3, clear_number=1))[0]["id"] == project_id
+
+    def test_other_tasks_clear_and_edited_retries_do_not_count_while_up_for_retry(
+        self, context: Context, sim: Simulator
+    ) -> None:
+        sim.faults(
+            {"match": CREATE, "times": 1, "drop": "after"}, {"match": CREATE, "status": 404, "html": True}
+        )
+        with pytest.raises(exceptions.MagicHourBatchError) as caught:  # one uncertain submit, one page
+            operator(bodies(2)).execute({**context(1, 1), "task": SimpleNamespace(retries=1)})
+        assert not isinstance(caught.value, AirflowFailException)
+        sim.clear_faults()
+        with pytest.raises(exceptions.MagicHourUncertainSubmitError):
+            operator(bodies(2)).execute({**context(2, 1, 1), "task": SimpleNamespace(retries=0)})
+        assert created(sim) == 2
+        operator(bodies(2)).execute({**context(3, 2, 2), "task": SimpleNamespace(retries=0)})
+        assert created(sim) == 3
 
     def test_clear_of_a_failed_list_pays_only_for_what_failed(self, context: Context, sim: Simulator) -> None:
         sim.faults({"match": CREATE, "times": 1, "drop": "after"})

@@ -12,9 +12,7 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_provider_magichour._transfer.storage import Storage
-from airflow_provider_magichour.exceptions import (
-    MagicHourSubmitRecordError,
-)
+from airflow_provider_magichour.exceptions import MagicHourError, MagicHourSubmitRecordError
 from airflow_provider_magichour.operators import _submit_records
 from airflow_provider_magichour.operators._clear_or_retry import UNCERTAIN
 from airflow_provider_magichour.operators._submit_record import INTENT, Record
@@ -95,6 +93,13 @@ class TestRetry:
             )
 
 
+def fail(records: SubmitRecords, record: Record, error: type[Exception] = AirflowFailException) -> None:
+    """Let a try report a submit, and end with an error."""
+    with pytest.raises(error), records.ending():
+        records.mark_reported(record, UNCERTAIN)
+        raise error
+
+
 #: How a task that ended for good starts again: (its try and the run's clear number), is it a Clear?
 STARTS = {
     "retry": ({"try_number": 2, "max_tries": 3}, False),
@@ -142,7 +147,7 @@ class TestClear:
         first = open_records(max_tries=3)
         intent = intend(first)
         assert not open_records(**start).is_cleared(intent)
-        first.mark_reported(intent, UNCERTAIN)
+        fail(first, intent)
         again = open_records(**start)
         assert again.is_cleared(again.match(["b"])[0]) == is_clear
 
@@ -165,12 +170,22 @@ class TestClearOfAnotherTask:
     def test_retry_is_no_clear(self, open_records: Open, max_tries: int) -> None:
         task, began = SimpleNamespace(retries=3), max_tries - 3
         first = open_records(max_tries=max_tries, try_number=began + 1, task=task)
-        first.mark_reported(intend(first), UNCERTAIN)
+        intent = intend(first)
         submit(first, "c", "p2")
+        fail(first, intent)
         first.succeed()
         retry = open_records(max_tries=max_tries, try_number=began + 2, clear_number=1, task=task)
         assert not retry.is_cleared(retry.match(["b"])[0])
         assert retry.succeeded
+
+    def test_retry_with_edited_retries_is_no_clear_of_what_may_be_tried_again(
+        self, open_records: Open
+    ) -> None:
+        first = open_records(max_tries=1, task=SimpleNamespace(retries=1))
+        fail(first, intend(first), MagicHourError)
+        now = {"max_tries": 1, "try_number": 2, "clear_number": 1, "task": SimpleNamespace(retries=0)}
+        retry = open_records(**now)
+        assert not retry.is_cleared(retry.match(["b"])[0])
 
     def test_clear_with_edited_retries_is_one(self, open_records: Open) -> None:
         first = open_records(max_tries=1, task=SimpleNamespace(retries=1))
