@@ -133,6 +133,8 @@ class EarlierTries:
             self._records.give_up(record, refunded=response.get("status") == "error")
             return None
         log.info("Going on with project %s, which an earlier try submitted.", record.id)
+        if record.reported is not None:
+            self._records.withdraw_report(record)
         return Submitted(str(record.id), record.credits_charged, record, api.is_finished(response))
 
     def _of_missing(self, record: Record, response: MagicHourNotFoundError) -> MagicHourError | None:

@@ -15,10 +15,10 @@ import logging
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import AirflowFailException
 
@@ -32,7 +32,13 @@ from airflow_provider_magichour.operators._clear_or_retry import (
     Ending,
     Reported,
     Try,
-    UnreadableRecordError,
+)
+from airflow_provider_magichour.operators._store_access import (
+    AFTER_SUBMIT_PAUSES,
+    describe_error,
+    must_write,
+    read_store,
+    write_stores,
 )
 from airflow_provider_magichour.operators._submit_record import (
     BODY_DIGITS,
@@ -49,11 +55,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-T = TypeVar("T")
-
-#: Seconds between the tries to reach a store; an id that was paid for is worth more patience.
-BEFORE_SUBMIT_PAUSES = (0.5, 2.0)
-AFTER_SUBMIT_PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0)
 #: After so many seconds another try may have begun, because Airflow took this one for dead.
 FRESH_SECONDS = 30.0
 
@@ -135,7 +136,7 @@ class SubmitRecords:
     def read(self, count: int) -> None:
         """Read the records of a task with that many bodies."""
         self._read_at = time.time()
-        found = [record for store in self._stores for record in self._read(store, store.read_records, count)]
+        found = [record for store in self._stores for record in read_store(store, store.read_records, count)]
         self._known = {replace(record, result=None) for record in found}
         self._records = _submit_record.newest(found)
 
@@ -146,7 +147,7 @@ class SubmitRecords:
     @cached_property
     def _ending(self) -> Ending:
         """How the task last ended. A Clear of a success begins a new epoch, which is written down at once."""
-        found = {store: self._read(store, store.read_ending) or Ending() for store in self._stores}
+        found = {store: read_store(store, store.read_ending) or Ending() for store in self._stores}
         ending = max(found.values(), key=lambda one: (one.number, one.success is not None), default=Ending())
         # a run that was deleted and made again under the same id has no task state, but objects
         same_run = any(not store.outlives_run and one.number == ending.number for store, one in found.items())
@@ -154,7 +155,7 @@ class SubmitRecords:
             return ending
         log.info("The task was cleared after it had succeeded: submitting anew.")
         anew = replace(ending, number=ending.number + 1, epoch=ending.epoch + 1, success=None, results={})
-        self._must_write(lambda store: store.write_ending(anew), "the Clear of a success")
+        must_write(self._stores, lambda store: store.write_ending(anew), "the Clear of a success")
         self.was_cleared = True
         return anew
 
@@ -217,7 +218,7 @@ class SubmitRecords:
         number = max(record.number, before.number) + 1
         intent = self._keep(replace(record, number=number, state=INTENT))
         try:
-            self._must_write(lambda store: store.write(intent), "the intent to submit")
+            must_write(self._stores, lambda store: store.write(intent), "the intent to submit")
             self._check_alone()
         except MagicHourSubmitRecordError:
             self.discard(intent)  # it may have been written, and only the response was lost
@@ -237,7 +238,7 @@ class SubmitRecords:
             is_fresh = self._read_at is not None and began - self._read_at < FRESH_SECONDS
             if store is None or (is_fresh and (self._now.try_number == 1 or self._has_checked)):
                 return
-            for record in self._read(store, store.read_records, 0):
+            for record in read_store(store, store.read_records, 0):
                 if record.writer != self._writer and record not in self._known:
                     raise MagicHourSubmitRecordError(
                         "Another try of this task submits at the same time: one of them is on a worker that "
@@ -252,13 +253,14 @@ class SubmitRecords:
         :raises MagicHourUncertainSubmitError: naming the project, if no store takes it.
         """
         record = self._keep(intent.next(state=MADE, id=project_id, credits_charged=credits_charged))
-        errors = self._write(
+        errors = write_stores(
+            self._stores,
             lambda store: store.write(record),
             AFTER_SUBMIT_PAUSES,
             lambda errors: len(errors) < len(self._stores),
         )
         if self._stores and len(errors) == len(self._stores):
-            described = "; ".join(f"{store.name}: {_short(error)}" for store, error in errors.items())
+            described = "; ".join(f"{store.name}: {describe_error(error)}" for store, error in errors.items())
             raise MagicHourUncertainSubmitError(
                 f"{name} made project {project_id}, which is paid for and goes on at Magic Hour, but the "
                 f"project id could not be written to {described}. A retry could not know it, so there is "
@@ -270,7 +272,7 @@ class SubmitRecords:
     def discard(self, record: Record) -> Record:
         """Take an intent back: the call was certainly not accepted."""
         later = self._keep(record.next(state=DISCARDED))
-        if self._write(lambda store: store.discard(later)):
+        if write_stores(self._stores, lambda store: store.discard(later)):
             log.warning(
                 "Nothing was made, but the intent could not be discarded: a retry may take it for an "
                 "uncertain submit."
@@ -285,7 +287,7 @@ class SubmitRecords:
         :raises MagicHourSubmitRecordError: if that cannot be written; then nothing may be submitted.
         """
         later = self._keep(record.next(state=DISCARDED if refunded else CLOSED))
-        self._must_write(lambda store: store.write(later), f"what became of project {record.id}")
+        must_write(self._stores, lambda store: store.write(later), f"what became of project {record.id}")
 
     def mark_reported(self, record: Record, why: str) -> bool:
         """
@@ -318,9 +320,13 @@ class SubmitRecords:
             if record.is_live and reported and reported[1:] == (self._now.max_tries, None):
                 self._report(record, reported._replace(clear_number=self._now.clear_number))
 
-    def _report(self, record: Record, reported: Reported) -> bool:
+    def withdraw_report(self, record: Record) -> None:
+        """Write down that a person's decision is no longer needed: what was reported is there."""
+        self._report(record, None)
+
+    def _report(self, record: Record, reported: Reported | None) -> bool:
         later = self._keep(record.next(reported=reported))
-        return len(self._write(lambda store: store.write(later))) < len(self._stores)
+        return len(write_stores(self._stores, lambda store: store.write(later))) < len(self._stores)
 
     def end(self, *, succeeded: bool, results: Mapping[str, Any] | None = None) -> None:
         """
@@ -330,91 +336,14 @@ class SubmitRecords:
         """
         now = self._now if succeeded else self._ending.success
         ending = replace(self._ending, number=self._ending.number + 1, success=now, results=results or {})
-        self._write(lambda store: store.write_ending(ending))
+        write_stores(self._stores, lambda store: store.write_ending(ending))
 
     def succeed(self) -> None:
         """Write down that the task succeeded."""
         self.end(succeeded=True)
-
-    # -------------------------------------------------------------------------------------------- stores
 
     def _keep(self, record: Record) -> Record:
         record = replace(record, writer=self._writer)
         with self._lock:
             self._records[record.slot, record.body] = record
         return record
-
-    def _read(self, store: Store, read: Callable[..., T], *arguments: Any) -> T:
-        for pause in (*BEFORE_SUBMIT_PAUSES, None):
-            try:
-                return read(*arguments)
-            except UnreadableRecordError as error:
-                raise MagicHourUncertainSubmitError(
-                    f"{error} in {store.name} is no submit record that this version can read, so nobody "
-                    "knows what was submitted. Nothing was submitted now. Search "
-                    "https://magichour.ai/my-library whether there is a project already; then delete that "
-                    "record and clear the task"
-                ) from error
-            except MagicHourError:
-                raise
-            except Exception as error:
-                if pause is None:
-                    raise MagicHourSubmitRecordError(
-                        f"{store.name} could not be read, so nobody knows what was submitted already: "
-                        f"{_short(error)}. Nothing was submitted; a retry may pass"
-                    ) from error
-                log.warning("%s: %s; trying again in %g s", store.name, _short(error), pause)
-                time.sleep(pause)
-        raise AssertionError
-
-    def _must_write(self, write: Callable[[Store], None], what: str) -> None:
-        """
-        Write to each store; Airflow's own may fail where there is another.
-
-        :raises MagicHourSubmitRecordError: if the store that is needed fails.
-        """
-        errors = self._write(write, is_enough=lambda errors: self._stores[0] not in errors)
-        if self._stores and (error := errors.get(self._stores[0])) is not None:
-            raise MagicHourSubmitRecordError(
-                f"Could not write {what} to {self._stores[0].name}: {_short(error)}. Nothing was submitted; "
-                "a retry may pass"
-            ) from error
-
-    def _write(
-        self,
-        write: Callable[[Store], None],
-        pauses: Sequence[float] = BEFORE_SUBMIT_PAUSES,
-        is_enough: Callable[[Mapping[Store, Exception]], bool] = lambda errors: not errors,
-    ) -> dict[Store, Exception]:
-        """
-        Write to each store, again after a pause where one fails; return those that failed at last.
-
-        :param is_enough: whether those that fail may be left alone.
-        """
-        errors: dict[Store, Exception] = {}
-        left = list(self._stores)
-        for pause in (*pauses, None):
-            errors = {store: error for store in left if (error := _error_of(write, store)) is not None}
-            left = list(errors)
-            if not errors or is_enough(errors):
-                break
-            if pause is not None:
-                log.warning("%s; trying again in %g s", _short(next(iter(errors.values()))), pause)
-                time.sleep(pause)
-        for store, error in errors.items():
-            log.warning("Could not write to %s: %s", store.name, _short(error))
-        return errors
-
-
-def _error_of(write: Callable[[Store], None], store: Store) -> Exception | None:
-    try:
-        write(store)
-    except Exception as error:  # noqa: BLE001  # stores raise whatever their libraries do
-        return error
-    return None
-
-
-def _short(error: Exception) -> str:
-    from airflow_provider_magichour._client.sanitize import without_query
-
-    return without_query(f"{type(error).__name__}: {error}")[:300]

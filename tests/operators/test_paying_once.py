@@ -84,6 +84,21 @@ class TestNotFound:
         assert operator(bodies(1)).execute(context(3, 5, 1))[0]["id"] == project_id
         assert created(sim) == 1
 
+    def test_clear_counts_no_more_after_a_project_was_found_again(
+        self, context: Context, sim: Simulator
+    ) -> None:
+        submitted_then_lost(context, sim)
+        sim.faults({"match": GET, "status": 404})
+        with pytest.raises(exceptions.MagicHourNotFoundError):
+            operator(bodies(1)).execute(context(2))
+        sim.clear_faults()
+        with pytest.raises(exceptions.MagicHourInvalidRequestError):
+            operator([*bodies(1), {"style": {}}]).execute(context(3, 5, 1))  # goes on with the project
+        sim.faults({"match": GET, "status": 404})
+        with pytest.raises(exceptions.MagicHourNotFoundError, match="does not prove"):
+            operator(bodies(1)).execute(context(4, 5, 1))
+        assert created(sim) == 1
+
     def test_404_page_of_a_gateway_is_retryable(self, context: Context, sim: Simulator) -> None:
         submitted_then_lost(context, sim)
         sim.faults({"match": GET, "status": 404, "html": True})

@@ -95,9 +95,14 @@ class TestRetry:
 
 def fail(records: SubmitRecords, record: Record, error: type[Exception] = AirflowFailException) -> None:
     """Let a try report a submit, and end with an error."""
-    with pytest.raises(error), records.ending():
-        records.mark_reported(record, UNCERTAIN)
-        raise error
+
+    def work() -> None:
+        with records.ending():
+            records.mark_reported(record, UNCERTAIN)
+            raise error
+
+    with pytest.raises(error):
+        work()
 
 
 #: How a task that ended for good starts again: (its try and the run's clear number), is it a Clear?
