@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+#: Returns the responses of projects by their ids; what it is given else, see :func:`ask_for_projects`.
+Ask = Callable[[Sequence[str], Callable[[int], bool]], list[Any]]
+
 #: For how long 404 has to be the only response before it counts, and the pause between two requests.
 NOT_FOUND_SECONDS, NOT_FOUND_PAUSE = CERTAIN_SECONDS, 5.0
 
@@ -35,24 +38,16 @@ class EarlierTries:
 
     :param hook: how to reach Magic Hour.
     :param records: the task's records.
-    :param get: makes the request for a project.
+    :param ask: asks for projects, as :func:`ask_for_projects` does.
     :param retry_uncertain_submit: whether an uncertain submit may be made again.
-    :param stopping: set when the task is killed.
     """
 
     def __init__(
-        self,
-        hook: MagicHourHook,
-        records: SubmitRecords,
-        get: Callable[[str], api.Request],
-        stopping: threading.Event,
-        *,
-        retry_uncertain_submit: bool,
+        self, hook: MagicHourHook, records: SubmitRecords, ask: Ask, *, retry_uncertain_submit: bool
     ) -> None:
         self._hook = hook
         self._records = records
-        self._get = get
-        self._stopping = stopping
+        self._ask = ask
         self._retry_uncertain = retry_uncertain_submit
         #: The error of a project that another account made: then nothing else may be paid for.
         self.foreign: MagicHourError | None = None
@@ -74,7 +69,10 @@ class EarlierTries:
             if record.id is None
         }
         made = {position: record for position, record in matched.items() if record.id is not None}
-        responses = self._ask(list(made.values()))
+        submitted = list(made.values())
+        responses = self._ask(
+            [str(one.id) for one in submitted], lambda n: self._foreign_account(submitted[n]) is not None
+        )
         for (position, record), response in zip(made.items(), responses, strict=True):
             decided[position] = self._of_project(record, response)
         return {position: outcome for position, outcome in decided.items() if outcome is not None}
@@ -103,22 +101,6 @@ class EarlierTries:
             )
         self._records.give_up(record)
         return None
-
-    def _ask(self, records: Sequence[Record]) -> list[Any]:
-        """Ask for projects, again for a minute where the response is 404."""
-        responses = self._hook.send_all([self._get(str(one.id)) for one in records])
-        until = time.monotonic() + NOT_FOUND_SECONDS
-        while unknown := [n for n, response in enumerate(responses) if _is_not_found(response)]:
-            left = until - time.monotonic()
-            if left <= 0 or any(self._foreign_account(records[n]) for n in unknown):
-                break
-            log.info("%d project(s) not found; asking again in %g s.", len(unknown), NOT_FOUND_PAUSE)
-            if self._stopping.wait(min(NOT_FOUND_PAUSE, left)):
-                break
-            again = self._hook.send_all([self._get(str(records[n].id)) for n in unknown])
-            for n, response in zip(unknown, again, strict=True):
-                responses[n] = response
-        return responses
 
     def _of_project(self, record: Record, response: Any) -> Submitted | MagicHourError | None:
         """Return what a project's details mean; None if it is to be submitted anew."""
@@ -186,6 +168,33 @@ class EarlierTries:
             return account_id(self._hook.check_account())
         except MagicHourError as error:
             return error
+
+
+def ask_for_projects(
+    hook: MagicHourHook,
+    calls: Sequence[api.Request],
+    stopping: threading.Event,
+    is_in_vain: Callable[[int], bool],
+) -> list[Any]:
+    """
+    Ask for projects, again for a minute where the response is 404, which proves nothing before.
+
+    :param stopping: set when the task is killed.
+    :param is_in_vain: whether to ask no more where this one, by its position, is not found.
+    """
+    responses = hook.send_all(calls)
+    until = time.monotonic() + NOT_FOUND_SECONDS
+    while unknown := [n for n, response in enumerate(responses) if _is_not_found(response)]:
+        left = until - time.monotonic()
+        if left <= 0 or any(map(is_in_vain, unknown)):
+            break
+        log.info("%d project(s) not found; asking again in %g s.", len(unknown), NOT_FOUND_PAUSE)
+        if stopping.wait(min(NOT_FOUND_PAUSE, left)):
+            break
+        again = hook.send_all([calls[n] for n in unknown])
+        for n, response in zip(unknown, again, strict=True):
+            responses[n] = response
+    return responses
 
 
 def account_id(account: Mapping[str, Any]) -> str | None:

@@ -313,10 +313,9 @@ class GenerateTask(CreateTask):
             return None
         from airflow_provider_magichour.operators._reuse import StoredResults
 
-        get_project = functools.partial(self._hook.get_project, self._kind)
         destination = open_destination(self._operator.destination)
         tool = (self._operator.tool, self._kind)
-        return StoredResults(self._root, destination, tool, get_project, lambda: self._hook.account_id)
+        return StoredResults(self._root, destination, tool, lambda: self._hook.account_id)
 
     def _submit_options(self) -> dict[str, Any]:
         reuse = self._stored_results if self._operator.reuse else None

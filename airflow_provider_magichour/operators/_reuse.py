@@ -35,6 +35,7 @@ from airflow_provider_magichour.operators._submit_record import BODY_DIGITS, Sub
 if TYPE_CHECKING:
     from airflow_provider_magichour._transfer.receipts import Receipt
     from airflow_provider_magichour._transfer.storage import Storage
+    from airflow_provider_magichour.operators._earlier_tries import Ask
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +60,6 @@ class StoredResults:
     :param root: where the catalogue lies.
     :param destination: where the files lie.
     :param tool_and_kind: the tool, and the kind of its projects.
-    :param get_project: returns a project's details.
     :param account_id: returns the account that the key belongs to, None where it cannot be read.
     """
 
@@ -68,13 +68,11 @@ class StoredResults:
         root: Storage,
         destination: Storage,
         tool_and_kind: tuple[str, str],
-        get_project: Callable[[str], Mapping[str, Any]],
         account_id: Callable[[], str | None],
     ) -> None:
         self._root = root
         self._destination = destination
         self._tool_and_kind = tool_and_kind
-        self._get_project = get_project
         self._account_id = account_id
         self._checksums: dict[str, str] = {}
         #: By position the fingerprints of the task's bodies, where they are known.
@@ -92,11 +90,14 @@ class StoredResults:
         named = with_files(body, lambda text: self._checksums.get(text) or without_signature(text))
         return digest([*self._tool_and_kind, named])[:BODY_DIGITS]
 
-    def find(self, bodies: Mapping[int, dict[str, Any]], taken: Collection[str]) -> dict[int, Submitted]:
+    def find(
+        self, bodies: Mapping[int, dict[str, Any]], taken: Collection[str], ask: Ask
+    ) -> dict[int, Submitted]:
         """
         Return by position the results that need not be paid for: n equal bodies are n different ones.
 
         :param taken: projects that are results of this task already.
+        :param ask: asks for the projects whose files are damaged.
         :raises MagicHourSubmitRecordError: if the store cannot be read.
         """
         keys: dict[str, list[int]] = defaultdict(list)
@@ -106,11 +107,13 @@ class StoredResults:
             except MagicHourError as error:  # the upload says what is wrong with the file
                 log.info("There is no fingerprint of body[%d]: %s", position, error)
         found: dict[int, Submitted] = {}
+        damaged: dict[int, Receipt] = {}
         try:
             with ThreadPoolExecutor(MAX_PARALLEL, thread_name_prefix="magichour-reuse") as executor:
-                usable = executor.map(lambda key: self._usable(key, len(keys[key]), taken), keys)
-                for positions, results in zip(keys.values(), usable, strict=True):
-                    found.update(zip(positions, results, strict=False))
+                stored = executor.map(lambda key: self._stored(key, len(keys[key]), taken), keys)
+                for positions, (whole, others) in zip(keys.values(), stored, strict=True):
+                    found.update(zip(positions, whole, strict=False))
+                    damaged.update(zip(positions[len(whole) :], others, strict=False))
         except MagicHourError:
             raise
         except Exception as error:
@@ -118,6 +121,7 @@ class StoredResults:
                 f"The catalogue at {self._root.shown(catalogue.FOLDER)} could not be read: "
                 f"{type(error).__name__}: {error}. Nothing was submitted; a retry may pass"
             ) from error
+        found |= self._fetch_again(damaged, ask)
         if found:
             log.info(
                 "Reusing %d of %d results, %g credits saved: %s",
@@ -152,8 +156,8 @@ class StoredResults:
 
     # --------------------------------------------------------------------------------------------- results
 
-    def _usable(self, key: str, count: int, taken: Collection[str]) -> list[Submitted]:
-        """Return so many results: whose files are there, then those that can be fetched again."""
+    def _stored(self, key: str, count: int, taken: Collection[str]) -> tuple[list[Submitted], list[Receipt]]:
+        """Return so many results whose files are there, and those with damaged ones that were met before."""
         whole: list[Submitted] = []
         damaged: list[Receipt] = []
         for entry in self._index.get(key, ()):
@@ -162,18 +166,10 @@ class StoredResults:
             if entry.project_id in taken or (receipt := self._read(entry, key)) is None:
                 continue
             if receipts.is_whole(receipt, self._destination.sizes(receipt.project_id)):
-                charged = receipt.data.get("credits_charged")
-                result = self._result(receipt)
-                whole.append(Submitted(receipt.project_id, charged, is_finished=True, result=result))
+                whole.append(_finished(receipt, self._result(receipt)))
             else:
                 damaged.append(receipt)
-        for receipt in damaged[: count - len(whole)]:
-            if self._can_be_fetched_again(receipt):
-                log.warning("A file of project %s is gone or damaged: fetching it again.", receipt.project_id)
-                whole.append(
-                    Submitted(receipt.project_id, receipt.data.get("credits_charged"), is_finished=True)
-                )
-        return whole
+        return whole, damaged
 
     def _result(self, receipt: Receipt) -> dict[str, Any]:
         project = {name: receipt.data.get(name) for name in _PROJECT_FIELDS}
@@ -191,24 +187,32 @@ class StoredResults:
             "reused": True,
         }
 
-    def _can_be_fetched_again(self, receipt: Receipt) -> bool:
+    def _fetch_again(self, damaged: Mapping[int, Receipt], ask: Ask) -> dict[int, Submitted]:
         """
-        Return whether Magic Hour still has a project; False only where it says itself that it has not.
+        Return by position the results of projects that Magic Hour still has; their files are damaged.
 
-        :raises MagicHourError: if that is not certain: paying anew could then pay twice.
+        :raises MagicHourError: if that is not certain of one: paying anew could then pay twice.
         """
-        try:
-            project = self._get_project(receipt.project_id)
-        except MagicHourError as error:
-            # To another account's key every project is unknown.
-            if isinstance(error, MagicHourNotFoundError) and receipt.account_id in (None, self._account_id()):
-                log.info("Project %s cannot be fetched again: %s", receipt.project_id, error)
-                return False
-            raise MagicHourError(
-                f"A file of project {receipt.project_id} is gone or damaged, and it is not certain whether "
-                f"it can be fetched again: {error}. Nothing was submitted; a retry may pass"
-            ) from error
-        return project.get("status") == "complete" and api.project_error(project) is None
+        asked = list(damaged.values())
+        ids = [receipt.project_id for receipt in asked]
+        responses = ask(ids, lambda n: not self._is_ours(asked[n])) if ids else []
+        found: dict[int, Submitted] = {}
+        for (position, receipt), project in zip(damaged.items(), responses, strict=True):
+            if isinstance(project, MagicHourNotFoundError) and self._is_ours(receipt):
+                log.info("Project %s cannot be fetched again: %s", receipt.project_id, project)
+            elif isinstance(project, MagicHourError):
+                raise MagicHourError(
+                    f"A file of project {receipt.project_id} is gone or damaged, and it is not certain "
+                    f"whether it can be fetched again: {project}. Nothing was submitted; a retry may pass"
+                ) from project
+            elif project.get("status") == "complete" and api.project_error(project) is None:
+                log.warning("A file of project %s is gone or damaged: fetching it again.", receipt.project_id)
+                found[position] = _finished(receipt, None)
+        return found
+
+    def _is_ours(self, receipt: Receipt) -> bool:
+        """Return whether the key is of the account that has the project: to others it is unknown."""
+        return receipt.account_id in (None, self._account_id())
 
     # --------------------------------------------------------------------------------------------- entries
 
@@ -266,6 +270,11 @@ class StoredResults:
             self._root.write(path, json.dumps(value).encode(), sync=False)
         except Exception as error:  # noqa: BLE001  # stores raise whatever their libraries do
             log.warning("Could not write %s: %s", self._root.shown(path), type(error).__name__)
+
+
+def _finished(receipt: Receipt, result: Mapping[str, Any] | None) -> Submitted:
+    charged = receipt.data.get("credits_charged")
+    return Submitted(receipt.project_id, charged, is_finished=True, result=result)
 
 
 def _name(entry: Entry) -> str:

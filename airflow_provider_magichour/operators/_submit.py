@@ -31,7 +31,12 @@ from airflow_provider_magichour.exceptions import (
 from airflow_provider_magichour.operators._bodies import describe, fingerprints, with_names
 from airflow_provider_magichour.operators._budget import Budget, as_credits, balance_of
 from airflow_provider_magichour.operators._clear_or_retry import UNCERTAIN
-from airflow_provider_magichour.operators._earlier_tries import EarlierTries, account_id
+from airflow_provider_magichour.operators._earlier_tries import (
+    Ask,
+    EarlierTries,
+    account_id,
+    ask_for_projects,
+)
 from airflow_provider_magichour.operators._submit_record import Record, Submitted
 from airflow_provider_magichour.operators._submit_records import SubmitRecords
 
@@ -69,7 +74,9 @@ def meets_all(error: MagicHourError) -> bool:
 class Reuse(Protocol):
     """Finds results that need not be paid for again."""
 
-    def find(self, bodies: Mapping[int, dict[str, Any]], taken: Collection[str]) -> dict[int, Submitted]:
+    def find(
+        self, bodies: Mapping[int, dict[str, Any]], taken: Collection[str], ask: Ask
+    ) -> dict[int, Submitted]:
         """Return by position the results that are there, without those of projects that are taken."""
         ...
 
@@ -146,8 +153,7 @@ class Submitter:
         earlier = EarlierTries(
             self._hook,
             self._records,
-            self._get,
-            self._stop,
+            self._ask,
             retry_uncertain_submit=self._options.retry_uncertain_submit,
         )
         outcomes: dict[int, Submitted | MagicHourError] = earlier.outcomes(prints, self._names)
@@ -155,7 +161,7 @@ class Submitter:
         if earlier.foreign is not None:
             self._stop_all(earlier.foreign)
         if self._options.reuse is not None and not self._records.was_cleared:
-            outcomes |= self._options.reuse.find(_without(bodies, outcomes), self.project_ids)
+            outcomes |= self._options.reuse.find(_without(bodies, outcomes), self.project_ids, self._ask)
         if missing := _without(named, outcomes):
             outcomes |= self._submit_missing(missing, prints)
         return [outcomes[n] if n in outcomes else self._not_submitted() for n in range(len(bodies))]
@@ -176,6 +182,10 @@ class Submitter:
 
     def _get(self, project_id: str) -> api.Request:
         return api.get_project(self._kind, project_id)
+
+    def _ask(self, project_ids: Sequence[str], is_in_vain: Callable[[int], bool]) -> list[Any]:
+        calls = [self._get(one) for one in project_ids]
+        return ask_for_projects(self._hook, calls, self._stop, is_in_vain)
 
     # -------------------------------------------------------------------------------------- before a call
 
