@@ -15,6 +15,10 @@ from airflow_provider_magichour.webhooks.settings import SettingsError
 
 #: Seconds until the headers of a connection's first request must have come.
 HEADER_SECONDS = 5.0
+ABOUT = """\
+Receive Magic Hour's webhooks and hand them to Airflow as asset events. Settings are environment variables:
+MAGICHOUR_WEBHOOKS_AIRFLOW_URL, ..._USERNAME and ..._PASSWORD or ..._TOKEN, ..._SECRETS; or keys of these
+names in lower case in a TOML file that ..._CONFIG names."""
 
 
 class _Protocol(AutoHTTPProtocol):  # type: ignore[misc,valid-type,unused-ignore]
@@ -29,13 +33,9 @@ class _Protocol(AutoHTTPProtocol):  # type: ignore[misc,valid-type,unused-ignore
             transport.close()
 
 
-def main() -> int:
+def main() -> None:
     """Serve until a signal ends it."""
-    parser = argparse.ArgumentParser(
-        description="Receive Magic Hour's webhooks and hand them to Airflow as asset events. Settings are "
-        "environment variables: MAGICHOUR_WEBHOOKS_AIRFLOW_URL, ..._USERNAME and ..._PASSWORD or ..._TOKEN, "
-        "..._SECRETS; or keys of these names in lower case in a TOML file that ..._CONFIG names."
-    )
+    parser = argparse.ArgumentParser(description=ABOUT)
     parser.add_argument("--host", default="127.0.0.1", help="the address to listen on (default: %(default)s)")
     parser.add_argument("--port", type=int, default=8090, help="the port (default: %(default)s)")
     arguments = parser.parse_args()
@@ -45,10 +45,8 @@ def main() -> int:
         app = create_app()
     except SettingsError as error:
         sys.exit(f"{parser.prog}: {error}")
-    host, port = arguments.host, arguments.port
-    uvicorn.run(app, host=host, port=port, http=_Protocol, access_log=False, log_config=None)
-    return 0
+    uvicorn.run(app, **vars(arguments), http=_Protocol, access_log=False, log_config=None)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -43,10 +43,7 @@ class AirflowApi:
             verify=ssl.create_default_context(),
             mounts={"all://127.0.0.1": None, "all://localhost": None},  # no proxy of the environment
         )
-
-    async def close(self) -> None:
-        """Close the connections."""
-        await self._client.aclose()
+        self.close = self._client.aclose
 
     async def create_events(self, uris: Sequence[str], extra: Mapping[str, Any]) -> int:
         """
@@ -59,24 +56,23 @@ class AirflowApi:
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise AirflowApiError(f"no response from {self._client.base_url!r}: {error!r}") from None
 
-    async def _create_event(self, uri: str, extra: Mapping[str, Any]) -> bool:
-        for _ in range(2):
-            asset_id = await self._find_asset(uri)
-            if asset_id is None:
-                return False
+    async def _create_event(self, uri: str, extra: Mapping[str, Any], is_last: bool = False) -> bool:
+        asset_id = await self._find_asset(uri)
+        if asset_id is None:
+            return False
+        async with asyncio.timeout(WAIT_SECONDS):
+            await self._slots.acquire()
+        try:
             body = {"asset_id": asset_id, "extra": extra}
-            async with asyncio.timeout(WAIT_SECONDS):
-                await self._slots.acquire()
-            try:
-                response = await self._request("POST", "/api/v2/assets/events", json=body)
-            finally:
-                self._slots.release()
-            if response.status_code != 404:
-                _check(response)
-                return True
-            if self._ids.get(uri) == asset_id:  # it is outdated: look it up again, unless somebody just did
-                self._ids, self._read_at = {}, -math.inf
-        return False
+            response = await self._request("POST", "/api/v2/assets/events", json=body)
+        finally:
+            self._slots.release()
+        if response.status_code != 404 or is_last:
+            _check(response)
+            return True
+        if self._ids.get(uri) == asset_id:  # it is outdated: look it up again, unless somebody just did
+            self._ids, self._read_at = {}, -math.inf
+        return await self._create_event(uri, extra, is_last=True)
 
     async def _find_asset(self, uri: str) -> int | None:
         """Return an asset's id; None where Airflow does not know it, because no DAG uses it."""
@@ -119,10 +115,9 @@ class AirflowApi:
 
 def _check(response: httpx.Response) -> Any:
     """Return what a successful response says."""
-    hint = ""
-    if response.status_code in {401, 403}:
-        hint = " - check the credentials; the user must be allowed to read assets and to create asset events"
-    elif response.is_success:
+    if response.is_success:
         return response.json()
+    hint = " - check the credentials; the user must be allowed to read assets and to create asset events"
     call = f"{response.request.method} {response.request.url.path}"
-    raise AirflowApiError(f"{call}: {response.status_code} {one_line(response.text)[:200]}{hint}")
+    said = f"{response.status_code} {one_line(response.text)[:200]}"
+    raise AirflowApiError(f"{call}: {said}{hint if response.status_code in {401, 403} else ''}")

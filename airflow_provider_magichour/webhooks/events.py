@@ -5,14 +5,15 @@ from __future__ import annotations
 import hmac
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 from urllib.parse import SplitResult, quote
 
 from airflow_provider_magichour._client.sanitize import parse_json
 
-TIMESTAMP_HEADER = "magic-hour-event-timestamp"
-SIGNATURE_HEADER = "magic-hour-event-signature"
+#: The two headers, and what they must look like: the time in seconds, and an HMAC-SHA256.
+TIMESTAMP = ("magic-hour-event-timestamp", r"[0-9]{1,12}")
+SIGNATURE = ("magic-hour-event-signature", r"[0-9a-fA-F]{64}")
 #: How far the timestamp of a webhook may lie from the receiver's clock, in seconds, either way.
 MAX_AGE = 300.0
 
@@ -30,27 +31,26 @@ class RefusedError(Exception):
 
 
 def read_signature(
-    headers: Iterable[tuple[str, str]], now: float, max_age: float = MAX_AGE
+    headers: Collection[tuple[str, str]], now: float, max_age: float = MAX_AGE
 ) -> tuple[bytes, bytes]:
     """
     Read the two headers, strictly; return the timestamp's digits as they were sent, and the decoded HMAC.
 
     :raises RefusedError: if one is missing, repeated, or malformed, or if it was signed long before ``now``.
     """
-    values: dict[str, list[str]] = {TIMESTAMP_HEADER: [], SIGNATURE_HEADER: []}
-    for name, value in headers:
-        values.get(name.lower(), []).append(value)
-    for name, found in values.items():
-        if len(found) != 1:
-            raise RefusedError(401, f"the header {name} is there {len(found)} times instead of once")
-    (timestamp,), (digest,) = values.values()
-    if not re.fullmatch(r"[0-9]{1,12}", timestamp):
-        raise RefusedError(401, "the timestamp is not a number of seconds")
-    if not re.fullmatch(r"[0-9a-fA-F]{64}", digest):
-        raise RefusedError(401, "the signature is not 64 hexadecimal digits")
+    timestamp, digest = (_read_header(headers, *each) for each in (TIMESTAMP, SIGNATURE))
     if abs(age := now - int(timestamp)) > max_age:
         raise RefusedError(401, f"it was signed {age:.0f} s ago; the limit is {max_age:.0f} s")
     return timestamp.encode(), bytes.fromhex(digest)
+
+
+def _read_header(headers: Collection[tuple[str, str]], name: str, pattern: str) -> str:
+    values = [value for each, value in headers if each.lower() == name]
+    if len(values) != 1:
+        raise RefusedError(401, f"the header {name} is there {len(values)} times instead of once")
+    if not re.fullmatch(pattern, values[0]):
+        raise RefusedError(401, f"the header {name} is malformed")
+    return values[0]
 
 
 def check_signature(secrets: Sequence[bytes], signature: tuple[bytes, bytes], body: bytes) -> None:
@@ -106,11 +106,7 @@ def asset_uri(kind: str, event: str, conn_id: str | None = None) -> str:
 
 
 def sanitize_uri(uri: SplitResult) -> SplitResult:
-    """
-    Check an asset's URI for Airflow, which finds this function by the provider's metadata.
-
-    :raises ValueError: if it is not ``magichour://KIND/EVENT`` or ``magichour://KIND/EVENT/CONN_ID``.
-    """
+    """Check an asset's URI for Airflow, which finds this function by the provider's metadata."""
     event, _, conn_id = uri.path.removeprefix("/").partition("/")
     if not _TYPE.fullmatch(f"{uri.netloc}.{event}") or "/" in conn_id:
         raise ValueError(f"{uri.geturl()!r} is no asset of Magic Hour's webhooks; use magichour_asset()")

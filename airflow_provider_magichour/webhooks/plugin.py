@@ -17,13 +17,21 @@ from airflow_provider_magichour.webhooks.events import split_secrets
 SECRET_SECONDS = 5.0
 
 
+def read_secrets(conn_id: str) -> Sequence[bytes]:
+    """Return a connection's webhook secrets."""
+    return split_secrets(BaseHook.get_connection(conn_id).extra_dejson.get("webhook_secret"))
+
+
 @functools.lru_cache(64)
-def _read_secrets(conn_id: str, period: float) -> Sequence[bytes]:
-    """Return a connection's webhook secrets, read once in each period."""
+def _secrets_of_period(conn_id: str, period: float) -> Sequence[bytes]:
     try:
-        return split_secrets(BaseHook.get_connection(conn_id).extra_dejson.get("webhook_secret"))
+        return read_secrets(conn_id)
     except AirflowNotFoundException:
         return ()
+
+
+def _option(name: str, section: str = "magichour", fallback: str = "") -> str:
+    return str(conf.get(section, name, fallback="") or fallback)
 
 
 @functools.cache
@@ -37,21 +45,19 @@ def _create_endpoint() -> Any:
     from airflow_provider_magichour.webhooks.receiver import Receiver, create_endpoint
     from airflow_provider_magichour.webhooks.settings import Settings
 
-    def given(name: str, fallback: str = "") -> str:
-        return str(conf.get("magichour", f"webhooks_{name}", fallback="") or fallback)
-
-    path = urlsplit(conf.get("api", "base_url", fallback="") or "").path.rstrip("/")
-    url = given("airflow_url", f"http://127.0.0.1:{conf.get('api', 'port', fallback='8080')}{path}")
-    settings = Settings(url, given("token"), given("username"), given("password"), parallel=1)
-    conn_ids = [each.strip() for each in given("connections", "magichour_default").split(",")]
+    here = f"http://127.0.0.1:{_option('port', 'api', '8080')}"
+    url = _option("webhooks_airflow_url") or here + urlsplit(_option("base_url", "api")).path.rstrip("/")
+    token, username, password = (_option(f"webhooks_{name}") for name in ("token", "username", "password"))
+    conn_ids = set(map(str.strip, _option("webhooks_connections", fallback="magichour_default").split(",")))
     one_at_a_time = asyncio.Lock()
 
     async def find_secrets(conn_id: str) -> Sequence[bytes]:
         if conn_id not in conn_ids:  # no others are looked up
             return ()
         async with one_at_a_time:
-            return await asyncio.to_thread(_read_secrets, conn_id, time.monotonic() // SECRET_SECONDS)
+            return await asyncio.to_thread(_secrets_of_period, conn_id, time.monotonic() // SECRET_SECONDS)
 
+    settings = Settings(url, token, username, password, parallel=1)
     return create_endpoint(Receiver(settings, find_secrets, lambda name: stats.count(f"webhook.{name}")))
 
 

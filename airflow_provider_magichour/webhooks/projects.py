@@ -8,9 +8,9 @@ import json
 import logging
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict
 
 from airflow_provider_magichour import DEFAULT_CONN_ID
 from airflow_provider_magichour._validation import check_id
@@ -35,13 +35,11 @@ MAX_KEYS = 20_000
 #: How old a message of a queue may be, in seconds: SQS keeps it no longer.
 MAX_QUEUED_AGE = 14 * 86400.0
 
+_Read: TypeAlias = "Callable[[Mapping[str, Any]], Iterable[TriggeringProject]]"
+
 
 class TriggeringProject(TypedDict):
-    """
-    A project that a webhook named. ``what`` is the old name of ``event``.
-
-    ``downloads`` is empty unless the receiver passes presigned URLs on; these expire after 24 hours.
-    """
+    """A project of a webhook; ``what`` is ``event``. Without ``presigned_urls``, ``downloads`` is empty."""
 
     id: str
     kind: str
@@ -90,9 +88,7 @@ def triggering_projects(
 
 
 def queued_projects(
-    context_or_events: Mapping[Any, Any],
-    magichour_conn_id: str = DEFAULT_CONN_ID,
-    event: str | None = None,
+    context_or_events: Mapping[Any, Any], magichour_conn_id: str = DEFAULT_CONN_ID, event: str | None = None
 ) -> list[TriggeringProject]:
     """
     Return the projects of webhooks that came through a message queue, as :func:`triggering_projects` does.
@@ -104,10 +100,9 @@ def queued_projects(
     :param magichour_conn_id: the connection with the webhook secret.
     :param event: only those that ``started``, ``completed`` or ``errored``; all by default.
     """
-    from airflow.providers.common.compat.sdk import BaseHook
+    from airflow_provider_magichour.webhooks.plugin import read_secrets
 
-    connection = BaseHook.get_connection(magichour_conn_id)
-    secrets = events.split_secrets(connection.extra_dejson.get("webhook_secret"))
+    secrets = read_secrets(magichour_conn_id)
 
     def read(extra: Mapping[str, Any]) -> Iterator[TriggeringProject]:
         payload = extra.get("payload")
@@ -118,7 +113,7 @@ def queued_projects(
                 signature = events.read_signature(headers.items(), time.time(), MAX_QUEUED_AGE)
                 events.check_signature(secrets, signature, body)
                 found = events.parse_event(body, magichour_conn_id)
-            except (events.RefusedError, ValueError, TypeError, LookupError, AttributeError) as error:
+            except (events.RefusedError, AttributeError, KeyError, TypeError, ValueError) as error:
                 log.warning("Passed over a message that is no webhook signed by Magic Hour: %r", error)
             else:
                 yield from _read_extra(found) if "project" in found else ()
@@ -159,11 +154,7 @@ def _read_extra(extra: Mapping[str, Any]) -> Iterator[TriggeringProject]:
         log.warning("Passed over an asset event that names no Magic Hour project: %s", error)
 
 
-def _collect(
-    source: Mapping[Any, Any],
-    read: Callable[[Mapping[str, Any]], Iterable[TriggeringProject]],
-    event: str | None,
-) -> list[TriggeringProject]:
+def _collect(source: Mapping[Any, Any], read: _Read, wanted: str | None) -> list[TriggeringProject]:
     """Read the events of a run once each, and leave in the asset state store what it has read."""
     context = source if any(name == "ti" for name in source) else {"triggering_asset_events": source}
     inlets = [inlet for inlet in context.get("inlet_events") or () if hasattr(inlet, "uri")]
@@ -171,45 +162,31 @@ def _collect(
     store = None if stores is None else stores[inlets[0]]
     ti: Any = context.get("ti")
     key = f"{ti.dag_id}/{ti.task_id}" if ti else ""
-    runs = [] if store is None else store.get(key) or []
-    since, handled = _find_start(runs, ti)
+    since, handled = _find_start(None if store is None else store.get(key), ti)
+    read_events = [each for some in (context.get("triggering_asset_events") or {}).values() for each in some]
+    for accessor in (context["inlet_events"][inlet] for inlet in inlets):
+        read_events += accessor.after(since.isoformat()) if hasattr(accessor, "after") else ()
     found: dict[str, TriggeringProject] = {}
-    newest = ""
-    for each in _read_events(context, inlets, since):
-        newest = max(newest, each.timestamp.astimezone(UTC).isoformat())
-        for project in read(each.extra or {}):
-            names = (project["magichour_conn_id"], project["kind"], project["event"], project["id"])
-            if event in {None, project["event"]}:
-                found[hashlib.sha256("\n".join(names).encode()).hexdigest()[:12]] = project
-    if store is not None and newest:
-        others = [run for run in runs if run[0] != ti.run_id]
-        this = [ti.run_id, since.isoformat(), newest, [*found][-MAX_KEYS:]]
-        store.set(key, [*others[:1], *others[1:][-8:], this])
-    return [project for name, project in found.items() if name not in handled]
+    for project in (project for each in read_events for project in read(each.extra or {})):
+        names = (project["magichour_conn_id"], project["kind"], project["event"], project["id"])
+        if wanted in {None, project["event"]}:
+            found[hashlib.sha256("\n".join(names).encode()).hexdigest()[:12]] = project
+    if store is not None and read_events:
+        newest = max(each.timestamp for each in read_events).astimezone(UTC).isoformat()
+        this_run = {"run_id": ti.run_id, "since": since.isoformat(), "newest": newest, "handled": handled}
+        store.set(key, {**this_run, "keys": [*found][-MAX_KEYS:]})
+    passed_over = set(handled)
+    return [project for name, project in found.items() if name not in passed_over]
 
 
-def _read_events(context: Mapping[str, Any], inlets: Sequence[Any], since: datetime) -> Iterator[Any]:
-    for triggering in (context.get("triggering_asset_events") or {}).values():
-        yield from triggering
-    for inlet in inlets:
-        accessor = context["inlet_events"][inlet]
-        yield from accessor.after(since.isoformat()) if hasattr(accessor, "after") else ()
-
-
-def _find_start(runs: list[list[Any]], ti: Any) -> tuple[datetime, set[str]]:
-    """
-    Return from when on a run reads events, and the keys of what the last successful run has had.
-
-    :param runs: the task's earlier runs, oldest first, without those before the last successful one: run id,
-        start, newest event, and keys.
-    """
+def _find_start(last: Any, ti: Any) -> tuple[datetime, list[str]]:
+    """Return from when on a run reads events, and the keys of the projects that a successful run has had."""
     now = datetime.now(UTC)
-    for run_id, since, _, _ in runs:
-        if run_id == ti.run_id:  # a retry or a Clear reads the same again
-            return datetime.fromisoformat(since), set()
-    for position, (run_id, _, newest, keys) in reversed(list(enumerate(runs))):
-        if ti.get_dr_count(ti.dag_id, run_ids=[run_id], states=["success"]):
-            del runs[:position]
-            since = datetime.fromisoformat(newest) - OVERLAP
-            return since if len(runs) == 1 else max(since, now - REPEATED), set(keys)
-    return max(datetime.fromisoformat(runs[0][1]), now - REPEATED) if runs else now - WITHOUT_STATE, set()
+    if not isinstance(last, dict):
+        return now - WITHOUT_STATE, []
+    since = datetime.fromisoformat(last["since"])
+    if last["run_id"] == ti.run_id:  # a retry or a Clear reads the same again
+        return since, last["handled"]
+    if ti.get_dr_count(ti.dag_id, run_ids=[last["run_id"]], states=["success"]):
+        return datetime.fromisoformat(last["newest"]) - OVERLAP, last["keys"]
+    return max(since, now - REPEATED), last["handled"]

@@ -12,16 +12,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse
-from starlette.routing import Mount, Route
+from starlette.routing import Mount, Route, Router
 
+from airflow_provider_magichour.webhooks import events
 from airflow_provider_magichour.webhooks.airflow_api import AirflowApi
-from airflow_provider_magichour.webhooks.events import (
-    RefusedError,
-    asset_uri,
-    check_signature,
-    parse_event,
-    read_signature,
-)
+from airflow_provider_magichour.webhooks.events import RefusedError
 from airflow_provider_magichour.webhooks.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -31,8 +26,7 @@ URL_PREFIX = "/magichour/webhooks"
 #: The longest body, in bytes; real ones are a few KiB.
 MAX_BODY = 1024 * 1024
 #: Seconds that a body may take to arrive, and that all may take: Magic Hour waits about 10 for a response.
-BODY_SECONDS = 5.0
-TOTAL_SECONDS = 9.0
+BODY_SECONDS, TOTAL_SECONDS = 5.0, 9.0
 #: Seconds until a wrong signature is refused: the time does not show whether the connection is known.
 REFUSAL_SECONDS = 0.05
 
@@ -59,62 +53,56 @@ class Receiver:
         find_secrets: Callable[[str], Awaitable[Sequence[bytes]]] | None = None,
         on_outcome: Callable[[str], object] = str,
     ) -> None:
-        self._settings = settings
-        self._find_secrets = find_secrets or settings.find_secrets
+        self._settings, self._find_secrets, self._on_outcome = settings, find_secrets, on_outcome
         self.airflow = AirflowApi(settings)
-        self._on_outcome = on_outcome
         self.counts = Counter(accepted=0, unused=0, ignored=0, refused=0, failed=0)
 
     async def receive(self, request: Request) -> JSONResponse:
         """Respond to a request, whatever it is."""
-        started = time.monotonic()
+        refuse_at = time.monotonic() + REFUSAL_SECONDS
         conn_id = request.path_params["magichour_conn_id"]
+        outcome, status = "failed", 503
         try:
             async with asyncio.timeout(TOTAL_SECONDS):
-                outcome = await self._accept(request, conn_id)
+                outcome, status = await self._accept(request, conn_id), 200
         except RefusedError as refusal:
             log.warning("Refused a Magic Hour webhook for connection %.200r: %s", conn_id, refusal)
-            self._count("refused")
-            await asyncio.sleep(started + REFUSAL_SECONDS - time.monotonic())
-            return _refuse(refusal.status)
+            outcome, status = "refused", refusal.status
+            await asyncio.sleep(refuse_at - time.monotonic())
         except Exception as error:  # noqa: BLE001  # whatever it is, Magic Hour has to deliver this again
-            log.error(  # noqa: TRY400  # a traceback could show credentials
-                "Magic Hour must deliver a webhook for connection %.200r again; Airflow did not take it: %s",
-                *(conn_id, f"{type(error).__name__}: {error}"),
+            why = f"{type(error).__name__}: {error}"  # a traceback could show credentials
+            text = (
+                "Magic Hour must deliver a webhook for connection %.200r again; Airflow did not take it: %s"
             )
-            self._count("failed")
-            return _refuse(503)
-        self._count(outcome)
-        return JSONResponse({"status": outcome})
-
-    def _count(self, outcome: str) -> None:
+            log.error(text, conn_id, why)  # noqa: TRY400
         self.counts[outcome] += 1
         self._on_outcome(outcome)
+        if status == 200:
+            return JSONResponse({"status": outcome})
+        # what depends on the status alone tells nothing; a body that was not read ends the connection
+        headers = {"Retry-After": "30"} if status == 503 else {"Connection": "close"}
+        return JSONResponse({"detail": _DETAILS[status]}, status, headers)
 
     async def health(self, request: Request) -> JSONResponse:
         """Respond to a load balancer: this process runs, and what it has done since its start."""
         return JSONResponse({"status": "ok", **self.counts})
 
     async def _accept(self, request: Request, conn_id: str) -> str:
-        signature = read_signature(request.headers.items(), time.time())
+        signature = events.read_signature(request.headers.items(), time.time())
         body = await _read_body(request)
-        check_signature(await self._find_secrets(conn_id), signature, body)
-        extra = parse_event(body, conn_id, self._settings.presigned_urls)
-        kind, _, event = extra["type"].partition(".")
+        known = self._settings.secrets.get(conn_id, ())
+        secrets = await self._find_secrets(conn_id) if self._find_secrets else known
+        events.check_signature(secrets, signature, body)
+        extra = events.parse_event(body, conn_id, self._settings.presigned_urls)
         if "project" not in extra:
             log.info("Magic Hour sent %.200r, which this version does not know: ignored", extra["type"])
             return "ignored"
-        uris = [asset_uri(kind, event), asset_uri(kind, event, conn_id)]
+        kind, _, event = extra["type"].partition(".")
+        uris = [events.asset_uri(kind, event), events.asset_uri(kind, event, conn_id)]
         created = await self.airflow.create_events(uris, extra)
-        log.info(
-            "Magic Hour sent %s for project %.200r over connection %s: %s",
-            *(
-                extra["type"],
-                extra["id"],
-                conn_id,
-                f"{created} asset event(s)" if created else "no DAG uses it",
-            ),
-        )
+        what = f"{created} asset event(s)" if created else "no DAG uses it"
+        text = "Magic Hour sent %s for project %.200r over connection %s: %s"
+        log.info(text, extra["type"], extra["id"], conn_id, what)
         return "accepted" if created else "unused"
 
 
@@ -137,17 +125,10 @@ async def _read_body(request: Request) -> bytes:
     return bytes(body)
 
 
-def _refuse(status: int) -> JSONResponse:
-    """Return a response that depends on the status alone; a body that was not read ends the connection."""
-    headers = {"Retry-After": "30"} if status == 503 else {"Connection": "close"}
-    return JSONResponse({"detail": _DETAILS[status]}, status, headers)
-
-
-def create_endpoint(receiver: Receiver) -> Starlette:
+def create_endpoint(receiver: Receiver) -> Router:
     """Return the ASGI application of the endpoint alone: ``POST /{magichour_conn_id}``."""
-    app = Starlette(routes=[Route("/{magichour_conn_id}", receiver.receive, methods=["POST"])])
-    app.router.redirect_slashes = False
-    return app
+    routes = [Route("/{magichour_conn_id}", receiver.receive, methods=["POST"])]
+    return Router(routes, redirect_slashes=False)
 
 
 def create_app() -> Starlette:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -46,39 +47,32 @@ class Settings:
 
         :raises SettingsError: if one is missing or wrong.
         """
+        names = {each.name: env.get(PREFIX + each.name.upper()) for each in fields(cls)}
         path = env.get(f"{PREFIX}CONFIG")
         try:
             file = tomllib.loads(Path(path).read_text()) if path else {}
+            given: dict[str, Any] = {name: value or file.get(name, "") for name, value in names.items()}
+            given["parallel"] = max(int(given["parallel"] or cls.parallel), 1)
         except (OSError, ValueError) as error:
-            raise SettingsError(f"{PREFIX}CONFIG: {path} cannot be read as TOML: {error}") from None
-        names = [each.name for each in fields(cls)]
-        given: dict[str, Any] = {name: env.get(PREFIX + name.upper()) or file.get(name, "") for name in names}
-        if not str(given["airflow_url"]).startswith(("http://", "https://")):
-            raise SettingsError(
-                f"{PREFIX}AIRFLOW_URL must be the API server's address, http://... or https://..."
-            )
-        if not (given["token"] or (given["username"] and given["password"])):
-            raise SettingsError(f"set {PREFIX}USERNAME and {PREFIX}PASSWORD, or {PREFIX}TOKEN")
-        if not str(given["parallel"] or 1).isdecimal():
-            raise SettingsError(f"{PREFIX}PARALLEL must be a number")
-        given["parallel"] = max(int(given["parallel"] or cls.parallel), 1)
+            raise SettingsError(f"{PREFIX}CONFIG or {PREFIX}PARALLEL cannot be read: {error}") from None
         given["presigned_urls"] = str(given["presigned_urls"]).lower() in {"1", "true", "yes"}
         given["secrets"] = _read_secrets(given["secrets"])
+        if not re.match("https?://", str(given["airflow_url"])):
+            raise SettingsError(f"{PREFIX}AIRFLOW_URL must be the API server's address, http(s)://...")
+        if not (given["token"] or (given["username"] and given["password"])):
+            raise SettingsError(f"set {PREFIX}USERNAME and {PREFIX}PASSWORD, or {PREFIX}TOKEN")
+        if not given["secrets"]:
+            raise SettingsError(
+                f'{PREFIX}SECRETS must be a JSON object: {{"magichour_default": "the secret"}}'
+            )
         return cls(**given)
-
-    async def find_secrets(self, conn_id: str) -> Sequence[bytes]:
-        """Return the webhook secrets of a connection, none for an unknown one."""
-        return self.secrets.get(conn_id, ())
 
 
 def _read_secrets(value: Any) -> dict[str, Sequence[bytes]]:
+    """Return the secrets of each connection; nothing if they cannot be read, or one has none."""
     try:
         found = json.loads(value) if isinstance(value, str) else value
-        secrets: dict[str, Sequence[bytes]] = {
-            conn_id: split_secrets(secret) for conn_id, secret in found.items()
-        }
+        secrets: dict[str, Sequence[bytes]] = {name: split_secrets(each) for name, each in found.items()}
     except (ValueError, AttributeError):
-        secrets = {}
-    if not secrets or not all(secrets.values()):
-        raise SettingsError(f'{PREFIX}SECRETS must be a JSON object: {{"magichour_default": "the secret"}}')
-    return secrets
+        return {}
+    return secrets if all(secrets.values()) else {}

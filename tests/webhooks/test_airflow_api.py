@@ -11,7 +11,7 @@ import pytest
 from airflow_provider_magichour.webhooks import airflow_api as module
 from airflow_provider_magichour.webhooks.airflow_api import AirflowApi, AirflowApiError
 from airflow_provider_magichour.webhooks.settings import Settings
-from tests.webhooks.support import FakeAirflow, below, serving, used
+from tests.webhooks.support import FakeAirflow, below, serving, used, web_page
 
 SIGN_IN, LIST, CREATE = "POST /auth/token", "GET /api/v2/assets", "POST /api/v2/assets/events"
 
@@ -84,6 +84,18 @@ async def test_looks_an_id_up_again_where_airflow_does_not_know_it(
     del airflow.assets[used()]
     assert await api.create_events([used()], {}) == 0
     await api.close()
+
+
+async def test_an_asset_that_is_listed_but_takes_no_events_is_a_failure(
+    airflow_api: tuple[FakeAirflow, str],
+) -> None:
+    """Something on the way passes reads alone, for example: the event must come again."""
+    airflow, url = airflow_api
+    airflow.use(used())
+    airflow.responses[CREATE] = web_page(404)
+    with pytest.raises(AirflowApiError, match="404"):
+        await create(user(url), used())
+    assert airflow.calls.count(CREATE) == 2
 
 
 async def test_sees_an_asset_that_is_new_after_some_seconds(

@@ -55,10 +55,10 @@ class TestEndpoint:
     @pytest.fixture(autouse=True)
     def _anew(self) -> Iterator[None]:
         plugin._create_endpoint.cache_clear()
-        plugin._read_secrets.cache_clear()
+        plugin._secrets_of_period.cache_clear()
         yield
         plugin._create_endpoint.cache_clear()
-        plugin._read_secrets.cache_clear()
+        plugin._secrets_of_period.cache_clear()
 
     @pytest.fixture
     def configure(self, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:

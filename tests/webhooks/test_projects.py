@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from airflow.providers.common.compat.sdk import AirflowNotFoundException
 
 from airflow_provider_magichour.exceptions import MagicHourArgumentError
 from airflow_provider_magichour.webhooks import magichour_asset, queued_projects, triggering_projects
@@ -145,6 +146,12 @@ class Store(dict[str, Any]):
         self[key] = json.loads(json.dumps(value))
 
 
+def left_by(run_id: str, newest: datetime) -> Store:
+    """What a run left in the store whose newest event was of this time."""
+    times = dict.fromkeys(("since", "newest"), newest.isoformat())
+    return Store({"save/completed": {"run_id": run_id, **times, "keys": [], "handled": []}})
+
+
 @dataclass
 class Airflow:
     """A DAG whose task reads the events, run after run."""
@@ -227,20 +234,36 @@ class TestRuns:
         airflow.run("1")
         airflow.committed.append(completed("b", 20))
         assert airflow.run("2") == ["b"]
-        assert airflow.run("2") == ["a", "b"]  # from ten minutes before it; what is saved is not saved again
+        assert airflow.run("2") == ["b"]
         airflow.committed.append(completed("c", 40))
-        assert airflow.run("2") == ["a", "b", "c"]
+        assert airflow.run("2", "failed") == ["b", "c"]
+        assert airflow.run("2") == ["b", "c"]
         assert airflow.run("3") == []
 
     def test_give_up_repeating_a_failure_after_a_day(self, monkeypatch: pytest.MonkeyPatch) -> None:
         airflow = Airflow([completed("broken", -30 * 60)])
-        airflow.store = Store(
-            {"save/completed": [["0", *[(START - timedelta(hours=31)).isoformat()] * 2, []]]}
-        )
+        airflow.store = left_by("0", START - timedelta(hours=31))
         airflow.states["0"] = "success"
         assert airflow.run("1", "failed") == ["broken"]
         airflow.committed.append(completed("b"))
         assert airflow.run("2") == ["b"]
+
+    def test_repeat_what_failed_before_the_run_that_is_cleared(self) -> None:
+        airflow = Airflow([completed("a")])
+        airflow.run("1")
+        airflow.committed.append(completed("b", 20))
+        assert airflow.run("2", "failed") == ["b"]
+        airflow.committed.append(completed("c", 40))
+        assert airflow.run("3", "failed") == ["b", "c"]
+        assert airflow.run("2") == ["b", "c"]  # cleared, and it succeeds
+        assert airflow.run("4") == []
+
+    def test_of_a_dag_that_never_succeeded_keep_what_the_first_run_had(self) -> None:
+        airflow = Airflow([completed("a", -50)])
+        assert airflow.run("1", "failed") == ["a"]
+        airflow.committed.append(completed("b", 40))
+        assert airflow.run("2", "failed") == ["a", "b"]
+        assert airflow.run("3") == ["a", "b"]
 
     def test_read_two_hours_where_nothing_is_known(self) -> None:
         airflow = Airflow([completed("old", -90), completed("new", -30)])
@@ -248,7 +271,7 @@ class TestRuns:
 
     def test_read_everything_after_a_long_pause(self) -> None:
         airflow = Airflow([completed("a", -60 * 24 * 9)])
-        airflow.store = Store({"save/completed": [["0", *[(START - timedelta(days=9)).isoformat()] * 2, []]]})
+        airflow.store = left_by("0", START - timedelta(days=9))
         airflow.states["0"] = "success"
         assert airflow.run("1") == ["a"]
 
@@ -258,8 +281,7 @@ class TestRuns:
         for number in range(30):
             airflow.run(str(number), "failed" if number % 15 else "success")
         assert airflow.store is not None
-        assert len(airflow.store["save/completed"]) <= 10
-        assert len(json.dumps(airflow.store["save/completed"])) < 200_000
+        assert len(json.dumps(airflow.store["save/completed"])) < 40_000
 
     def test_on_airflow_3_2_read_two_hours_each_time(self) -> None:
         airflow = Airflow([completed("old", -90), completed("a")], store=None)
@@ -346,3 +368,8 @@ class TestQueue:
     def test_connection_without_a_secret_gives_nothing(self, connect: Any) -> None:
         connect("http://127.0.0.1:1", "mhk_test_key", "silent")
         assert queued_projects(watched(http(BODY, signed(BODY))), "silent") == []
+
+    @pytest.mark.usefixtures("airflow_db")
+    def test_connection_that_does_not_exist_is_an_error(self) -> None:
+        with pytest.raises(AirflowNotFoundException):
+            queued_projects(watched(http(BODY, signed(BODY))), "misspelled")
