@@ -41,6 +41,8 @@ DEFAULTS = {
     "SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "300",
     "SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "10",
     "TRIGGERER__JOB_HEARTBEAT_SEC": "5",
+    # Not a default: 15 connections from the API server to PostgreSQL are too few for 30 tasks at once.
+    "DATABASE__SQL_ALCHEMY_POOL_SIZE": "50",
     "WORKERS__MIN_HEARTBEAT_INTERVAL": "5",
 }
 MISMATCH = "reported that the task instance"
