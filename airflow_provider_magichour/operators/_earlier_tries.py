@@ -145,7 +145,7 @@ class EarlierTries:
         )
 
     def _of_deleted(self, record: Record) -> Submitted | MagicHourError | None:
-        if (result := self._records.result_of(str(record.id), record)) is not None:
+        if (result := self._records.stored_result(record)) is not None:
             return Submitted(str(record.id), record.credits_charged, record, True, result)
         if (
             record.reported is not None

@@ -14,7 +14,7 @@ import json
 import re
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import quote, unquote
@@ -183,10 +183,7 @@ class ObjectStore:
 
     def _names(self) -> list[str]:
         if self._listed is None:
-            try:
-                found = self._storage.walk(self._folder)
-            except FileNotFoundError:
-                found = []
+            found = self._storage.names(self._folder)
             self._listed = [name for name in found if not name.startswith(".")]  # a killed writer's .tmp
         return self._listed
 
@@ -236,7 +233,7 @@ def _record_name(record: Record) -> str:
     """Return a record as a name: ``00000-00002,made,b=3f2a...,i=cm9x...,c=5,u=1795651200.json``."""
     start = f"{record.slot:05d}-{record.number:05d},{record.state}"
     values = {letter: getattr(record, name) for letter, name in _LETTERS.items()}
-    values |= {"e": record.epoch or None, "t": record.reported and ".".join(map(str, record.reported))}
+    values |= {"e": record.epoch or None, "t": _join(record.reported), "o": _join(record.origin)}
     written = f"u={time.time():.0f}.json"
     given = [f"{key}={quote(str(value), safe='')}" for key, value in values.items() if value is not None]
     name = ",".join([start, *given, written])
@@ -256,10 +253,19 @@ def _record_of_name(name: str) -> Record | None:
     if "c" in values:
         value["credits_charged"] = float(values["c"])
     if "t" in values:
-        why, max_tries, clear_number = values["t"].split(".")
-        number = None if clear_number == "None" else int(clear_number)
-        value["reported"] = Reported(why, int(max_tries), number)._asdict()
+        why, *numbers = values["t"].split(".")
+        value["reported"] = Reported(why, *map(_int, numbers))._asdict()  # type: ignore[arg-type]
+    if "o" in values:
+        value["origin"] = list(map(_int, values["o"].split(".")))
     return Record.from_json({**value, "number": match[2], "state": match[3]}, int(match[1]))
+
+
+def _join(values: Iterable[Any] | None) -> str | None:
+    return None if values is None else ".".join(map(str, values))
+
+
+def _int(text: str) -> int | None:
+    return None if text == "None" else int(text)
 
 
 def _segment(text: str) -> str:

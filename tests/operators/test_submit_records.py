@@ -299,14 +299,16 @@ class TestTwoTriesAtOnce:
     def test_first_try_reads_its_folder_once(
         self, open_folder: Open, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        walks: list[str] = []
-        original = Storage.walk
-        monkeypatch.setattr(Storage, "walk", lambda self, path: (walks.append(path), original(self, path))[1])
+        reads: list[str] = []
+        original = Storage.names
+        monkeypatch.setattr(
+            Storage, "names", lambda self, path: (reads.append(path), original(self, path))[1]
+        )
         records = open_folder()
         records.match(["a", "b", "c"])
         for body in ("a", "b", "c"):
             submit(records, body, f"p-{body}")
-        assert len(walks) == 1
+        assert len(reads) == 1
 
 
 class TestWithoutAStore:

@@ -21,7 +21,7 @@ from airflow_provider_magichour.exceptions import (
 )
 from airflow_provider_magichour.operators._bodies import fingerprint
 from airflow_provider_magichour.operators._clear_or_retry import KILLED, UNCERTAIN, Reported
-from airflow_provider_magichour.operators._submit_record import CLOSED, INTENT, MADE, Record
+from airflow_provider_magichour.operators._submit_record import CLOSED, INTENT, MADE, Origin, Record
 from airflow_provider_magichour.operators._submit_records import SubmitRecords
 from airflow_provider_magichour.operators._submit_stores import (
     FOLDER,
@@ -246,7 +246,7 @@ class TestSize:
             )
         found = SubmitRecords.of_task(context_of(try_number=2), storage=folder).match(bodies[::-1])
         assert [found[n].id for n in range(3000)] == [f"p{n}" for n in reversed(range(3000))]
-        assert calls == ["walk"]
+        assert calls == ["names"]
         assert time.monotonic() - began < 120
 
     def test_list_of_thousands_fits_into_the_task_state_store(self, store: TaskStateStore) -> None:
@@ -284,6 +284,7 @@ class TestNames:
             Record(7, 12, "b" * 32, MADE, 3, "cm9-x_.y", "account-1", 2.5),
             Record(99999, 2, "b" * 32, CLOSED, 0, "p,=%", None, 5.0, Reported(KILLED, 3, None)),
             Record(1, 2, "b" * 32, MADE, 0, "p", "a/b", None, Reported(UNCERTAIN, 0, 4)),
+            Record(1, 2, "b" * 32, MADE, 0, "p", origin=Origin(3, None, 1, 40, 1795651200)),
         ],
         ids=lambda record: record.state,
     )
@@ -292,7 +293,8 @@ class TestNames:
 
     def test_long_id_is_read_from_the_content(self, folder: Storage) -> None:
         store = ObjectStore(folder, ("dag", "run", "task", -1))
-        record = Record(0, 2, "b" * 32, MADE, id="p" * 128, account="a" * 128, credits_charged=5)
+        long = {"id": "p" * 128, "account": "a" * 128, "credits_charged": 5}
+        record = Record(0, 2, "b" * 32, MADE, origin=Origin(3, 0, 1, 1, 1795651200), **long)
         store.write(record)
         assert ObjectStore(folder, ("dag", "run", "task", -1)).read_records(1) == [record]
 

@@ -259,6 +259,31 @@ def connect_s3(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AIRFLOW_CONN_AWS_TEST", json.dumps(connection))
 
 
+def requests_to(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
+    """Return a list that each request to a local S3 is added to as it is sent: its method and its path."""
+    import aiohttp
+    from botocore.httpsession import URLLib3Session
+
+    sent: list[tuple[str, str]] = []
+    request, send = aiohttp.ClientSession._request, URLLib3Session.send
+
+    def note(method: str, url: str) -> None:
+        if url.startswith(endpoint):
+            sent.append((method, url.removeprefix(endpoint)))
+
+    async def note_s3fs(self: Any, method: str, url: Any, **options: Any) -> Any:
+        note(method, str(url))
+        return await request(self, method, url, **options)
+
+    def note_boto3(self: Any, prepared: Any) -> Any:
+        note(prepared.method, prepared.url)
+        return send(self, prepared)
+
+    monkeypatch.setattr(aiohttp.ClientSession, "_request", note_s3fs)
+    monkeypatch.setattr(URLLib3Session, "send", note_boto3)
+    return sent
+
+
 @pytest.fixture
 def s3_store(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Store]:
     """A bucket in a local S3, and the connection ``aws_test`` to it."""
