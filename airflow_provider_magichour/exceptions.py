@@ -227,13 +227,13 @@ class _FailedProjectError(MagicHourError):
 class MagicHourProjectFailedError(_FailedProjectError, AirflowFailException):
     """A project ended in ``error``. Magic Hour refunds its credits."""
 
-    advice = "its credits are refunded; correct the input and submit it anew"
+    advice = "its credits are refunded; correct the input and submit it again"
 
 
 class MagicHourRenderError(_FailedProjectError):
     """A render failed for no fault of the input, so Airflow's ``retries`` may cure it."""
 
-    advice = "the input is not to blame and its credits are refunded; a retry of the task submits it anew"
+    advice = "the input is not to blame and its credits are refunded; a retry of the task submits it again"
 
 
 class MagicHourProjectCanceledError(MagicHourError, AirflowFailException):
@@ -250,7 +250,7 @@ class MagicHourProjectCanceledError(MagicHourError, AirflowFailException):
     def __str__(self) -> str:
         return (
             f"Project {self.project_id} was canceled in the Magic Hour web app - "
-            "clear the task to submit it anew"
+            "clear the task to submit it again"
         )
 
 
@@ -354,7 +354,7 @@ class MagicHourUncertainSubmitError(MagicHourError, AirflowFailException):
     Nobody knows whether a create call was accepted, so it was not sent a second time.
 
     Look into the library at https://magichour.ai/my-library: where the project is there, use its id;
-    where it is not, clear the task, which submits anew.
+    where it is not, clear the task, which submits again.
     """
 
     #: Whether a gateway on the way returned what proves nothing: the next create call would meet it, too.

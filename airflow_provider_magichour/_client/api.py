@@ -248,7 +248,7 @@ def uncertain_submit(request: Request, what_happened: str) -> errors.MagicHourUn
     return errors.MagicHourUncertainSubmitError(
         f"{request} may or may not have been accepted: {what_happened}. It was not sent again, because that "
         "could cost the credits twice. Look for a new project at https://magichour.ai/my-library: if it is "
-        "there, use its id; if it is not, clear the task, which then submits anew"
+        "there, use its id; if it is not, clear the task, which then submits again"
     )
 
 

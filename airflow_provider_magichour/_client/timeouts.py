@@ -1,7 +1,7 @@
 """
 Connections on which a response cannot drip for ever.
 
-A socket's own timeout begins anew with each byte. Here it counts for all of what is read together: the
+A socket's own timeout begins again with each byte. Here it counts for all of what is read together: the
 whole response of the API, or the headers and each piece of a file.
 """
 

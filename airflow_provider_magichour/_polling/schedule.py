@@ -128,7 +128,7 @@ def started_at(context: Mapping[str, Any]) -> float:
     """
     Return when this try of the task started first, in unix seconds.
 
-    Airflow keeps that time when the task resumes from a deferral; a retry starts anew.
+    Airflow keeps that time when the task resumes from a deferral; a retry starts again.
     """
     start = getattr(context.get("ti"), "start_date", None)
     now = time.time()

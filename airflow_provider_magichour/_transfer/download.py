@@ -189,7 +189,7 @@ class Downloads:
                 project_id,
             ) from None
         except ReceiptError as error:
-            log.warning("Project %s is fetched anew: %s", project_id, error)
+            log.warning("Project %s is fetched again: %s", project_id, error)
             return None
         if receipt and receipt.kind != self.kind:
             raise MagicHourDownloadError(

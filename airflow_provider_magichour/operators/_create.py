@@ -197,7 +197,7 @@ class CreateTask:
             if isinstance(error, AirflowTaskTimeout):
                 self._operator.on_kill()  # as Airflow does
             raise MagicHourUnrecordedSubmitError(
-                f"{str(error) or type(error).__name__}. A retry would submit anew and pay again, because "
+                f"{str(error) or type(error).__name__}. A retry would submit again and pay again, because "
                 f"nothing records the submit, so there is none. Paid for: {', '.join(self.project_ids)}. "
                 "Wait for them with a MagicHourProjectSensor; to pay again instead, clear the task"
             ) from error

@@ -34,7 +34,7 @@ NOT_FOUND_SECONDS, NOT_FOUND_PAUSE = CERTAIN_SECONDS, 5.0
 
 class EarlierTries:
     """
-    Decide for each recorded submit whether the task goes on with it, submits anew, or asks a person.
+    Decide for each recorded submit whether the task goes on with it, submits again, or asks a person.
 
     :param hook: how to reach Magic Hour.
     :param records: the task's records.
@@ -85,25 +85,25 @@ class EarlierTries:
         """Return the error of a submit whose outcome is unknown; None if it may be made again."""
         if self._retry_uncertain:
             log.warning(
-                "Nobody knows whether an earlier try submitted %s. Submitting anew, because "
+                "Nobody knows whether an earlier try submitted %s. Submitting again, because "
                 "retry_uncertain_submit is set.",
                 name,
             )
         elif self._records.is_cleared(record):
-            log.info("The task was cleared after its submit of %s was uncertain: submitting anew.", name)
+            log.info("The task was cleared after its submit of %s was uncertain: submitting again.", name)
         else:
             self._records.mark_reported(record, UNCERTAIN)
             return MagicHourUncertainSubmitError(
                 f"An earlier try of this task was stopped in the middle of submitting {name}, so a project "
                 "may or may not have been made. Nothing was submitted again, because that could cost the "
                 "credits twice. Search for it at https://magichour.ai/my-library, and in the earlier "
-                "try's log: if it is there, use its id; if not, clear the task, which then submits anew"
+                "try's log: if it is there, use its id; if not, clear the task, which then submits again"
             )
         self._records.give_up(record)
         return None
 
     def _of_project(self, record: Record, response: Any) -> Submitted | MagicHourError | None:
-        """Return what a project's details mean; None if it is to be submitted anew."""
+        """Return what a project's details mean; None if it is to be submitted again."""
         if _is_not_found(response):
             return self._of_missing(record, response)
         if isinstance(response, MagicHourError):
@@ -111,7 +111,7 @@ class EarlierTries:
         if response.get("enabled") is False:
             return self._of_deleted(record)
         if (error := api.task_error(response)) is not None:
-            log.warning("%s. Submitting anew.", error)
+            log.warning("%s. Submitting again.", error)
             self._records.give_up(record, refunded=response.get("status") == "error")
             return None
         log.info("Going on with project %s, which an earlier try submitted.", record.id)
@@ -125,7 +125,7 @@ class EarlierTries:
             self.foreign = error
             return error
         if record.reported is not None and self._records.is_cleared(record):
-            log.info("The task was cleared after project %s was not found: submitting anew.", record.id)
+            log.info("The task was cleared after project %s was not found: submitting again.", record.id)
             self._records.give_up(record)
             return None
         self._records.mark_reported(record, REPORTED_MISSING)
@@ -155,9 +155,9 @@ class EarlierTries:
             return MagicHourNotFoundError(
                 404,
                 f"project {record.id} was deleted when the task was killed (delete_on_kill). Nothing was "
-                "submitted: clear the task to submit it anew",
+                "submitted: clear the task to submit it again",
             )
-        log.warning("Project %s was deleted: submitting anew.", record.id)
+        log.warning("Project %s was deleted: submitting again.", record.id)
         self._records.give_up(record)
         return None
 
@@ -212,6 +212,6 @@ def not_found(project_id: str, response: MagicHourNotFoundError) -> MagicHourNot
     return MagicHourNotFoundError(
         404,
         f"project {project_id} was not found for {NOT_FOUND_SECONDS:g} s ({response.message}), which does "
-        "not prove that it is gone. Nothing was submitted anew. Check that the connection's key and host are "
-        "those that it was made with; to submit it anew, clear the task",
+        "not prove that it is gone. Nothing was submitted again. Check that the connection has the key and "
+        "host that the project was made with; to submit it again, clear the task",
     )

@@ -129,7 +129,7 @@ class GenerateTask(CreateTask):
         if not self.project_ids and not self.records.is_persistent:
             raise MagicHourUnrecordedSubmitError(
                 "Airflow ended the deferral, and nothing records what was submitted before it. A retry would "
-                "submit anew and pay again, so there is none: find the projects in this try's log and at "
+                "submit again and pay again, so there is none: find the projects in this try's log and at "
                 "https://magichour.ai/my-library; to pay again, clear the task"
             )
         with self._no_retry_without_records():

@@ -220,7 +220,7 @@ class StoredResults:
         """
         Return by position the results of projects that Magic Hour still has; their files are damaged.
 
-        :raises MagicHourError: if that is not certain of one: paying anew could then pay twice.
+        :raises MagicHourError: if that is not certain of one: paying again could then pay twice.
         """
         asked = list(damaged.values())
         ids = [receipt.project_id for receipt in asked]

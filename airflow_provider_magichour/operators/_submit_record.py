@@ -6,7 +6,7 @@ A record is in one of four states:
 - ``intent``: a create call may be on its way, and nobody knows its outcome;
 - ``made``: the project's id is known;
 - ``discarded``: nothing was made, or what was made failed and was refunded;
-- ``closed``: given up with good reason, so that its body is submitted anew; it may have cost credits.
+- ``closed``: given up with good reason, so that its body is submitted again; it may have cost credits.
 """
 
 from __future__ import annotations

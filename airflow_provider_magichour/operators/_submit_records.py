@@ -169,7 +169,7 @@ class SubmitRecords:
         same_run = any(not store.outlives_run and one.number == ending.number for store, one in found.items())
         if not self._now.is_cleared_after_success(ending, is_same_run=same_run):
             return ending
-        log.info("The task was cleared after it had succeeded: submitting anew.")
+        log.info("The task was cleared after it had succeeded: submitting again.")
         anew = replace(ending, number=ending.number + 1, epoch=ending.epoch + 1, success=None, results={})
         must_write(self._stores, lambda store: store.write_ending(anew), "the Clear of a success")
         self.was_cleared = True
@@ -304,10 +304,10 @@ class SubmitRecords:
         if self._stores and len(errors) == len(self._stores):
             described = "; ".join(f"{store.name}: {describe_error(error)}" for store, error in errors.items())
             raise MagicHourUncertainSubmitError(
-                f"{name} made project {project_id}, which is paid for and goes on at Magic Hour, but the "
-                f"project id could not be written to {described}. A retry could not know it, so there is "
-                f"none: use project {project_id}. To submit anew instead, clear the task, once more where it "
-                "then says that the outcome is unknown"
+                f"{name} made project {project_id}, which is paid for and continues at Magic Hour, but the "
+                f"project id could not be written to {described}. A retry could not find it, so there is no "
+                f"retry: use project {project_id}. To submit again instead, clear the task; if it then says "
+                "that the outcome is unknown, clear it once more"
             ) from MagicHourSubmitRecordError(described)
         return record
 
@@ -323,7 +323,7 @@ class SubmitRecords:
 
     def give_up(self, record: Record, *, refunded: bool = False) -> None:
         """
-        Write down that a body is to be submitted anew.
+        Write down that a body is to be submitted again.
 
         :param refunded: whether its credits came back.
         :raises MagicHourSubmitRecordError: if that cannot be written; then nothing may be submitted.
@@ -333,7 +333,7 @@ class SubmitRecords:
 
     def mark_reported(self, record: Record, why: str) -> bool:
         """
-        Write down that an error asks a person about a submit: a Clear from now on submits it anew.
+        Write down that an error asks a person about a submit: a Clear from now on submits it again.
 
         Where the try ends in a retry, another task's Clear may change the run's number before that: so the
         number is left to :meth:`ending`.
@@ -374,7 +374,7 @@ class SubmitRecords:
         self, *, succeeded: bool, results: Mapping[str, Any] | None = None, is_catalogued: bool = False
     ) -> None:
         """
-        Write down how the task ends: a Clear of a success submits anew, a retry of it does not.
+        Write down how the task ends: a Clear of a success submits again, a retry of it does not.
 
         :param results: by project, what the task made of it; kept in case the project is deleted.
         :param is_catalogued: whether this try made and stored all of them, which the catalogue tells a later

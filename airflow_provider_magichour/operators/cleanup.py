@@ -19,34 +19,34 @@ if TYPE_CHECKING:
 
 class MagicHourCleanupOperator(MagicHourOperator):
     """
-    Delete at Magic Hour the projects that were downloaded long enough ago, and whose files are still there.
+    Delete projects at Magic Hour that were downloaded long enough ago, if their files are still stored.
 
-    Goes by what downloads record in the catalogue, and only by those of its own connection and account. A
-    project whose files are not all there with the right size is kept, and so is one that Magic Hour does not
-    delete; both are warned of, and the next run tries again. A run that broke off is completed by the next.
+    The task reads the entries that downloads wrote into the catalogue. It uses only entries of its own
+    connection and account. It keeps a project if a file is missing or has another size, or if Magic Hour does
+    not delete it. It then logs a warning, and the next run tries again. The next run also completes a run
+    that was interrupted.
 
-    Returns ``{"deleted": [ids], "missing": [ids], "kept": [{"id", "reason"}]}``: missing are those that were
-    gone already; kept are those that were due and yet kept, and in a dry run also those that it would delete,
-    with that as the reason. Long lists are cut; the XCom ``counts`` has the numbers.
+    Returns ``{"deleted": [ids], "missing": [ids], "kept": [{"id", "reason"}]}``. Missing projects were
+    already deleted. Kept projects were due but not deleted; in a dry run, also the projects that it would
+    delete. Long lists are shortened; the XCom ``counts`` has the numbers.
 
-    :param destination: where the files were downloaded to; a template in it ends the root of the catalogue,
-        as in the tasks that download. (templated)
-    :param older_than: how long ago a project must have been downloaded, a timedelta. (templated: a text like
-        ``30 days`` or ``12:00:00`` will do)
-    :param dry_run: whether to change nothing and only say what would be deleted. (templated)
-    :param limit: how many projects to delete at most, the oldest first; None for all. (templated)
-    :param fail_on_kept: whether to fail, after all is done, if a project was kept for another reason than
-        the dry run.
-    :param check_sha256: whether to read the files and compare their sha256, too.
-    :param index: where the catalogue lies, if the downloads were given an ``index``. (templated)
+    :param destination: the destination of the downloads, with the same template. The catalogue is in the part
+        before the first template. (templated)
+    :param older_than: how long ago a project must have been downloaded, as a ``timedelta``. (templated: a
+        text such as ``30 days`` or ``12:00:00``)
+    :param dry_run: whether to delete nothing and only report what would be deleted. (templated)
+    :param limit: the most projects to delete, the oldest first; None for all. (templated)
+    :param fail_on_kept: whether to fail at the end if a project was kept, except because of the dry run.
+    :param check_sha256: whether to read the files and compare their sha256 as well.
+    :param index: the folder of the catalogue, if the downloads have an ``index``. (templated)
     :param connections: further connections whose downloads are deleted with this connection's key, such as
         its name before it was renamed. The account must be the same. (templated)
     :param magichour_conn_id: the connection. (templated)
-    :raises AirflowSkipException: if nothing is recorded there, so that a mistyped destination shows.
-    :raises MagicHourArgumentError: if only downloads of other connections are recorded there.
+    :raises AirflowSkipException: if the catalogue is empty, so that you notice a wrong destination.
+    :raises MagicHourArgumentError: if the catalogue has only downloads of other connections.
     :raises MagicHourAuthenticationError: if Magic Hour does not know the connection's API key.
-    :raises MagicHourError: if the account cannot be read or Magic Hour is not available; after all is done,
-        if a part of the catalogue could not be read; or, with ``fail_on_kept``, naming what was kept.
+    :raises MagicHourError: if the account cannot be read, or Magic Hour is not available. At the end, if a
+        part of the catalogue could not be read, or with ``fail_on_kept`` if a project was kept.
     """
 
     template_fields: Sequence[str] = (

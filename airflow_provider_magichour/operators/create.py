@@ -31,36 +31,35 @@ class MagicHourCreateProjectOperator(MagicHourOperator):
     """
     Start a project, which costs credits, and return its id without waiting for it.
 
-    It is paid for once: a retry goes on with the project that an earlier try made, on Airflow 3.3 and newer,
-    or where the connection names a folder for ``submit_records``. See "Paying once" in the documentation for
-    what a Clear does.
+    You pay once: a retry continues with the project of an earlier try. This needs Airflow 3.3 or newer, or
+    ``submit_records`` in the connection. "Paying once" in the documentation says what a Clear does.
 
     :param tool: the path segment of the create call, such as ``text-to-video``. (templated)
-    :param body: the create call's JSON object, or a list of them. What is a local path or an object-storage
-        URL under ``assets`` is uploaded first. (templated)
+    :param body: the create call's JSON object, or a list of them. Local paths and object-storage URLs under
+        ``assets`` are uploaded first. (templated)
     :param kind: ``image``, ``video`` or ``audio``; needed for a tool that this version does not know.
         (templated)
-    :param timeout: for how long to try again while Magic Hour responds with 429, in seconds or as a
-        ``timedelta``; an hour if None. (templated)
+    :param timeout: how long to try again while Magic Hour responds with 429, in seconds or as a
+        ``timedelta``; one hour if None. (templated)
     :param durable: whether to record submits, so that a retry finds them.
-    :param retry_uncertain_submit: whether a retry submits anew where nobody knows if an earlier try did;
-        this may cost the credits twice.
-    :param max_credits: what all bodies of this task instance may cost together. Nothing is submitted while
-        the account has less, and no further body once it could be exceeded; a warning is logged above 80 %.
+    :param retry_uncertain_submit: whether a retry submits again if it is unknown whether an earlier try was
+        accepted. This may cost the credits twice.
+    :param max_credits: the most that all bodies of this task instance may cost together. Nothing is submitted
+        if the account has less, or if the next body could exceed it. A warning is logged above 80 %.
         (templated)
-    :param keep_credits: what has to stay on the account: no body is submitted that could leave less, as far
-        as the balance and the charges so far tell. (templated)
-    :param project_name: the name at Magic Hour of a project whose body has none, by which a person finds it
-        in the library; it may hold ``{dag_id}``, ``{task_id}`` and ``{run_id}``, and the map index and the
-        position in a list are added. None for Magic Hour's own. (templated)
-    :param catalog: whether to record in the catalogue what is not stored: see "Catalogue" in the
+    :param keep_credits: the credits that must stay on the account. A body that could leave less is not
+        submitted, according to the balance and the charges so far. (templated)
+    :param project_name: the name at Magic Hour of a project whose body has none, to find it in the library.
+        It may contain ``{dag_id}``, ``{task_id}`` and ``{run_id}``. The map index and the position in a list
+        are added. None for Magic Hour's own name. (templated)
+    :param catalog: whether to record projects without stored files in the catalogue; see "Catalogue" in the
         documentation.
-    :param catalog_prompts: whether the catalogue has the prompts, too.
+    :param catalog_prompts: whether the catalogue contains the prompts as well.
     :param magichour_conn_id: the connection. (templated)
-    :return: ``{"id", "kind", "tool", "credits_charged"}``, for a list of bodies a list of these. The id of a
-        single body is an XCom of its own too, so that ``create.output["id"]`` feeds the next task.
-    :raises MagicHourUncertainSubmitError: if nobody knows whether the create call was accepted.
-    :raises MagicHourBudgetError: if ``max_credits`` forbids the submit.
+    :return: ``{"id", "kind", "tool", "credits_charged"}``; for a list of bodies, a list of these. For one
+        body, you can pass ``create.output["id"]`` to the next task.
+    :raises MagicHourUncertainSubmitError: if it is unknown whether the create call was accepted.
+    :raises MagicHourBudgetError: if ``max_credits`` does not allow the submit.
     """
 
     operator_extra_links = task_links()  # here, because only a task that pushes them may have them
@@ -117,14 +116,14 @@ class MagicHourCreateProjectOperator(MagicHourOperator):
                 optional(check_number, value, name)
 
     def execute(self, context: Context) -> Any:
-        """Submit, or go on with what an earlier try submitted."""
+        """Submit, or continue with the projects of an earlier try."""
         from airflow_provider_magichour.operators._create import CreateTask
 
         self._task = CreateTask(self, context)
         return self._task.run()
 
     def on_kill(self) -> None:
-        """Submit nothing more; the create calls that are on their way are written down."""
+        """Stop submitting; create calls that were already sent are recorded."""
         super().on_kill()
         if self._task is not None:
             self._task.stop()

@@ -33,20 +33,20 @@ MAX_NAMED = 20
 
 class MagicHourDeleteProjectOperator(MagicHourOperator):
     """
-    Delete projects and their files at Magic Hour, for good.
+    Delete projects and their files at Magic Hour. This cannot be undone.
 
-    Returns ``{"deleted": [ids], "missing": [ids]}``; missing are those that were gone already.
+    Returns ``{"deleted": [ids], "missing": [ids]}``. Missing projects were already deleted.
 
     :param project_id: the project: its id, or what a task returned about it; or a list of them. (templated)
-    :param kind: ``image``, ``video`` or ``audio``; may be left out where ``project_id`` names it. (templated)
-    :param missing_ok: whether a project that is gone already is no error. (templated)
-    :param destination: where the files were downloaded to: the deletion is recorded in the catalogue there,
-        so that no clean-up deletes the project again. (templated)
-    :param index: where the catalogue lies, if the download was given an ``index``. (templated)
+    :param kind: ``image``, ``video`` or ``audio``; may be None if ``project_id`` says it. (templated)
+    :param missing_ok: whether a project that was already deleted is not an error. (templated)
+    :param destination: the destination of the download. The deletion is recorded in the catalogue there, so
+        that no clean-up tries to delete the project again. (templated)
+    :param index: the folder of the catalogue, if the download has an ``index``. (templated)
     :param magichour_conn_id: the connection. (templated)
-    :raises MagicHourError: naming each project that could not be deleted, when all were tried. A template
-        cannot be deleted (422).
-    :raises MagicHourWrongKindError: if a project is of another kind, also with ``missing_ok``.
+    :raises MagicHourError: if projects could not be deleted; all are tried first, and the message names each.
+        A template cannot be deleted (422).
+    :raises MagicHourWrongKindError: if a project is of another kind, even with ``missing_ok``.
     """
 
     template_fields: Sequence[str] = (

@@ -25,22 +25,22 @@ class MagicHourDetectFacesOperator(MagicHourOperator):
     """
     Find the faces in an image or a video, to swap several of them in one project.
 
-    It takes seconds, so the task stays on its worker. A retry goes on with the same detection, on Airflow 3.3
-    and newer, or where the connection names a folder for ``submit_records``.
+    This takes some seconds, so the task stays on its worker. A retry continues with the same detection, on
+    Airflow 3.3 or newer, or with ``submit_records`` in the connection.
 
     :param assets: ``{"target_file_path": ...}``; a local path or an object-storage URL is uploaded first.
         (templated)
-    :param confidence_score: how certain a face has to be, from 0 to 1; Magic Hour's default (0.5) if None.
+    :param confidence_score: the lowest confidence of a face, from 0 to 1; Magic Hour's default (0.5) if None.
         (templated)
-    :param poll_interval: seconds between status checks; if None, they become fewer with time. (templated)
-    :param timeout: seconds to wait at most. (templated)
+    :param poll_interval: seconds between status checks; if None, the interval grows with time. (templated)
+    :param timeout: the most seconds to wait. (templated)
     :param durable: whether to record the submit, so that a retry finds it.
     :param magichour_conn_id: the connection. (templated)
-    :return: the faces, ``{"path", "url"}`` each. A path is what ``original_face`` takes, in the
+    :return: the faces, each as ``{"path", "url"}``. Use the path as ``original_face`` in the
         ``face_mappings`` of the tools ``face-swap`` and ``face-swap-photo``.
-    :raises MagicHourUncertainSubmitError: if nobody knows whether the detection was accepted.
-    :raises MagicHourRenderError: if the detection failed; a retry submits it anew.
-    :raises MagicHourTimeoutError: if it was not finished in time; a retry goes on waiting for it.
+    :raises MagicHourUncertainSubmitError: if it is unknown whether the detection was accepted.
+    :raises MagicHourRenderError: if the detection failed; a retry submits it again.
+    :raises MagicHourTimeoutError: if it was not finished in time; a retry continues to wait.
     """
 
     template_fields: Sequence[str] = (
@@ -78,7 +78,7 @@ class MagicHourDetectFacesOperator(MagicHourOperator):
             check_seconds(timeout, "timeout")
 
     def execute(self, context: Context) -> list[dict[str, Any]]:
-        """Submit, or take up what an earlier try submitted; then wait."""
+        """Submit, or continue with the detection of an earlier try; then wait."""
         from airflow_provider_magichour.operators._create import open_records
         from airflow_provider_magichour.operators._submit import DetectionSubmitter
 

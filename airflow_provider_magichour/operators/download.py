@@ -27,27 +27,28 @@ class MagicHourDownloadOperator(MagicHourOperator):
     Store the files of complete projects as ``{destination}/{project_id}/{file name}``, verified.
 
     Returns ``path``, ``bytes``, ``sha256`` and ``content_type`` of each file; for a list of projects, one
-    such list for each, in order. What is there and whole is not fetched again. Each project leaves an entry
-    in the catalogue, by which :class:`MagicHourCleanupOperator` can delete it at Magic Hour later.
+    such list for each, in the same order. Complete files are not downloaded again. Each project gets an entry
+    in the catalogue, which :class:`MagicHourCleanupOperator` uses to delete the project at Magic Hour later.
 
     :param project_id: the project, or a list of them: an id, or what a task before it returned. (templated)
-    :param kind: ``image``, ``video`` or ``audio``; None where ``project_id`` tells it. (templated)
-    :param destination: a folder on local disk, or what ObjectStoragePath takes, such as
+    :param kind: ``image``, ``video`` or ``audio``; may be None if ``project_id`` says it. (templated)
+    :param destination: a folder on local disk, or a URL for ObjectStoragePath, such as
         ``s3://aws_default@bucket/media``. (templated)
-    :param overwrite: whether to fetch what is there and whole already.
-    :param index: where the catalogue lies; None for the part of the destination before its first template.
-        (templated)
-    :param receipt: whether to write an entry of what is stored; without one, no clean-up deletes it.
-    :param file_name: the template of the files' names, such as ``"{project_id}-{index}{ext}"``; it may hold
+    :param overwrite: whether to download complete files again.
+    :param index: the folder of the catalogue. If None, it is the part of ``destination`` before its first
+        template. (templated)
+    :param receipt: whether to write an entry for the stored files. Without one, no clean-up deletes the
+        project.
+    :param file_name: the template of the file names, such as ``"{project_id}-{index}{ext}"``. It may contain
         ``{index}`` (from 1), ``{ext}``, ``{stem}``, ``{project_id}``, ``{name}``, ``{tool}`` and ``{kind}``.
-        None for the names that Magic Hour gives. (templated)
-    :param open_args: what the object store's fsspec ``open`` takes besides; for S3 the arguments of its
+        None for Magic Hour's own names. (templated)
+    :param open_args: further arguments for the object store's fsspec ``open``; for S3 the arguments of
         PutObject, such as ``{"ServerSideEncryption": "aws:kms", "StorageClass": "STANDARD_IA"}``. (templated)
-    :param max_bytes: the largest file that is taken, None for any.
-    :param parallel: files that are fetched at once.
+    :param max_bytes: the largest allowed file; None for no limit.
+    :param parallel: how many files are downloaded at once.
     :param magichour_conn_id: the connection. (templated)
-    :raises MagicHourDownloadError: if a file could not be fetched or stored whole. Of a list, all projects
-        are tried first.
+    :raises MagicHourDownloadError: if a file could not be downloaded or stored completely. For a list, all
+        projects are tried first.
     """
 
     template_fields: Sequence[str] = (

@@ -1,4 +1,4 @@
-"""Makes media in one task: submit, wait, download."""
+"""Create media in one task: submit, wait, download."""
 
 from __future__ import annotations
 
@@ -26,69 +26,70 @@ _DOWNLOAD_OPTIONS = ("overwrite", "receipt", "max_bytes", "parallel")
 
 class MagicHourGenerateOperator(MagicHourCreateProjectOperator):
     """
-    Make media in one task: submit, wait until it is complete, and store its files.
+    Create media in one task: submit, wait until the project is complete, and store its files.
 
-    A deferrable task holds its worker for the submit, the download and ``defer_after`` only. It is paid for
-    once: a retry goes on with the same project at whatever stage it is, and makes a new one only where that
-    failed, was canceled or deleted. On Airflow before 3.3 this needs a ``destination`` in object storage, or
-    the connection's ``submit_records``. See "Paying once" in the documentation.
+    A deferrable task uses its worker only for the submit, for ``defer_after``, and for the download.
 
-    Of a list of bodies, one that fails does not lose the others: they are stored, their results are the
-    XCom ``results``, and a retry or a Clear submits only those that failed.
+    You pay once: a retry continues with the same project, and submits again only if that project failed, was
+    canceled or was deleted. On Airflow before 3.3, this needs a ``destination`` in object storage, or
+    ``submit_records`` in the connection. See "Paying once" in the documentation.
+
+    If some bodies of a list fail, the others are stored, and their results are in the XCom ``results``. A
+    retry or a Clear submits only the bodies that failed.
 
     :param tool: the path segment of the create call, such as ``text-to-video``. (templated)
-    :param body: the create call's JSON object, or a list of them. What is a local path or an object-storage
-        URL under ``assets`` is uploaded first. (templated)
+    :param body: the create call's JSON object, or a list of them. Local paths and object-storage URLs under
+        ``assets`` are uploaded first. (templated)
     :param kind: ``image``, ``video`` or ``audio``; needed for a tool that this version does not know.
         (templated)
-    :param destination: a folder on local disk, or what ObjectStoragePath takes; the files are stored as
-        ``{destination}/{project_id}/{file name}``. None stores none. (templated)
-    :param deferrable: whether a trigger waits, which holds no worker.
+    :param destination: a folder on local disk, or a URL for ObjectStoragePath. The files are stored as
+        ``{destination}/{project_id}/{file name}``. If None, no files are stored. (templated)
+    :param deferrable: whether a trigger waits, so that the task uses no worker.
     :param defer_after: seconds, or a ``timedelta``, to wait on the worker before the task defers; 0 defers
-        at once. If None, as long as the tool's projects are likely to finish sooner than a deferral takes.
-        (templated)
-    :param poll_interval: seconds, or a ``timedelta``, between status checks; fitting the tool and the
-        project's age if None. (templated)
+        at once. If None, the task first waits on the worker if its projects are likely to finish sooner than
+        a deferral takes. (templated)
+    :param poll_interval: seconds, or a ``timedelta``, between status checks. If None, the interval depends on
+        the tool and the age of the project. (templated)
     :param timeout: seconds, or a ``timedelta``, to wait for the projects, and to try again while Magic Hour
-        responds with 429. If None: two hours for the wait, one hour for 429. ``execution_timeout`` counts
-        where it is shorter.
-        (templated)
-    :param reuse: whether to return an earlier result for the same tool, body and file contents in the same
-        destination instead of paying for it again: of any generate task with ``receipt=True``. Each result
-        says so as ``"reused"``.
-    :param delete_on_kill: whether to delete the projects that are not complete when the task is killed.
-        Airflow cannot tell a person's kill from a worker's shutdown or from ``execution_timeout``, which do
-        the same while the task is on a worker. Of a deferred task, from Airflow 3.3 on.
+        responds with 429. If None: two hours for the wait, one hour for 429. ``execution_timeout`` applies if
+        it is shorter. (templated)
+    :param reuse: whether to return an earlier result instead of paying again. It must have the same tool,
+        body, file contents and destination, and come from a generate task with ``receipt=True``. The results
+        then have the key ``"reused"``.
+    :param delete_on_kill: whether to delete the projects that are not complete if the task is killed. While
+        the task is on a worker, a shutdown of the worker and ``execution_timeout`` count as a kill, because
+        Airflow does not distinguish them. For a deferred task, this needs Airflow 3.3 or newer.
     :param durable: whether to record submits, so that a retry finds them.
-    :param retry_uncertain_submit: whether a retry submits anew where nobody knows if an earlier try did;
-        this may cost the credits twice.
-    :param max_credits: what all bodies of this task instance may cost together. Nothing is submitted while
-        the account has less, and no further body once it could be exceeded; a warning is logged above 80 %.
+    :param retry_uncertain_submit: whether a retry submits again if it is unknown whether an earlier try was
+        accepted. This may cost the credits twice.
+    :param max_credits: the most that all bodies of this task instance may cost together. Nothing is submitted
+        if the account has less, or if the next body could exceed it. A warning is logged above 80 %.
         (templated)
-    :param keep_credits: what has to stay on the account: no body is submitted that could leave less, as far
-        as the balance and the charges so far tell. (templated)
-    :param project_name: the name at Magic Hour of a project whose body has none, by which a person finds it
-        in the library; it may hold ``{dag_id}``, ``{task_id}`` and ``{run_id}``, and the map index and the
-        position in a list are added. None for Magic Hour's own. (templated)
-    :param index: the folder of the catalogue and of the submit records; the part of ``destination`` before
-        its first template if None. (templated)
-    :param overwrite: whether to fetch files that are there already.
-    :param receipt: whether to write an entry of what is stored; without one, no clean-up deletes it.
-    :param max_bytes: the largest file that is taken, None for any.
-    :param parallel: files that are fetched at once.
-    :param file_name: the template of the files' names, as of :class:`MagicHourDownloadOperator`. (templated)
-    :param open_args: what the object store's fsspec ``open`` takes besides. (templated)
-    :param catalog: whether to record in the catalogue what is not stored: see "Catalogue" in the
+    :param keep_credits: the credits that must stay on the account. A body that could leave less is not
+        submitted, according to the balance and the charges so far. (templated)
+    :param project_name: the name at Magic Hour of a project whose body has none, to find it in the library.
+        It may contain ``{dag_id}``, ``{task_id}`` and ``{run_id}``. The map index and the position in a list
+        are added. None for Magic Hour's own name. (templated)
+    :param index: the folder of the catalogue and of the submit records. If None, it is the part of
+        ``destination`` before its first template. (templated)
+    :param overwrite: whether to download files again that are already stored.
+    :param receipt: whether to write an entry for the stored files. Without one, no clean-up deletes the
+        project.
+    :param max_bytes: the largest allowed file; None for no limit.
+    :param parallel: how many files are downloaded at once.
+    :param file_name: the template of the file names, as in :class:`MagicHourDownloadOperator`. (templated)
+    :param open_args: further arguments for the object store's fsspec ``open``. (templated)
+    :param catalog: whether to record projects without stored files in the catalogue; see "Catalogue" in the
         documentation.
-    :param catalog_prompts: whether the catalogue has the prompts, too.
+    :param catalog_prompts: whether the catalogue contains the prompts as well.
     :param magichour_conn_id: the connection. (templated)
-    :return: ``{"project": {...}, "files": [...]}``, for a list of bodies a list of these.
-    :raises MagicHourUncertainSubmitError: if nobody knows whether the create call was accepted.
-    :raises MagicHourProjectFailedError: if the project failed, and its input is to blame.
-    :raises MagicHourRenderError: if the project failed for no fault of its input; a retry submits it anew.
+    :return: ``{"project": {...}, "files": [...]}``; for a list of bodies, a list of these.
+    :raises MagicHourUncertainSubmitError: if it is unknown whether the create call was accepted.
+    :raises MagicHourProjectFailedError: if the project failed because of its input.
+    :raises MagicHourRenderError: if the project failed, but not because of its input; a retry submits again.
     :raises MagicHourProjectCanceledError: if a person canceled the project.
-    :raises MagicHourTimeoutError: if it was not finished in time; a retry goes on waiting for it.
-    :raises MagicHourDownloadError: if a file could not be stored whole; a retry does only that.
+    :raises MagicHourTimeoutError: if it was not finished in time; a retry continues to wait.
+    :raises MagicHourDownloadError: if a file could not be stored completely; a retry only downloads.
     """
 
     template_fields: Sequence[str] = (
@@ -160,7 +161,7 @@ class MagicHourGenerateOperator(MagicHourCreateProjectOperator):
         self._check_arguments()
 
     def _check_arguments(self) -> None:
-        """Check what no template can change any more."""
+        """Check the arguments that contain no template."""
         for name, check in (("poll_interval", check_seconds), ("defer_after", check_delay)):
             if is_settled(getattr(self, name)):
                 optional(check, getattr(self, name), name)
@@ -170,15 +171,15 @@ class MagicHourGenerateOperator(MagicHourCreateProjectOperator):
             raise MagicHourArgumentError("reuse=True needs a destination and receipt=True")
 
     def execute(self, context: Context) -> Any:
-        """Submit, or go on with what an earlier try submitted; then wait and download."""
+        """Submit, or continue with the projects of an earlier try; then wait and download."""
         return self._start(context).run()
 
     def execute_complete(self, context: Context, event: Any = None, **carried: Any) -> Any:
-        """Download what the trigger waited for, raise what it found, or wait for the next projects."""
+        """Download the finished projects, raise the trigger's error, or wait for the next projects."""
         return self._start(context).resume(event, **carried)
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
-        """Check once more where the deferral failed: no triggerer ended it in time, or its trigger broke."""
+        """Check once more if the deferral failed: no triggerer ended it in time, or its trigger failed."""
         from airflow_provider_magichour._polling.airflow import FAILED_DEFERRAL
 
         if next_method != FAILED_DEFERRAL:

@@ -20,17 +20,17 @@ if TYPE_CHECKING:
 
 class MagicHourUploadOperator(MagicHourOperator):
     """
-    Upload files once, to share them among many projects.
+    Upload files once, to use them in many projects.
 
     :param source: a local path or an object-storage URL such as ``s3://bucket/face.png``, or a list of them,
-        which are uploaded side by side; an empty list uploads nothing. What Magic Hour can read by itself
-        (``https://...``, ``api-assets/...``, ``saved-items/...``) is returned as it is. (templated)
+        which are uploaded in parallel. Sources that Magic Hour can read itself (``https://...``,
+        ``api-assets/...``, ``saved-items/...``) are returned unchanged. (templated)
     :param magichour_conn_id: the connection. (templated)
-    :return: what create calls take, ``api-assets/...``; for a list, a list in the same order. Magic Hour
+    :return: the path for create calls, ``api-assets/...``; for a list, a list in the same order. Magic Hour
         deletes uploads after 7 days.
     :raises MagicHourArgumentError: if there is no such file, or it is empty, of an unknown type, or larger
         than the account's plan allows.
-    :raises MagicHourUploadError: if it could not be uploaded; a retry may pass.
+    :raises MagicHourUploadError: if it could not be uploaded; a retry may succeed.
     """
 
     template_fields: Sequence[str] = (*MagicHourOperator.template_fields, "source")

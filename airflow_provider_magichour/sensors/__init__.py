@@ -49,26 +49,27 @@ class MagicHourProjectSensor(BaseSensorOperator):
     """
     Wait until a project, or all projects of a list, are finished.
 
-    All modes check the status as often, and raise the same errors with the same words: a wrong key (401),
-    plan (403) or id (404, for a minute) ends the wait; after any other failed check it goes on until
-    ``timeout``. That, or ``execution_timeout`` where it is shorter, counts from the start of the task's try;
-    in reschedule mode, as in Airflow, ``timeout`` counts from the first try, and ``execution_timeout`` for
-    each poke.
+    All modes check the status equally often, and raise the same errors. A wrong key (401), a missing
+    permission (403) or an unknown id (404 for a minute) ends the wait. After any other failed check, the wait
+    continues until ``timeout``, or ``execution_timeout`` if it is shorter. Both count from the start of the
+    try. In reschedule mode, Airflow's rules apply: ``timeout`` counts from the first try, and
+    ``execution_timeout`` applies to each poke.
 
-    :param project_id: the project, or a list of them (better not more than 10,000): an id, or what a task
-        returned that names one (create, generate, another sensor, ``triggering_projects``). (templated)
-    :param kind: ``image``, ``video`` or ``audio``; may be left out where ``project_id`` tells it. (templated)
+    :param project_id: the project, or a list of at most about 10,000: an id, or the value that another task
+        returned (create, generate, another sensor, ``triggering_projects``). (templated)
+    :param kind: ``image``, ``video`` or ``audio``; may be None if ``project_id`` says it. (templated)
     :param magichour_conn_id: the connection. (templated)
-    :param poll_interval: seconds between status checks, one at least. Else an explicit ``poke_interval``
-        is; else the interval fits the kind and grows with the project's age, and a rescheduled sensor is
-        started once a minute at most. (templated)
-    :param deferrable: whether a trigger waits, which holds no worker.
-    :param defer_after: seconds to wait on the worker before the task defers; 0 defers at once. If None,
-        projects that are likely to finish sooner than a deferral takes are waited for. (templated)
-    :param fail_on_error: whether a failed, canceled or deleted project fails the task, once all projects
-        of a list are finished. If False, the returned project says so.
-    :param return_projects: whether to return whole projects with their ``kind``, or ``{"id", "kind",
-        "status"}`` each, for long lists.
+    :param poll_interval: seconds between status checks, at least one. If None, an explicit ``poke_interval``
+        is used. Without both, the interval depends on the kind and the age of the project, and a rescheduled
+        sensor starts once a minute at most. (templated)
+    :param deferrable: whether a trigger waits, so that the task uses no worker.
+    :param defer_after: seconds to wait on the worker before the task defers; 0 defers at once. If None, the
+        task first waits on the worker if its projects are likely to finish sooner than a deferral takes.
+        (templated)
+    :param fail_on_error: whether a failed, canceled or deleted project fails the task, when all projects
+        of a list are finished. If False, the returned project has the status.
+    :param return_projects: whether to return whole projects with their ``kind``. If False, each project is
+        ``{"id", "kind", "status"}``, for long lists.
     :return: the project; for a list, the list in the same order.
     :raises MagicHourProjectFailedError: if a project failed.
     :raises MagicHourProjectCanceledError: if a person canceled one.
@@ -139,12 +140,12 @@ class MagicHourProjectSensor(BaseSensorOperator):
 
     @property
     def fixed_poll_interval(self) -> float | None:
-        """Return the fixed interval that the user asked for, if any."""
+        """Return the fixed interval from the arguments, if there is one."""
         interval = optional(check_seconds, self.poll_interval, "poll_interval")
         return float(self.poke_interval) if interval is None and self._has_poke_interval else interval
 
     def execute(self, context: Context) -> Any:
-        """Wait in the way that was asked for."""
+        """Wait in a trigger, rescheduled, or on the worker."""
         from airflow_provider_magichour.sensors._run import SensorRun, sensor_errors
 
         with sensor_errors(self, context):
@@ -163,7 +164,7 @@ class MagicHourProjectSensor(BaseSensorOperator):
                 raise self._found.timeout() from error
 
     def poke(self, context: Context) -> bool | PokeReturnValue:
-        """Check each project once; the projects are the value when all are finished."""
+        """Check each project once; when all are finished, return the projects as the value."""
         from airflow_provider_magichour.sensors._run import SensorRun, sensor_errors
 
         self._found = None
@@ -186,9 +187,9 @@ class MagicHourProjectSensor(BaseSensorOperator):
         outcomes: Mapping[str, str] | None = None,
     ) -> Any:
         """
-        Resume: return what the trigger waited for, raise what it found, or wait for the next projects.
+        Resume: return the projects, raise the trigger's error, or wait for the next projects.
 
-        ``dag.test()``, and a task that version 0.1.0 deferred, hand over the event alone.
+        ``dag.test()``, and a task that version 0.1.0 deferred, pass only the event.
 
         :param event: the trigger's event.
         :param pending: the projects that were not known to be finished when the task deferred.
@@ -200,7 +201,7 @@ class MagicHourProjectSensor(BaseSensorOperator):
             return SensorRun(self, context).resume(event, pending, outcomes or {})
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
-        """Check once more where the deferral failed: no triggerer ended it in time, or its trigger broke."""
+        """Check once more if the deferral failed: no triggerer ended it in time, or its trigger failed."""
         from airflow_provider_magichour._polling.airflow import FAILED_DEFERRAL
         from airflow_provider_magichour.sensors._run import SensorRun, sensor_errors
 

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 class SensorRun:
     """
-    One start of the task: anew, as a poke, or from a deferral.
+    One start of the task: from the beginning, as a poke, or from a deferral.
 
     :param sensor: the :class:`~airflow_provider_magichour.sensors.MagicHourProjectSensor`, rendered.
     :param context: the task's context.

@@ -215,7 +215,7 @@ class Faults:
         self._armed.clear()
 
     def reseed(self, seed: int) -> None:
-        """Start the rules' chances anew."""
+        """Start the rules' chances again."""
         self._random.seed(seed)
 
     def pick(self, call: Call) -> Rule | None:

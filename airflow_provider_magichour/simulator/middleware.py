@@ -38,7 +38,7 @@ class Recorder:
         self.reset()
 
     def reset(self) -> None:
-        """Start counting anew; open connections stay counted."""
+        """Start counting from zero; open connections stay counted."""
         self.requests: Counter[str] = Counter()
         self.statuses: Counter[str] = Counter()
         self.log: deque[dict[str, Any]] = deque(maxlen=_LOGGED_REQUESTS)
