@@ -117,7 +117,8 @@ class Sender:
         self.session = requests.Session()
         self.session.auth = BearerAuth(settings)
         self.session.headers["User-Agent"] = USER_AGENT
-        mount(self.session, PoolsAdapter(pools(BufferedResponse)))
+        connections = settings.max_connections  # as many threads of a task may call at once
+        mount(self.session, PoolsAdapter(pools(BufferedResponse), pool_maxsize=connections))
 
     def send(self, request: api.Request) -> Any:
         """

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence, Set
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
@@ -25,7 +26,7 @@ from airflow_provider_magichour._transfer.file_names import (
 from airflow_provider_magichour._transfer.object_sink import ObjectOptions, ObjectSink
 from airflow_provider_magichour._transfer.receipts import NewerReceiptError, Receipt, ReceiptError, Writer
 from airflow_provider_magichour._transfer.responses import Validator
-from airflow_provider_magichour._transfer.s3 import UPLOADS, open_s3
+from airflow_provider_magichour._transfer.s3 import open_s3
 from airflow_provider_magichour._transfer.session import DownloadSession
 from airflow_provider_magichour._transfer.sinks import LocalSink, Sink, sweep
 from airflow_provider_magichour._transfer.storage import Storage
@@ -41,6 +42,8 @@ log = logging.getLogger(__name__)
 
 #: Files that are fetched at once.
 PARALLEL = 16
+#: Projects that are read or recorded meanwhile, so that no place of a file waits for a response to that.
+AROUND = 16
 #: Seconds that the end of a task waits for its threads to let go of what they write.
 STOP_TIMEOUT = 5.0
 #: Files of one project; Magic Hour makes a handful.
@@ -99,14 +102,16 @@ class Downloads:
     def run(self, project_ids: Sequence[str]) -> list[list[File] | MagicHourError]:
         """Return, in order, the files of each project, or the error that kept them from being stored."""
         unique = list(dict.fromkeys(project_ids))
-        self._s3 = open_s3(self.storage, self.open_args, self.parallel + UPLOADS)
+        self._s3 = open_s3(self.storage, self.open_args)
         if self._s3:
             self._s3.serve(self.storage, self.catalogue.root)
+        self._slots = threading.Semaphore(self.parallel)
         self._files = ThreadPoolExecutor(self.parallel, "magichour-file")
-        projects = ThreadPoolExecutor(self.parallel, "magichour-project")
+        projects = ThreadPoolExecutor(self.parallel + AROUND, "magichour-project")
         with DownloadSession(
             self.settings.timeout, self.settings.allow_private_hosts, self.parallel
         ) as self._session:
+            self._absent = self._find_absent(unique)
             running = [projects.submit(self._project_or_error, one) for one in unique]
             try:
                 results = {one: future.result() for one, future in zip(unique, running, strict=True)}
@@ -130,7 +135,7 @@ class Downloads:
 
     def _project_or_error(self, project_id: str) -> list[File] | MagicHourError:
         if self._stop.is_set():
-            return MagicHourDownloadError("stopped, because the task ends", project_id)
+            return self._stopped(project_id)
         try:
             return self._project(project_id)
         except MagicHourError as error:
@@ -143,8 +148,7 @@ class Downloads:
     # ------------------------------------------------------------------------------------- one project
 
     def _project(self, project_id: str) -> list[File]:
-        # of a project that this very try made, nothing can be there
-        sizes = {} if project_id in self.made else self.storage.sizes(project_id)
+        sizes = {} if project_id in self._absent else self.storage.sizes(project_id)
         project = self._get_if_there(project_id)
         receipt = self._trusted_receipt(project_id, project, sizes) if sizes else None
         if receipt and not self.overwrite and receipts.is_whole(receipt, sizes):
@@ -161,6 +165,15 @@ class Downloads:
             )
         self._sweep(project_id)
         return [self._result(file) for file in fetched]
+
+    def _find_absent(self, project_ids: Sequence[str]) -> set[str]:
+        """Return projects that have no folder here, as far as that is known without a list for each."""
+        absent = set(self.made)  # of what this very try made, nothing can be there
+        others = [one for one in project_ids if one not in absent]
+        if self._s3 and len(others) > 1:
+            with suppress(Exception):  # each project's own list says what is wrong
+                absent |= self._s3.absent(self.storage.full(""), others)
+        return absent
 
     def _get_if_there(self, project_id: str) -> Mapping[str, Any] | MagicHourNotFoundError:
         """Return a project, or what Magic Hour says where it is gone: its files may be here all the same."""
@@ -209,17 +222,18 @@ class Downloads:
         """Fetch the files that are not there and whole, side by side; all end before an error is raised."""
         can_keep = receipt and not self.overwrite and self._are_names_certain(outputs)
         known = {file["path"]: file for file in receipt.files} if receipt and can_keep else {}
-        futures = []
-        for output in outputs:
+
+        def fetch(output: Output) -> File:
             stored = [
                 file
                 for path, file in known.items()
                 if is_name_of(_name(path), output.name) and sizes.get(_name(path)) == file["bytes"]
             ]
-            if stored:
-                futures.append(self._files.submit(dict, stored[0]))
-            else:
-                futures.append(self._files.submit(self._fetch, project_id, output))
+            return dict(stored[0]) if stored else self._fetch(project_id, output)
+
+        if len(outputs) == 1:
+            return [fetch(outputs[0])]
+        futures = [self._files.submit(fetch, output) for output in outputs]
         errors = [error for error in (future.exception() for future in futures) if error is not None]
         if errors:
             for other in errors[1:]:
@@ -233,6 +247,15 @@ class Downloads:
         return len(outputs) == 1 or (self.file_name is None and distinct(names) == names)
 
     def _fetch(self, project_id: str, output: Output) -> File:
+        with self._slots:
+            if self._stop.is_set():
+                raise self._stopped(project_id)
+            return self._fetch_now(project_id, output)
+
+    def _stopped(self, project_id: str) -> MagicHourDownloadError:
+        return MagicHourDownloadError("stopped, because the task ends", project_id)
+
+    def _fetch_now(self, project_id: str, output: Output) -> File:
         path = f"{project_id}/{output.name}"
         shown = self.storage.shown(path)
         sink = self._open_sink(project_id, path)

@@ -194,7 +194,7 @@ def check_open_args(storage: Storage, open_args: Any) -> None:
         raise MagicHourArgumentError(f"open_args must be a mapping of names to values, not {open_args!r}")
     if not open_args or storage.is_local:
         return
-    if s3 := open_s3(storage, open_args, 1):
+    if s3 := open_s3(storage, open_args):
         s3.close()
         return
     probe = ".magichour-check"

@@ -7,12 +7,13 @@ The file system s3fs writes the parts of a file one after the other, over one th
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from threading import Semaphore
 from typing import Any
 from urllib.parse import urlsplit
+from weakref import WeakKeyDictionary
 
 from airflow_provider_magichour._transfer.responses import InterruptedDownloadError
 from airflow_provider_magichour._transfer.storage import Storage
@@ -23,6 +24,8 @@ log = logging.getLogger(__name__)
 
 #: Parts that are uploaded at once, of all files of a task together: what bounds the memory.
 UPLOADS = 10
+#: Connections that are kept open at most.
+CONNECTIONS = 256
 #: Arguments of PutObject that a bucket's policy may require: the catalogue's objects have them as well.
 _OF_ALL_OBJECTS = (
     "ACL",
@@ -63,6 +66,24 @@ class S3:
             if storage.fs is fs:
                 storage.fs = _SmallRequests(fs, self)
 
+    def absent(self, folder: str, names: Sequence[str]) -> set[str]:
+        """
+        Return which names have nothing below them, as far as one list can tell.
+
+        :param folder: where they would be, with its bucket.
+        """
+        bucket, _, key = folder.partition("/")
+        prefix = f"{key}/" if key else ""
+        page = self.client.list_objects_v2(
+            Bucket=bucket, Prefix=prefix, Delimiter="/", StartAfter=f"{prefix}{min(names)}"
+        )
+        present = {one["Prefix"] for one in page.get("CommonPrefixes", ())}
+        absent = {name for name in names if f"{prefix}{name}/" not in present}
+        if not page.get("IsTruncated"):
+            return absent
+        last = max([*present, *(one["Key"] for one in page.get("Contents", ()))], default="")
+        return {name for name in absent if f"{prefix}{name}/" < last}
+
     def close(self) -> None:
         """End the threads."""
         self.executor.shutdown(wait=False, cancel_futures=True)
@@ -75,11 +96,14 @@ class S3:
         return {name: value for name, value in arguments.items() if name in self._inputs[operation]}
 
 
-def open_s3(storage: Storage, open_args: Mapping[str, Any], connections: int) -> S3 | None:
+#: By file system, which Airflow keeps as long as the process lives: to make a client takes 0.1 s of CPU.
+_clients: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
+
+
+def open_s3(storage: Storage, open_args: Mapping[str, Any]) -> S3 | None:
     """
     Return what uploads to a destination's bucket, None where that is not Airflow's own S3 file system.
 
-    :param connections: how many are kept open at most.
     :raises MagicHourArgumentError: if ``open_args`` has a name that S3 does not take.
     :raises MagicHourDownloadError: if the connection is of no use.
     """
@@ -87,22 +111,27 @@ def open_s3(storage: Storage, open_args: Mapping[str, Any], connections: int) ->
     unsigned = options.get("anon") or (options.get("config_kwargs") or {}).get("signature_version")
     if storage.protocol not in {"s3", "s3a", "s3n"} or "session" not in options or unsigned:
         return None  # attached by hand, anonymous, or with a signer of its own: only s3fs knows how
+    if storage.fs not in _clients:
+        conn_id = urlsplit(storage.shown("")).netloc.rpartition("@")[0] or None
+        try:
+            _clients[storage.fs] = _make_client(conn_id)
+        except Exception as error:
+            raise storage_error(error, storage.shown("")) from error
+    return S3(_clients[storage.fs], open_args)
+
+
+def _make_client(conn_id: str | None) -> Any:
     from airflow.providers.amazon.aws.hooks.s3 import S3Hook
     from botocore.config import Config  # type: ignore[import-untyped]
 
-    conn_id = urlsplit(storage.shown("")).netloc.rpartition("@")[0] or None
-    try:
-        hook = S3Hook(aws_conn_id=conn_id)
-        # Not get_conn(): to name its caller, it reads the source of the whole call stack (0.1 s of CPU).
-        client = hook.get_session(hook.region_name).client(
-            "s3",
-            endpoint_url=hook.conn_config.get_service_endpoint_url("s3"),
-            config=hook.config.merge(Config(max_pool_connections=connections)),
-            verify=hook.verify,
-        )
-    except Exception as error:
-        raise storage_error(error, storage.shown("")) from error
-    return S3(client, open_args)
+    hook = S3Hook(aws_conn_id=conn_id)
+    # Not get_conn(): to name its caller, it reads the source of the whole call stack (0.1 s of CPU).
+    return hook.get_session(hook.region_name).client(
+        "s3",
+        endpoint_url=hook.conn_config.get_service_endpoint_url("s3"),
+        config=hook.config.merge(Config(max_pool_connections=CONNECTIONS)),
+        verify=hook.verify,
+    )
 
 
 class _SmallRequests:
