@@ -5,11 +5,30 @@ from __future__ import annotations
 import os
 import ssl
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
+import requests
 from requests.utils import DEFAULT_CA_BUNDLE_PATH, get_environ_proxies, select_proxy
 
 from airflow_provider_magichour.exceptions import MagicHourArgumentError
+
+
+class Session(requests.Session):
+    """A session that reads the environment once for each host: for each request, that costs as much as it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._environment: dict[Any, dict[str, Any]] = {}
+
+    def merge_environment_settings(self, url: Any, proxies: Any, *arguments: Any) -> dict[str, Any]:
+        """Return the proxies, the certificates and so on of a request."""
+        key = (*urlsplit(url)[:2], *arguments)
+        if proxies:
+            return dict(super().merge_environment_settings(url, proxies, *arguments))
+        if key not in self._environment:
+            self._environment[key] = super().merge_environment_settings(url, {}, *arguments)
+        return {**self._environment[key]}
 
 
 def proxy_for(base_url: str) -> str | None:

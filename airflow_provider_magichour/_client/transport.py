@@ -114,7 +114,7 @@ class Sender:
         environment.check_environment(settings.base_url)
         self.settings = settings
         self.throttle = settings.throttle
-        self.session = requests.Session()
+        self.session = environment.Session()
         self.session.auth = BearerAuth(settings)
         self.session.headers["User-Agent"] = USER_AGENT
         connections = settings.max_connections  # as many threads of a task may call at once

@@ -20,6 +20,7 @@ from requests.utils import select_proxy
 from urllib3.connection import HTTPConnection
 from urllib3.util.connection import create_connection
 
+from airflow_provider_magichour._client.environment import Session
 from airflow_provider_magichour._client.sanitize import without_query
 from airflow_provider_magichour._client.timeouts import (
     BufferedResponse,
@@ -49,7 +50,7 @@ class DownloadSession:
     def __init__(self, timeout: float, allow_private_hosts: bool, connections: int) -> None:
         self._timeout = (min(CONNECT_TIMEOUT, timeout), timeout)
         self._allow_private_hosts = allow_private_hosts
-        self._session = requests.Session()
+        self._session = Session()
         self._session.auth = no_auth
         self._session.headers.update(
             {"User-Agent": USER_AGENT, "Accept": "*/*", "Accept-Encoding": "identity"}
