@@ -10,6 +10,7 @@ import pytest
 from airflow_provider_magichour import exceptions as errors
 from airflow_provider_magichour._transfer import object_sink
 from airflow_provider_magichour._transfer.responses import Validator
+from airflow_provider_magichour._transfer.s3 import open_s3
 from airflow_provider_magichour._transfer.storage import open_destination
 from airflow_provider_magichour.hooks import MagicHourHook
 from airflow_provider_magichour.operators import MagicHourCleanupOperator, MagicHourDownloadOperator
@@ -232,6 +233,32 @@ def test_requests_to_the_store_are_few(hook, sim, s3, s3_endpoint, monkeypatch, 
     sent.clear()
     hook.download_project("image", project_id, WHERE)
     assert [method for method, _ in sent] == ["GET", "GET"]  # what is there, and its entry
+
+
+def test_one_list_tells_which_of_many_projects_are_new(hook, sim, s3, s3_endpoint, monkeypatch):
+    old, *new = (complete_project(sim, hook) for _ in range(4))
+    (file,) = hook.download_project("image", old, WHERE)
+    sent = requests_to(s3_endpoint, monkeypatch)
+    found = hook.download_project("image", [*new, old], WHERE)
+    assert sorted(sent) == [*["GET"] * 3, *["PUT"] * 6]  # the list; what is there of the old one, its entry
+    assert found[3] == [file]
+
+
+@pytest.mark.parametrize(
+    ("page", "known"),
+    [(1, {"p0"}), (2, {"p0"}), (3, {"p0"}), (4, {"p0", "p2"}), (1000, {"p0", "p2", "p4"})],
+)
+def test_list_of_a_large_destination_tells_only_what_it_reached(s3, monkeypatch, page, known):
+    """Names sort otherwise with a slash behind them: ``p1-x/`` comes before ``p1/``."""
+    for name in ("aaa", "p1", "p1-x", "p3", "zzz"):
+        s3.put_object(Bucket="media", Key=f"in/here/{name}/output.png", Body=b"x")
+    s3.put_object(Bucket="media", Key="in/here/p2.json", Body=b"x")
+    storage = open_destination(WHERE)
+    store = open_s3(storage, {})
+    original = store.client.list_objects_v2
+    monkeypatch.setattr(store.client, "list_objects_v2", lambda **options: original(MaxKeys=page, **options))
+    assert store.absent(storage.full(""), ["p3", "p1", "p1-x", "p0", "p2", "p4"]) == known
+    store.close()
 
 
 @pytest.mark.parametrize("pages", [1, 3])
