@@ -19,15 +19,13 @@ class Session(requests.Session):
 
     def __init__(self) -> None:
         super().__init__()
-        self._environment: dict[Any, dict[str, Any]] = {}
+        self._environment: dict[Any, Any] = {}
 
-    def merge_environment_settings(self, url: Any, proxies: Any, *arguments: Any) -> dict[str, Any]:
-        """Return the proxies, the certificates and so on of a request."""
-        key = (*urlsplit(url)[:2], *arguments)
-        if proxies:
-            return dict(super().merge_environment_settings(url, proxies, *arguments))
+    def merge_environment_settings(self, url: Any, proxies: Any, stream: Any, verify: Any, cert: Any) -> Any:
+        """Return the proxies, the certificates and so on of a request, for which it names none itself."""
+        key = (*urlsplit(url)[:2], stream, verify, cert)
         if key not in self._environment:
-            self._environment[key] = super().merge_environment_settings(url, {}, *arguments)
+            self._environment[key] = super().merge_environment_settings(url, {}, stream, verify, cert)
         return {**self._environment[key]}
 
 
