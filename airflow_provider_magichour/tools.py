@@ -6,8 +6,6 @@ import re
 from collections.abc import Mapping
 from typing import Literal, NamedTuple, TypeAlias, get_args
 
-from airflow_provider_magichour.exceptions import MagicHourArgumentError
-
 __all__ = ["KINDS", "TOOLS", "UPLOAD_EXTENSIONS", "Kind", "KindName", "KnownTool", "Tool", "ToolName"]
 
 Kind: TypeAlias = Literal["image", "video", "audio"]
@@ -113,7 +111,7 @@ UPLOAD_EXTENSIONS: Mapping[Kind, tuple[str, ...]] = {
     "image": ("png", "jpg", "jpeg", "jfif", "heic", "heif", "webp", "avif", "jp2", "tiff", "tif", "bmp"),
 }
 
-_TOOL_NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*", re.ASCII)
+_TOOL_NAME = "[a-z0-9]+(-[a-z0-9]+)*"
 
 
 def check_kind(value: object, name: str = "kind") -> Kind:
@@ -123,6 +121,8 @@ def check_kind(value: object, name: str = "kind") -> Kind:
     :raises MagicHourArgumentError: if it is not ``image``, ``video`` or ``audio``.
     """
     if value not in KINDS:
+        from airflow_provider_magichour.exceptions import MagicHourArgumentError
+
         shown = repr(value[:50]) if isinstance(value, str) else type(value).__name__  # never a whole project
         raise MagicHourArgumentError(f"{name} must be one of {', '.join(KINDS)}, not {shown}")
     return value
@@ -136,7 +136,9 @@ def tool_kind(tool: object, kind: object = None) -> Kind:
     :param kind: needed for a tool that this version does not know.
     :raises MagicHourArgumentError: if the kind is unknown, or contradicts what is known of the tool.
     """
-    if not isinstance(tool, str) or not _TOOL_NAME.fullmatch(tool):
+    from airflow_provider_magichour.exceptions import MagicHourArgumentError
+
+    if not isinstance(tool, str) or not re.fullmatch(_TOOL_NAME, tool, re.ASCII):
         raise MagicHourArgumentError(
             f"tool must be the last segment of a create call's path, such as 'text-to-video', not {tool!r}"
             + (_did_you_mean(tool.lower().replace("_", "-")) if isinstance(tool, str) else "")

@@ -13,7 +13,8 @@ from airflow_provider_magichour import exceptions
 from airflow_provider_magichour._client import api
 from airflow_provider_magichour._polling.wait import OUTCOMES, wait_for_outcomes
 from airflow_provider_magichour._polling.wait_request import WaitRequest
-from airflow_provider_magichour._validation import check_ids, check_seconds
+from airflow_provider_magichour._validation import check_seconds
+from airflow_provider_magichour._validation.projects import check_ids
 from airflow_provider_magichour.exceptions import MagicHourArgumentError, MagicHourError
 from airflow_provider_magichour.hooks.connection import get_settings_async
 from airflow_provider_magichour.tools import check_kind

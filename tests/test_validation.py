@@ -9,19 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_magichour._validation import (
-    check_bodies,
-    check_body,
     check_bool,
     check_count,
-    check_id,
-    check_ids,
-    check_projects_at_parse,
     check_seconds,
-    encode_json,
     is_many,
     optional,
-    read_projects,
 )
+from airflow_provider_magichour._validation.at_parse import check_projects_at_parse
+from airflow_provider_magichour._validation.bodies import check_bodies, check_body, encode_json
+from airflow_provider_magichour._validation.projects import check_id, check_ids, read_projects
 from airflow_provider_magichour.exceptions import MagicHourArgumentError
 
 

@@ -19,11 +19,8 @@ from typing import Any
 
 from airflow_provider_magichour import exceptions as errors
 from airflow_provider_magichour._client.sanitize import one_line, parse_json
-from airflow_provider_magichour._validation import (
-    check_body,
-    check_id,
-    encode_json,
-)
+from airflow_provider_magichour._validation.bodies import check_body, encode_json
+from airflow_provider_magichour._validation.projects import check_id
 from airflow_provider_magichour.exceptions import (
     MagicHourApiError,
     MagicHourArgumentError,

@@ -8,15 +8,16 @@ import re
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from airflow_provider_magichour.exceptions import MagicHourArgumentError
+from airflow_provider_magichour._validation import argument_error
 
 log = logging.getLogger(__name__)
 
 LOCAL_SCHEMES = frozenset({"file", "local"})
 
-_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
-_TEMPLATE = re.compile(r"\{\{|\{%|\{#")
-_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):(//)?")
+# Not compiled here: DAG files are parsed all day, and most tasks check nothing.
+_CONTROL = "[\x00-\x1f\x7f-\x9f\u2028\u2029]"
+_TEMPLATE = r"\{\{|\{%|\{#"
+_SCHEME = r"([A-Za-z][A-Za-z0-9+.-]*):(//)?"
 
 
 def check_location(value: object, name: str = "destination") -> str:
@@ -31,26 +32,24 @@ def check_location(value: object, name: str = "destination") -> str:
     """
     text = _text(value, name)
     if text.partition("/")[0].casefold() in {"none", "null"} or not text:
-        raise MagicHourArgumentError(
+        raise argument_error(
             f"{name} is {text!r}: it must be a folder or an object-storage URL, such as '/data' or "
             "'s3://bucket/folder'; where it is a template, check what that renders to"
         )
-    if _CONTROL.search(text):
-        raise MagicHourArgumentError(f"{name} {text!r} holds control characters: remove them")
-    if _TEMPLATE.search(text):
-        raise MagicHourArgumentError(
-            f"{name} {text!r} is a template that was not rendered: pass what it stands for"
-        )
+    if re.search(_CONTROL, text):
+        raise argument_error(f"{name} {text!r} holds control characters: remove them")
+    if re.search(_TEMPLATE, text):
+        raise argument_error(f"{name} {text!r} is a template that was not rendered: pass what it stands for")
     if re.match(r"[A-Za-z]:|\\\\", text):
-        raise MagicHourArgumentError(
+        raise argument_error(
             f"{name} {text!r} is a path of Windows, and workers run on Linux or macOS: pass a path such as "
             "'/data/media', or an object-storage URL"
         )
-    scheme = _SCHEME.match(text)
+    scheme = re.match(_SCHEME, text)
     if scheme is None:
         return _local_path(text, name)
     if not scheme[2]:
-        raise MagicHourArgumentError(
+        raise argument_error(
             f"{name} {text!r} has no '//' after '{scheme[1]}:'. Write '{scheme[1]}://...', as text or as an "
             "ObjectStoragePath, because a pathlib.Path makes one slash of two; for a folder whose name has "
             f"a colon, write './{text}'"
@@ -62,7 +61,7 @@ def check_location(value: object, name: str = "destination") -> str:
 def _text(value: object, name: str) -> str:
     options = getattr(value, "storage_options", None)
     if not isinstance(value, str | os.PathLike) and options is None:
-        raise MagicHourArgumentError(
+        raise argument_error(
             f"{name} must be a path such as '/data' or 's3://conn_id@bucket/folder', not of type "
             f"{type(value).__name__}"
         )
@@ -78,7 +77,7 @@ def _local_path(text: str, name: str) -> str:
     try:
         path = Path(text).expanduser()
     except RuntimeError:
-        raise MagicHourArgumentError(f"{name} {text!r} names a user without a home folder") from None
+        raise argument_error(f"{name} {text!r} names a user without a home folder") from None
     return str(path.absolute())
 
 
@@ -86,25 +85,25 @@ def _check_url(text: str, name: str) -> None:
     try:
         parts = urlsplit(text)
     except ValueError:
-        raise MagicHourArgumentError(f"{name} {text!r} is not a URL: check its brackets") from None
+        raise argument_error(f"{name} {text!r} is not a URL: check its brackets") from None
     if parts.scheme in {"http", "https"}:
-        raise MagicHourArgumentError(
+        raise argument_error(
             f"{name} {text.partition('?')[0]!r} is the address of a web page, where no files can be stored: "
             "pass a folder or an object-storage URL such as 's3://bucket/folder'"
         )
     if parts.scheme in LOCAL_SCHEMES:
         if parts.netloc.lower() not in {"", "localhost"}:
-            raise MagicHourArgumentError(
+            raise argument_error(
                 f"{name} {text!r} names the host {parts.netloc!r}: a local folder has three slashes, such as "
                 f"'{parts.scheme}:///{parts.netloc}{parts.path}'"
             )
         path = text.partition("://")[2][len(parts.netloc) :]
         if not path.startswith("/") or re.match(r"/[A-Za-z]:", path):
-            raise MagicHourArgumentError(f"{name} {text!r} names no folder: write 'file:///data/media'")
+            raise argument_error(f"{name} {text!r} names no folder: write 'file:///data/media'")
         return
     bucket = parts.netloc.rpartition("@")[2]
     if parts.scheme != "memory" and (bucket.casefold() in {"", "none", "null"} or bucket.endswith(":")):
-        raise MagicHourArgumentError(
+        raise argument_error(
             f"{name} {text!r} names no bucket: it must be like 's3://bucket/folder'; where it is a template, "
             "check what that renders to"
         )
@@ -125,7 +124,7 @@ def index_root(unrendered: object, rendered: object, index: object = None) -> st
     destination = check_location(rendered)
     is_text = isinstance(unrendered, str) or hasattr(unrendered, "storage_options")
     text = _text(unrendered, "destination") if is_text else ""
-    template = _TEMPLATE.search(text)
+    template = re.search(_TEMPLATE, text)
     if template is not None:
         fixed = text[: template.start()].rpartition("/")[0]
         if fixed and not fixed.endswith((":", "/")):

@@ -19,7 +19,7 @@ from urllib.parse import quote, unquote
 from airflow_provider_magichour._transfer import receipts
 from airflow_provider_magichour._transfer.receipts import MAX_BYTES, Receipt
 from airflow_provider_magichour._transfer.storage import Storage
-from airflow_provider_magichour._validation import check_id
+from airflow_provider_magichour._validation.projects import check_id
 
 FILE_NAME = ".magichour-receipt.json"
 INDEX = ".magichour-index"

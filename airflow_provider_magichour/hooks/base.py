@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_magichour._client.settings import Settings
     from airflow_provider_magichour._client.transport import Sender
-    from airflow_provider_magichour._validation import ProjectIds
+    from airflow_provider_magichour._validation.projects import ProjectIds
 
 
 log = logging.getLogger(__name__)

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, overload
 
 from airflow_provider_magichour._transfer.lineage import record_outputs
-from airflow_provider_magichour._validation import check_count, check_id, check_ids, read_projects
+from airflow_provider_magichour._validation import check_count
+from airflow_provider_magichour._validation.projects import check_id, check_ids, read_projects
 from airflow_provider_magichour.exceptions import MagicHourArgumentError, MagicHourError
 from airflow_provider_magichour.hooks.base import MagicHourBaseHook, all_or_error
 from airflow_provider_magichour.tools import check_kind

@@ -10,12 +10,8 @@ from airflow.providers.common.compat.sdk import AirflowFailException
 from airflow_provider_magichour._client import api
 from airflow_provider_magichour._client.api import raise_project_errors
 from airflow_provider_magichour._client.kinds import not_gone_reason
-from airflow_provider_magichour._validation import (
-    check_seconds,
-    is_many,
-    optional,
-    read_projects,
-)
+from airflow_provider_magichour._validation import check_seconds, is_many, optional
+from airflow_provider_magichour._validation.projects import read_projects
 from airflow_provider_magichour.exceptions import (
     MagicHourBatchFailedError,
     MagicHourError,
@@ -27,7 +23,7 @@ from airflow_provider_magichour.hooks.connection import get_settings, get_settin
 from airflow_provider_magichour.hooks.files import MagicHourFilesHook
 
 if TYPE_CHECKING:
-    from airflow_provider_magichour._validation import ProjectIds
+    from airflow_provider_magichour._validation.projects import ProjectIds
     from airflow_provider_magichour.types import KindName, Project, ProjectRef, Seconds
 
 

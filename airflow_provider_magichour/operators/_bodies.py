@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
-from airflow_provider_magichour._validation import encode_json
+from airflow_provider_magichour._validation.bodies import encode_json
 from airflow_provider_magichour.tools import takes_name
 
 #: The fields of a body that hold files.

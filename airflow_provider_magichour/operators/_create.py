@@ -12,13 +12,8 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.sdk import AirflowFailException, AirflowTaskTimeout
 
 from airflow_provider_magichour._polling.schedule import started_at
-from airflow_provider_magichour._validation import (
-    check_bodies,
-    check_number,
-    check_seconds,
-    is_many,
-    optional,
-)
+from airflow_provider_magichour._validation import check_number, check_seconds, is_many, optional
+from airflow_provider_magichour._validation.bodies import check_bodies
 from airflow_provider_magichour.exceptions import (
     MagicHourError,
     MagicHourProjectFailedError,

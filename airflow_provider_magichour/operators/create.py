@@ -7,16 +7,9 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_provider_magichour import DEFAULT_CONN_ID
-from airflow_provider_magichour._validation import (
-    check_bodies,
-    check_number,
-    check_seconds,
-    is_settled,
-    optional,
-)
+from airflow_provider_magichour._validation import check_number, check_seconds, is_settled, optional
 from airflow_provider_magichour.links import task_links
 from airflow_provider_magichour.operators.base import MagicHourOperator
-from airflow_provider_magichour.tools import tool_kind
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -106,8 +99,12 @@ class MagicHourCreateProjectOperator(MagicHourOperator):
         self.project_name: Any = project_name
         self.catalog, self.catalog_prompts = catalog, catalog_prompts
         if is_settled(tool) and is_settled(kind):
+            from airflow_provider_magichour.tools import tool_kind
+
             tool_kind(tool, kind)
         if is_settled(body):
+            from airflow_provider_magichour._validation.bodies import check_bodies
+
             check_bodies(body)
         if is_settled(timeout):
             optional(check_seconds, timeout, "timeout")

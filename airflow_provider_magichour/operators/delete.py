@@ -2,33 +2,18 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_magichour import DEFAULT_CONN_ID
-from airflow_provider_magichour._transfer.locations import check_location, index_root
-from airflow_provider_magichour._validation import (
-    ProjectIds,
-    check_bool,
-    check_projects_at_parse,
-    is_settled,
-    read_projects,
-)
-from airflow_provider_magichour.exceptions import MagicHourError, batch_error
+from airflow_provider_magichour._validation import check_bool, is_settled
+from airflow_provider_magichour._validation.at_parse import check_projects_at_parse
 from airflow_provider_magichour.operators.base import MagicHourOperator
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
-    from airflow_provider_magichour.operators._deletions import ReceiptsOfDeleted
     from airflow_provider_magichour.types import KindName, ProjectRef, Templated
-
-log = logging.getLogger(__name__)
-
-
-#: How many projects a log line names.
-MAX_NAMED = 20
 
 
 class MagicHourDeleteProjectOperator(MagicHourOperator):
@@ -74,53 +59,18 @@ class MagicHourDeleteProjectOperator(MagicHourOperator):
         self.kind: Any = kind
         self.missing_ok: Any = missing_ok
         self.destination: Any = destination
-        self._unrendered: Any = destination
+        self.unrendered_destination: Any = destination
         self.index: Any = index
         check_projects_at_parse(project_id, kind)
         if is_settled(missing_ok):
             check_bool(missing_ok, "missing_ok")
         if destination is not None and is_settled(destination):
+            from airflow_provider_magichour._transfer.locations import check_location
+
             check_location(destination)
 
     def execute(self, context: Context) -> dict[str, list[str]]:
         """Delete the projects."""
-        projects = read_projects(self.project_id, self.kind)
-        projects = ProjectIds(list(dict.fromkeys(projects.ids)), projects.kind, is_list=True)
-        if not projects.ids:
-            log.info("project_id is an empty list: there is nothing to delete.")
-        recorded = self._find_receipts(projects)
-        results = self.hook.delete_all(projects, check_bool(self.missing_ok, "missing_ok"))
-        outcome: dict[str, list[str]] = {"deleted": [], "missing": []}
-        for project_id, result in zip(projects.ids, results, strict=True):
-            if isinstance(result, bool):
-                outcome["deleted" if result else "missing"].append(project_id)
-        for what, which in (("Deleted", outcome["deleted"]), ("Gone already", outcome["missing"])):
-            if which:
-                more = f" and {len(which) - MAX_NAMED} more" if len(which) > MAX_NAMED else ""
-                named = ", ".join(which[:MAX_NAMED])
-                log.info("%s: %d %s project(s): %s%s", what, len(which), projects.kind, named, more)
-        if recorded is not None:
-            recorded.record(outcome)
-        failed = {
-            project_id: result
-            for project_id, result in zip(projects.ids, results, strict=True)
-            if isinstance(result, MagicHourError)
-        }
-        if failed:
-            raise batch_error(failed, len(projects.ids))
-        return outcome
+        from airflow_provider_magichour.operators._deletions import delete_projects
 
-    def _find_receipts(self, projects: ProjectIds) -> ReceiptsOfDeleted | None:
-        """Find the receipts before the projects are gone, as they lie at the time of creation."""
-        if self.destination is None:
-            return None
-        from airflow_provider_magichour._client import api
-        from airflow_provider_magichour._transfer.catalogue import Catalogue
-        from airflow_provider_magichour._transfer.storage import open_destination
-        from airflow_provider_magichour.operators._deletions import ReceiptsOfDeleted
-
-        root = index_root(self._unrendered, self.destination, self.index)
-        catalogue = Catalogue(open_destination(root, "index"), open_destination(self.destination))
-        found = self.hook.send_all([api.get_project(projects.kind, one) for one in projects.ids])
-        by_id = dict(zip(projects.ids, found, strict=True))
-        return ReceiptsOfDeleted(catalogue, by_id, self.hook.account_id)
+        return delete_projects(self)

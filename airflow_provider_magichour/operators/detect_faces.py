@@ -9,8 +9,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_magichour import DEFAULT_CONN_ID
-from airflow_provider_magichour._validation import check_body, check_seconds, is_settled, optional
-from airflow_provider_magichour.exceptions import MagicHourArgumentError, MagicHourError, MagicHourRenderError
+from airflow_provider_magichour._validation import argument_error, check_seconds, is_settled, optional
 from airflow_provider_magichour.operators.base import MagicHourOperator
 
 if TYPE_CHECKING:
@@ -79,6 +78,7 @@ class MagicHourDetectFacesOperator(MagicHourOperator):
 
     def execute(self, context: Context) -> list[dict[str, Any]]:
         """Submit, or continue with the detection of an earlier try; then wait."""
+        from airflow_provider_magichour.exceptions import MagicHourError
         from airflow_provider_magichour.operators._create import open_records
         from airflow_provider_magichour.operators._submit import DetectionSubmitter
 
@@ -100,6 +100,7 @@ class MagicHourDetectFacesOperator(MagicHourOperator):
         from airflow_provider_magichour._polling.status import FACE_DETECTION
         from airflow_provider_magichour._polling.wait import wait_for_finished
         from airflow_provider_magichour._polling.wait_request import WaitRequest
+        from airflow_provider_magichour.exceptions import MagicHourRenderError
         from airflow_provider_magichour.hooks.connection import get_settings_async
 
         request = WaitRequest(
@@ -118,10 +119,12 @@ class MagicHourDetectFacesOperator(MagicHourOperator):
 
 
 def _check_assets(assets: Any) -> dict[str, Any]:
+    from airflow_provider_magichour._validation.bodies import check_body
+
     checked = check_body(assets, "assets")
     target = checked.get("target_file_path")
     if not isinstance(target, str) or not target.strip():
-        raise MagicHourArgumentError(
+        raise argument_error(
             "assets must hold target_file_path, the image or video to look for faces in, "
             f"not {target!r} under that name"
         )
@@ -136,5 +139,5 @@ def _check_score(score: Any) -> float | None:
     except (TypeError, ValueError):
         number = -1.0
     if isinstance(score, bool) or not 0 <= number <= 1:
-        raise MagicHourArgumentError(f"confidence_score must be a number from 0 to 1, not {score!r}")
+        raise argument_error(f"confidence_score must be a number from 0 to 1, not {score!r}")
     return number

@@ -7,13 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_magichour import DEFAULT_CONN_ID
 from airflow_provider_magichour._transfer.locations import check_location, index_root
-from airflow_provider_magichour._validation import (
-    check_count,
-    check_projects_at_parse,
-    is_settled,
-    read_projects,
-)
-from airflow_provider_magichour.links import push_media_link
+from airflow_provider_magichour._validation import check_count, is_settled
+from airflow_provider_magichour._validation.at_parse import check_projects_at_parse
 from airflow_provider_magichour.operators.base import MagicHourOperator
 
 if TYPE_CHECKING:
@@ -100,6 +95,8 @@ class MagicHourDownloadOperator(MagicHourOperator):
     def execute(self, context: Context) -> Any:
         """Store the files."""
         from airflow_provider_magichour._transfer.receipts import run_of
+        from airflow_provider_magichour._validation.projects import read_projects
+        from airflow_provider_magichour.links import push_media_link
 
         projects = read_projects(self.project_id, self.kind)
         destination = check_location(self.destination)

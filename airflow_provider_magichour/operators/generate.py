@@ -9,9 +9,13 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.sdk import conf
 
 from airflow_provider_magichour import DEFAULT_CONN_ID
-from airflow_provider_magichour._transfer.locations import check_location
-from airflow_provider_magichour._validation import check_delay, check_seconds, is_settled, optional
-from airflow_provider_magichour.exceptions import MagicHourArgumentError
+from airflow_provider_magichour._validation import (
+    argument_error,
+    check_delay,
+    check_seconds,
+    is_settled,
+    optional,
+)
 from airflow_provider_magichour.operators.create import PROJECT_NAME, MagicHourCreateProjectOperator
 
 if TYPE_CHECKING:
@@ -166,9 +170,11 @@ class MagicHourGenerateOperator(MagicHourCreateProjectOperator):
             if is_settled(getattr(self, name)):
                 optional(check, getattr(self, name), name)
         if is_settled(self.destination) and self.destination is not None:
+            from airflow_provider_magichour._transfer.locations import check_location
+
             check_location(self.destination)
         if self.reuse and (self.destination is None or not self.download_options["receipt"]):
-            raise MagicHourArgumentError("reuse=True needs a destination and receipt=True")
+            raise argument_error("reuse=True needs a destination and receipt=True")
 
     def execute(self, context: Context) -> Any:
         """Submit, or continue with the projects of an earlier try; then wait and download."""

@@ -6,10 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_magichour import DEFAULT_CONN_ID
-from airflow_provider_magichour._validation import is_many
-from airflow_provider_magichour.exceptions import (
-    MagicHourArgumentError,
-)
+from airflow_provider_magichour._validation import argument_error, is_many
 from airflow_provider_magichour.operators.base import MagicHourOperator
 
 if TYPE_CHECKING:
@@ -58,6 +55,6 @@ class MagicHourUploadOperator(MagicHourOperator):
 
 def _check_source(source: Any) -> None:
     if source is None or (isinstance(source, str) and not source.strip()):
-        raise MagicHourArgumentError(
+        raise argument_error(
             f"source must be a path or an object-storage URL, or a list of them, not {source!r}"
         )

@@ -17,13 +17,13 @@ from airflow.providers.common.compat.sdk import (
 
 from airflow_provider_magichour import DEFAULT_CONN_ID
 from airflow_provider_magichour._validation import (
+    argument_error,
     check_delay,
-    check_projects_at_parse,
     check_seconds,
     is_settled,
     optional,
 )
-from airflow_provider_magichour.exceptions import MagicHourArgumentError
+from airflow_provider_magichour._validation.at_parse import check_projects_at_parse
 from airflow_provider_magichour.links import task_links
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ class MagicHourProjectSensor(BaseSensorOperator):
     ) -> None:
         for name, reason in _NOT_TAKEN.items():
             if kwargs.get(name):
-                raise MagicHourArgumentError(f"{name} is not supported: {reason}; leave it out")
+                raise argument_error(f"{name} is not supported: {reason}; leave it out")
         if poke_interval is not None:
             kwargs["poke_interval"] = poke_interval
         super().__init__(**kwargs)

@@ -25,7 +25,8 @@ from airflow_provider_magichour._polling.refreshing_sender import CANNOT_READ
 from airflow_provider_magichour._polling.wait import WaitResult, wait_for_finished, wait_on_worker
 from airflow_provider_magichour._polling.wait_request import WaitRequest
 from airflow_provider_magichour._transfer.receipts import run_of
-from airflow_provider_magichour._validation import check_delay, optional, read_projects
+from airflow_provider_magichour._validation import check_delay, optional
+from airflow_provider_magichour._validation.projects import read_projects
 from airflow_provider_magichour.exceptions import (
     MagicHourError,
     MagicHourSensorTimeoutError,

@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict
 
 from airflow_provider_magichour import DEFAULT_CONN_ID
-from airflow_provider_magichour._validation import check_id
+from airflow_provider_magichour._validation.projects import check_id
 from airflow_provider_magichour.exceptions import MagicHourArgumentError
 from airflow_provider_magichour.tools import KindName, check_kind
 from airflow_provider_magichour.webhooks import events
