@@ -1,8 +1,8 @@
 """
-Everything that can go wrong at Magic Hour, each with what to do about it.
+All errors of this provider, each with what to do about it.
 
-What a retry cannot cure is also an ``AirflowFailException``: the task fails at once instead of using
-up its retries on a bad key, an empty account or a rejected input.
+An error that a retry cannot solve is also an ``AirflowFailException``: the task fails at once instead of
+using its retries for a wrong key, an empty account or a rejected input.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ __all__ = [
 
 
 class MagicHourError(AirflowException):
-    """The base of everything this provider raises."""
+    """The base class of all errors of this provider."""
 
     def serialize(self) -> tuple[str, tuple[Any, ...], dict[str, Any]]:
         """Give Airflow the constructor's own arguments, so that the error survives a round trip."""
@@ -57,15 +57,15 @@ class MagicHourError(AirflowException):
 
 
 class MagicHourArgumentError(MagicHourError, AirflowFailException, ValueError):
-    """An argument is wrong; the message names it and the cure. Nothing was sent."""
+    """An argument is wrong. The message names it and says what to do. Nothing was sent."""
 
 
 class MagicHourConnectionNotFoundError(MagicHourError, AirflowNotFoundException):
-    """Airflow has no such connection; a retry may find it, where a secrets backend was out of reach."""
+    """Airflow has no such connection. A retry may find it, if a secrets backend could not be reached."""
 
 
 class MagicHourConnectionError(MagicHourError):
-    """Magic Hour could not be reached, or the connection broke before a whole response arrived."""
+    """Magic Hour could not be reached, or the connection failed before the response was complete."""
 
 
 class MagicHourApiError(MagicHourError):
@@ -73,14 +73,14 @@ class MagicHourApiError(MagicHourError):
     Magic Hour returned an error.
 
     :param status_code: the HTTP status.
-    :param message: what the API said, in its own words.
+    :param message: the API's own message.
     :param call: the call that failed, such as ``GET /v1/image-projects/abc``.
-    :param code: Magic Hour's machine-readable code, such as ``insufficient_credits``, None if it gave none.
+    :param code: Magic Hour's machine-readable code, such as ``insufficient_credits``, or None.
     """
 
     #: What to do about it.
     advice = ""
-    #: The seconds after which the response asked to try again, where it did.
+    #: The seconds of the response's ``Retry-After``, or None.
     retry_after: float | None = None
     _advice_by_code: ClassVar[Mapping[str | None, str]] = {}
 
@@ -102,14 +102,14 @@ class MagicHourApiError(MagicHourError):
 
 class MagicHourGatewayError(MagicHourApiError):
     """
-    A 4xx that is not in Magic Hour's own form: something on the way to it returned it.
+    A 4xx that is not in Magic Hour's own form: it comes from a gateway between Airflow and Magic Hour.
 
-    It says nothing about the project, the key or the plan, so a later try may pass.
+    It says nothing about the project, the key or the plan, so a later try may succeed.
     """
 
     advice = (
-        "this is no response of Magic Hour's own: a proxy, a firewall or another gateway on the way returned "
-        "it, or the connection's host is not the API; check those. A later try may pass"
+        "this response is not from Magic Hour: it comes from a proxy, a firewall or another gateway, or the "
+        "connection's host is not the API; check those. A later try may succeed"
     )
 
 
@@ -118,19 +118,19 @@ class MagicHourAuthenticationError(MagicHourApiError, AirflowFailException):
 
     advice = (
         "check the API key in the connection's password; "
-        "keys are made at https://magichour.ai/developer?tab=api-keys"
+        "create a key at https://magichour.ai/developer?tab=api-keys"
     )
 
 
 class MagicHourPaymentRequiredError(MagicHourApiError, AirflowFailException):
-    """402: not enough credits, or the plan does not include what was asked for; ``code`` tells which."""
+    """402: not enough credits, or the plan does not include this; ``code`` says which of the two."""
 
     _UPGRADE = (
         "the account's plan does not include this; choose another model, resolution or feature, "
         "or upgrade at https://magichour.ai/pricing"
     )
     advice = (
-        "the account has not enough credits, or its plan does not include this; "
+        "the account does not have enough credits, or its plan does not include this; "
         "see https://magichour.ai/pricing"
     )
     _advice_by_code: ClassVar[Mapping[str | None, str]] = {
@@ -141,12 +141,12 @@ class MagicHourPaymentRequiredError(MagicHourApiError, AirflowFailException):
 
     @property
     def is_about_plan(self) -> bool:
-        """Return whether the plan is what is missing, which concerns this input alone, not the credits."""
+        """Return whether the plan is the cause, which concerns only this input, and not the credits."""
         return self.advice == self._UPGRADE
 
 
 class MagicHourPermissionError(MagicHourApiError, AirflowFailException):
-    """403: the key is valid, but the plan does not include what was asked for."""
+    """403: the key is valid, but the plan does not include this model, resolution or feature."""
 
     advice = (
         "the key is valid, but the account's plan does not include this model, resolution or "
@@ -155,21 +155,21 @@ class MagicHourPermissionError(MagicHourApiError, AirflowFailException):
 
 
 class MagicHourNotFoundError(MagicHourApiError, AirflowFailException):
-    """404: no such thing for this account, or it was deleted."""
+    """404: this account has no such project, or it was deleted."""
 
     advice = (
-        "check the id, that the kind fits it, and that the connection's key belongs to the account "
-        "that made it; it may also have been deleted"
+        "check the id, the kind, and that the connection's key belongs to the account "
+        "that created the project; it may also have been deleted"
     )
 
 
 class MagicHourWrongKindError(MagicHourNotFoundError):
     """
-    The id is of a project of another kind than was given.
+    The project exists, but it is of another kind.
 
     :param project_id: the project.
-    :param kind: the kind under which it was not found.
-    :param found: the kind that it is of.
+    :param kind: the given kind.
+    :param found: the real kind of the project.
     """
 
     def __init__(self, project_id: str, kind: str, found: str) -> None:
@@ -184,7 +184,7 @@ class MagicHourWrongKindError(MagicHourNotFoundError):
 class MagicHourInvalidRequestError(MagicHourApiError, AirflowFailException):
     """400 or 422: the input was rejected."""
 
-    advice = "correct the input; sending the same again will not help"
+    advice = "correct the input; the same input will fail again"
 
 
 class MagicHourRateLimitError(MagicHourApiError):
@@ -192,14 +192,14 @@ class MagicHourRateLimitError(MagicHourApiError):
 
     advice = (
         "lower requests_per_second in the connection's extra, or run fewer tasks at once "
-        "(an Airflow pool); a later try may pass"
+        "(an Airflow pool); a later try may succeed"
     )
 
 
 class MagicHourServerError(MagicHourApiError):
-    """5xx: Magic Hour, or a gateway on the way to it, failed."""
+    """5xx: Magic Hour, or a gateway in front of it, failed."""
 
-    advice = "Magic Hour, or a gateway on the way to it, is unavailable; a later try may pass"
+    advice = "Magic Hour, or a gateway in front of it, is unavailable; a later try may succeed"
 
 
 class _FailedProjectError(MagicHourError):
@@ -208,7 +208,7 @@ class _FailedProjectError(MagicHourError):
 
     :param project_id: the project.
     :param code: Magic Hour's error code, such as ``no_source_face``, or None.
-    :param message: Magic Hour's own words, or None.
+    :param message: Magic Hour's own message, or None.
     """
 
     advice: ClassVar[str]
@@ -231,9 +231,9 @@ class MagicHourProjectFailedError(_FailedProjectError, AirflowFailException):
 
 
 class MagicHourRenderError(_FailedProjectError):
-    """A render failed for no fault of the input, so Airflow's ``retries`` may cure it."""
+    """A render failed, but not because of its input, so a retry may succeed."""
 
-    advice = "the input is not to blame and its credits are refunded; a retry of the task submits it again"
+    advice = "the input is not the cause, and the credits are refunded; a retry of the task submits it again"
 
 
 class MagicHourProjectCanceledError(MagicHourError, AirflowFailException):
@@ -256,10 +256,10 @@ class MagicHourProjectCanceledError(MagicHourError, AirflowFailException):
 
 class MagicHourTimeoutError(MagicHourError):
     """
-    A wait reached its deadline; the project goes on at Magic Hour.
+    A wait reached its deadline; the project continues at Magic Hour.
 
-    :param message: what was waited for, how long, and what to do.
-    :param project_id: the project, where it was one.
+    :param message: the projects, the time, and what to do.
+    :param project_id: the project, if there is only one.
     """
 
     def __init__(self, message: str, project_id: str | None = None) -> None:
@@ -276,10 +276,10 @@ class MagicHourSensorTimeoutError(MagicHourTimeoutError, AirflowSensorTimeout):
 
 class MagicHourDownloadError(MagicHourError):
     """
-    A file could not be fetched or stored whole; nothing broken was left under its final name.
+    A file could not be downloaded or stored completely. No incomplete file has its final name.
 
     :param message: which file, what happened, and what to do.
-    :param project_id: the project, where it is known.
+    :param project_id: the project, if it is known.
     """
 
     def __init__(self, message: str, project_id: str | None = None) -> None:
@@ -291,24 +291,24 @@ class MagicHourDownloadError(MagicHourError):
 
 
 class MagicHourUploadError(MagicHourError):
-    """A file could not be uploaded; nothing was paid for, and a later try may pass."""
+    """A file could not be uploaded. Nothing was paid for, and a later try may succeed."""
 
 
 class MagicHourBudgetError(MagicHourError, AirflowFailException):
-    """A create call was not made, because it might cost more than ``max_credits`` or the account allows."""
+    """A create call was not sent, because it might cost more than ``max_credits`` or the account allows."""
 
 
 class MagicHourBatchError(MagicHourError):
-    """Several of a list's bodies or projects failed; a retry works on those alone, and may cure some."""
+    """Several bodies or projects of a list failed. A retry handles only those, and may succeed for some."""
 
 
 class MagicHourBatchFailedError(MagicHourBatchError, AirflowFailException):
-    """Several of a list's bodies or projects failed, and a retry would cure none of them."""
+    """Several bodies or projects of a list failed, and a retry cannot succeed for any of them."""
 
 
 def batch_error(failed: Mapping[str, MagicHourError], total: int, note: str = "") -> MagicHourError:
     """
-    Return the errors of a list as one, which a retry may cure where it may cure one of them.
+    Combine the errors of a list into one. A retry is allowed if it may succeed for at least one of them.
 
     :param failed: the errors by what failed: an id, or a body's position.
     :param total: how many there were in all.
@@ -343,7 +343,7 @@ class MagicHourSubmitRecordError(MagicHourError):
 
 class MagicHourUnrecordedSubmitError(MagicHourError, AirflowFailException):
     """
-    Something failed after a submit of which nothing was recorded, so a retry would pay again.
+    Something failed after a submit without a record, so a retry would pay again.
 
     The message names the projects that were paid for.
     """
@@ -351,11 +351,11 @@ class MagicHourUnrecordedSubmitError(MagicHourError, AirflowFailException):
 
 class MagicHourUncertainSubmitError(MagicHourError, AirflowFailException):
     """
-    Nobody knows whether a create call was accepted, so it was not sent a second time.
+    It is unknown whether a create call was accepted, so it was not sent a second time.
 
-    Look into the library at https://magichour.ai/my-library: where the project is there, use its id;
-    where it is not, clear the task, which submits again.
+    Look for the project in the library at https://magichour.ai/my-library. If it is there, use its id. If it
+    is not there, clear the task, which then submits again.
     """
 
-    #: Whether a gateway on the way returned what proves nothing: the next create call would meet it, too.
+    #: Whether the response came from a gateway, so that the next create call would get it as well.
     from_gateway = False

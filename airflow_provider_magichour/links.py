@@ -22,13 +22,13 @@ MOST_PROJECTS = 50
 
 
 def project_url(kind: str, project_id: str) -> str:
-    """Return where a person looks at the project."""
+    """Return the page of the project in the library."""
     return f"{LIBRARY}?{kind}Id={quote(project_id, safe='')}"
 
 
 def view_url(*, is_path: bool = False) -> str:
     """
-    Return where the view is.
+    Return the URL of the view.
 
     :param is_path: whether to leave out the host, for pages of Airflow itself.
     """
@@ -37,7 +37,7 @@ def view_url(*, is_path: bool = False) -> str:
 
 
 def media_url(dag_id: str, run_id: str, project_ids: Sequence[str]) -> str:
-    """Return where a person sees the media of projects, empty where the view is off."""
+    """Return the view's URL for the media of projects; empty if the view is off."""
     if not conf.get("magichour", "view_roots", fallback=""):
         return ""
     if len(project_ids) > MOST_PROJECTS:
@@ -46,7 +46,7 @@ def media_url(dag_id: str, run_id: str, project_ids: Sequence[str]) -> str:
 
 
 class MagicHourProjectLink(BaseOperatorLink):
-    """Opens the task's project in the Magic Hour library; of a list, the first one's."""
+    """Opens the task's project in the Magic Hour library; for a list, the first project."""
 
     # Airflow declares both as properties, and reads them like any attribute. The key is the one that
     # Airflow 3 derives; 2.11 has none.
@@ -60,26 +60,26 @@ class MagicHourProjectLink(BaseOperatorLink):
 
 
 class MagicHourMediaLink(MagicHourProjectLink):
-    """Opens the view at the task's projects; empty where the view is off."""
+    """Opens the view with the task's projects; empty if the view is off."""
 
     name = "Media"  # pyright: ignore[reportIncompatibleMethodOverride, reportAssignmentType]
     xcom_key = "_link_MagicHourMediaLink"  # pyright: ignore[reportIncompatibleMethodOverride, reportAssignmentType]
 
 
 def task_links() -> tuple[BaseOperatorLink, ...]:
-    """Return the buttons of a task; each costs a write when the task ends, so none that is off."""
+    """Return the buttons of a task, without those that are off, because each costs a write at its end."""
     is_on = conf.get("magichour", "view_roots", fallback="")
     return (MagicHourProjectLink(), MagicHourMediaLink()) if is_on else (MagicHourProjectLink(),)
 
 
 def push_links(context: Mapping[str, Any], kind: str, project_ids: Sequence[str]) -> None:
-    """Leave the addresses while the task still runs or waits, so that the buttons work from then on."""
+    """Store the URLs while the task still runs or waits, so that the buttons work from then on."""
     context["ti"].xcom_push(key=MagicHourProjectLink.xcom_key, value=project_url(kind, project_ids[0]))
     push_media_link(context, project_ids)
 
 
 def push_media_link(context: Mapping[str, Any], project_ids: Sequence[str]) -> None:
-    """Leave the address of the projects' media, where the view is on."""
+    """Store the URL of the projects' media, if the view is on."""
     ti = context["ti"]
     if url := media_url(ti.dag_id, ti.run_id, project_ids):
         ti.xcom_push(key=MagicHourMediaLink.xcom_key, value=url)

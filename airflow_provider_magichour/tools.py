@@ -1,4 +1,4 @@
-"""The kinds of project and the tools that make them: data that grows with Magic Hour."""
+"""The kinds of project and the tools of Magic Hour."""
 
 from __future__ import annotations
 
@@ -53,12 +53,12 @@ ToolName: TypeAlias = KnownTool | str
 
 class Tool(NamedTuple):
     """
-    What is known of a tool.
+    The data of a tool.
 
-    :param kind: the kind of project it makes.
-    :param project_type: the ``type`` of that project in the API, None where it is not known.
+    :param kind: the kind of project that it creates.
+    :param project_type: the ``type`` of that project in the API; None if it is not known.
     :param typical_seconds: the median time from submit to complete, as Magic Hour published it in September
-        2026 (July for a few that it left out); None where it is not known.
+        2026 (for a few tools in July); None if it is not known.
     """
 
     kind: Kind

@@ -32,7 +32,7 @@ MIN_EVENT_SECONDS = 20.0
 
 class MagicHourProjectTrigger(BaseTrigger):
     """
-    Wait for one or many projects of one kind, and fire one event when all are finished.
+    Wait for one or many projects of one kind, and send one event when all are finished.
 
     All triggers of a triggerer that wait on the same connection share one poller. The event is small:
     ``{"kind", "outcomes": {project id: "complete", "error", "canceled", "deleted" or "missing"}}``, or
@@ -40,14 +40,15 @@ class MagicHourProjectTrigger(BaseTrigger):
 
     :param kind: ``image``, ``video`` or ``audio``.
     :param project_ids: the projects.
-    :param magichour_conn_id: the connection; its key is read when the trigger runs, and stored nowhere.
-    :param deadline: when to stop waiting, in unix seconds; it survives a restart of the triggerer.
-    :param poll_interval: seconds between status checks; adaptive if None.
-    :param tool: the tool that made the projects, where it is known.
+    :param magichour_conn_id: the connection; its key is read when the trigger runs, and is not stored.
+    :param deadline: when to stop waiting, in unix seconds; a restart of the triggerer does not change it.
+    :param poll_interval: seconds between status checks. If None, the interval depends on the tool and the age
+        of the project.
+    :param tool: the tool of the projects, if it is known.
     :param usual_seconds: the median duration of such projects, as 0.1.0 stored it; the tool's if None.
-    :param submitted_at: when the projects were made, in unix seconds, where that was just now.
-    :param missing_ok: whether a project that Magic Hour does not know (404) is the outcome ``missing``
-        instead of an error that ends the wait.
+    :param submitted_at: when the projects were created, in unix seconds, if the task has just created them.
+    :param missing_ok: whether a project that Magic Hour does not know (404) has the outcome ``missing``
+        instead of ending the wait with an error.
     """
 
     def __init__(
@@ -77,7 +78,7 @@ class MagicHourProjectTrigger(BaseTrigger):
         self.missing_ok = missing_ok
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
-        """Return what makes this trigger again in another process; no secret is part of it."""
+        """Return the class path and the arguments of this trigger; they contain no secret."""
         return (
             f"{type(self).__module__}.{type(self).__qualname__}",
             {
@@ -94,7 +95,7 @@ class MagicHourProjectTrigger(BaseTrigger):
         )
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Wait, then fire the one event; a poller that no other wait uses is closed before that."""
+        """Wait, then send the event; a poller that no other wait uses is closed before."""
         event: dict[str, Any] = {"kind": self.kind}
         started = asyncio.get_running_loop().time()
         try:
@@ -123,14 +124,14 @@ class MagicHourProjectTrigger(BaseTrigger):
 
 class MagicHourGenerateTrigger(MagicHourProjectTrigger):
     """
-    Wait as :class:`MagicHourProjectTrigger` does, and delete the projects when a person kills the task.
+    Wait like :class:`MagicHourProjectTrigger`, and delete the projects if a person kills the task.
 
-    That is when the deferred task is cleared or marked, on Airflow 3.3 and newer; never when a triggerer
-    restarts.
+    A person kills a deferred task by clearing or marking it, on Airflow 3.3 and newer. A restart of a
+    triggerer deletes nothing.
     """
 
     async def on_kill(self) -> None:
-        """Delete the projects that are not finished, within 10 seconds, as far as that goes."""
+        """Delete the projects that are not finished, as many as possible within 10 seconds."""
         settings = await get_settings_async(self.magichour_conn_id)
         await delete_killed(settings, self.kind, self.project_ids, self.log)
 
@@ -139,11 +140,11 @@ def read_event(event: object, kind: str, project_ids: Iterable[str]) -> dict[str
     """
     Return how each project ended, from the trigger's event.
 
-    :param event: what the task was resumed with.
+    :param event: the event that the task was resumed with.
     :param kind: the kind that the task waits for.
     :param project_ids: the projects that the task waits for.
-    :raises MagicHourError: if the event is not about exactly these projects; else the error it carries, of
-        the same class and with the same words as from a wait without a trigger.
+    :raises MagicHourError: if the event is not about exactly these projects; otherwise the event's error,
+        with the same class and message as from a wait without a trigger.
     """
     expected = list(dict.fromkeys(project_ids))
     if not isinstance(event, Mapping) or event.get("kind") != kind:
@@ -164,7 +165,7 @@ def read_event(event: object, kind: str, project_ids: Iterable[str]) -> dict[str
 
 
 def named_ids(event: object) -> list[str]:
-    """Return the projects that an event names, in the order in which the trigger was given them."""
+    """Return the projects that an event names, in the order of the trigger's arguments."""
     if not isinstance(event, Mapping):
         return []
     named = event.get("project_ids") if "error" in event else event.get("outcomes")
@@ -177,7 +178,7 @@ def carry_error(error: MagicHourError) -> dict[str, Any]:
 
 
 def carried_error(carried: object) -> MagicHourError:
-    """Return the error that :func:`carry_error` made data of."""
+    """Return the error from the data of :func:`carry_error`."""
     name, args = (carried.get("class"), carried.get("args")) if isinstance(carried, Mapping) else (None, None)
     if isinstance(name, str) and name in exceptions.__all__ and isinstance(args, list):
         try:
@@ -201,7 +202,7 @@ MAX_SECONDS = 10.0
 
 
 def warn_where_unseen(logger: Any) -> None:
-    """Say so where Airflow is too old to tell a trigger that its task was killed."""
+    """Log a warning if Airflow is too old to notify a trigger that its task was killed."""
     from airflow import __version__
     from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_3_PLUS
 
@@ -223,7 +224,7 @@ async def delete_killed(
     before_delete: Callable[[str], None] | None = None,
 ) -> None:
     """
-    Delete the projects that are not finished; what is complete was paid for, and is kept.
+    Delete the projects that are not finished. Complete projects were paid for, and are kept.
 
     :param settings: how to reach Magic Hour.
     :param kind: the kind of the projects.

@@ -1,5 +1,5 @@
 """
-The types of what goes in and what comes out, for editors and type checkers.
+The types of arguments and results, for editors and type checkers.
 
 ``Project`` is the API's own JSON object; the others are what the operators return.
 """
@@ -74,7 +74,7 @@ class SavedFile(TypedDict):
 
 
 class GeneratedMedia(TypedDict):
-    """A project that was made and downloaded: what the generate operator returns."""
+    """A project that was created and downloaded: what the generate operator returns."""
 
     project: Project
     files: list[SavedFile]
@@ -83,14 +83,14 @@ class GeneratedMedia(TypedDict):
 
 
 class DeletedProjects(TypedDict):
-    """Ids of projects that were deleted, and of those that were gone already."""
+    """Ids of projects that were deleted, and of projects that were deleted before."""
 
     deleted: list[str]
     missing: list[str]
 
 
 class KeptProject(TypedDict):
-    """A project that was due for clean-up and yet kept."""
+    """A project that was due for clean-up, but was kept."""
 
     id: str
     reason: str
@@ -103,7 +103,7 @@ class CleanupReport(DeletedProjects):
 
 
 class DetectedFaces(TypedDict, total=False):
-    """A face detection as the API gives it."""
+    """A face detection as in the API's response."""
 
     id: str
     status: str
@@ -112,7 +112,7 @@ class DetectedFaces(TypedDict, total=False):
 
 
 class Download(TypedDict):
-    """One output of a complete project: a presigned URL that expires 24 hours after it was asked for."""
+    """One output of a complete project: a presigned URL that expires 24 hours after the request."""
 
     url: str
     expires_at: str
@@ -139,11 +139,11 @@ class _AnyProject(TypedDict):
 
 class Project(_AnyProject, total=False):
     """
-    A project as the API gives it. Newer fields pass through.
+    A project as in the API's response. It may have fields that this version does not know.
 
-    ``kind`` is what the sensor and the generate operator add. ``image_count`` belongs to images; ``width``,
-    ``height``, ``fps``, ``start_seconds`` and ``end_seconds`` to videos. ``credits_charged`` is an estimate
-    until the project is complete.
+    The sensor and the generate operator add ``kind``. Images have ``image_count``. Videos have ``width``,
+    ``height``, ``fps``, ``start_seconds`` and ``end_seconds``. ``credits_charged`` is an estimate until the
+    project is complete.
     """
 
     kind: Kind

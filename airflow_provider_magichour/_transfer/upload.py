@@ -113,7 +113,7 @@ def upload_one(sender: Sender, source: Source, hint: str = "", sockets: Sockets 
     :return: what create calls take: ``api-assets/...``, which Magic Hour deletes after 7 days.
     :raises MagicHourArgumentError: if there is no such file, or it is empty, too large for the account's plan
         or of an unknown type.
-    :raises MagicHourUploadError: if it could not be uploaded; a later try may pass.
+    :raises MagicHourUploadError: if it could not be uploaded; a later try may succeed.
     """
     if isinstance(source, str) and is_remote(source):
         return source
@@ -343,7 +343,7 @@ def _find(source: Any) -> _File:
     Find a file by its path or URL.
 
     :raises MagicHourArgumentError: if there is no such file, or it is empty.
-    :raises MagicHourUploadError: if its store cannot be read; a later try may pass.
+    :raises MagicHourUploadError: if its store cannot be read; a later try may succeed.
     """
     is_path = isinstance(source, str | os.PathLike) or hasattr(source, "storage_options")
     if not is_path or not str(source).strip():

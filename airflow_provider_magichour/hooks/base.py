@@ -1,4 +1,4 @@
-"""The Airflow connection to Magic Hour: what every call of its API goes over."""
+"""The Airflow connection to Magic Hour, and how API calls are sent over it."""
 
 from __future__ import annotations
 
@@ -74,11 +74,11 @@ class MagicHourBaseHook(BaseHook):
         return Sender(self.settings)
 
     def get_conn(self) -> requests.Session:
-        """Return the pooled session; it signs what goes to the API, and nothing else."""
+        """Return the pooled session, which sends the API key only to the API."""
         return self._sender.session
 
     def test_connection(self) -> tuple[bool, str]:
-        """Ask for the account, once, and return whether that worked, and a message."""
+        """Read the account once, and return whether that succeeded, and a message."""
         from airflow_provider_magichour._client.transport import Sender
 
         try:
@@ -100,10 +100,9 @@ class MagicHourBaseHook(BaseHook):
         params: Mapping[str, str | int | float] | None = None,
     ) -> Any:
         """
-        Make any other call of the API, with the same authentication, retries and errors.
+        Send any other call of the API, with the same authentication, retries and errors.
 
-        POST and PATCH are taken for calls that may cost credits: they are sent again only where they
-        were certainly not accepted.
+        POST and PATCH may cost credits. They are sent again only if they were certainly not accepted.
 
         :param method: the HTTP method.
         :param path: the path below the base URL, such as ``/v1/saved-items``.
@@ -114,7 +113,7 @@ class MagicHourBaseHook(BaseHook):
 
     def _send(self, request: api.Request) -> Any:
         """
-        Send a call; where its key was replaced meanwhile, again with the new one.
+        Send a call, and once more with the new key if the key was replaced in between.
 
         Before the first call that may cost credits, the account is checked.
         """
@@ -130,7 +129,7 @@ class MagicHourBaseHook(BaseHook):
 
     def wait_turn(self, stopping: threading.Event | None = None) -> None:
         """
-        Wait until the connection's rate limit lets one more call through.
+        Wait until the connection's rate limit allows one more call.
 
         :param stopping: ends the wait when it is set.
         """
@@ -138,10 +137,10 @@ class MagicHourBaseHook(BaseHook):
 
     def send_once(self, request: api.Request) -> Any:
         """
-        Send a call that may cost credits once, at once; again only where its key was replaced meanwhile.
+        Send a call that may cost credits once, without a retry, except if its key was replaced in between.
 
-        :raises MagicHourError: also where a later try may pass; its ``retry_after`` is the seconds that
-            Magic Hour asked for, None where it did not.
+        :raises MagicHourError: also if a later try may succeed; ``retry_after`` is then the seconds of the
+            response's ``Retry-After``, or None.
         """
         sender = self._sender
         try:
@@ -153,7 +152,7 @@ class MagicHourBaseHook(BaseHook):
             return self._sender.send_once(request)
 
     def _has_new_key(self, refused: Sender) -> bool:
-        """Return whether the connection has another key by now; a call that costs nothing finds out."""
+        """Return whether the connection has a new key, which a free call checks."""
         if self._sender is refused:
             (result,) = self.send_all([api.get_account()])
             if isinstance(result, MagicHourConnectionError):  # whether the key was replaced is not known
@@ -162,11 +161,11 @@ class MagicHourBaseHook(BaseHook):
 
     def send_all(self, calls: Iterable[api.Request]) -> list[Any]:
         """
-        Send calls that may be repeated side by side, at the connection's rate.
+        Send calls that may be repeated in parallel, at the connection's rate.
 
         After a 401 the connection is read again, and a new key is used from then on.
 
-        :return: in their order, what the API returned to each, or the :class:`MagicHourError`.
+        :return: in the same order, the API's response to each, or the :class:`MagicHourError`.
         """
         from airflow_provider_magichour._client.transport import run_async, send_each
         from airflow_provider_magichour._polling.refreshing_sender import RefreshingSender
@@ -199,14 +198,15 @@ class MagicHourBaseHook(BaseHook):
 
     def check_account(self) -> Mapping[str, Any]:
         """
-        Return the account, once Magic Hour itself was seen to respond; asked for once by each hook and key.
+        Check that Magic Hour itself responds, and return the account. Each hook does this once for each key.
 
-        A create call is sent only after this: a gateway that stands in for Magic Hour is found out while
-        nothing is paid for. Any response in Magic Hour's own form will do.
+        A create call is sent only after this check, so that a gateway that responds instead of Magic Hour is
+        noticed before anything is paid for. Any response in Magic Hour's own form is enough.
 
-        :return: the account as it was then, empty where this API has no such call.
+        :return: the account at that time; empty if this API has no such call.
         :raises MagicHourAuthenticationError: if Magic Hour does not know the key.
-        :raises MagicHourError: if something else than Magic Hour responds, or nothing; a later try may pass.
+        :raises MagicHourError: if the response is not from Magic Hour, or there is none; a later try may
+            succeed.
         """
         with self._checking:
             if self._account is None:
@@ -233,7 +233,7 @@ class MagicHourBaseHook(BaseHook):
 
     @property
     def account_id(self) -> str | None:
-        """Return the id of the key's account, None where it cannot be read, which is logged."""
+        """Return the id of the key's account; None, with a log line, if it cannot be read."""
         try:
             account_id = self.check_account().get("id")
         except MagicHourError as error:
@@ -242,7 +242,7 @@ class MagicHourBaseHook(BaseHook):
         return account_id if isinstance(account_id, str) and account_id else None
 
     def _send_for_each(self, call: Callable[[str, str], api.Request], projects: ProjectIds) -> list[Any]:
-        """Send a call for each project; return, in order, what came of each, or the error."""
+        """Send a call for each project; return, in the same order, each result or error."""
         calls = [call(projects.kind, one) for one in projects.ids]
         results: list[Any]
         if projects.is_list:
@@ -263,10 +263,10 @@ class MagicHourBaseHook(BaseHook):
 
     def explain_not_found(self, kind: str, project_ids: Sequence[str]) -> dict[str, MagicHourError]:
         """
-        Ask for projects that were not found (404) under the other kinds.
+        Look for projects that were not found (404) under the other kinds.
 
-        :return: by id, :class:`MagicHourWrongKindError` for a project of another kind, and the error where
-            that could not be found out. Those without an entry exist under no kind.
+        :return: by id, :class:`MagicHourWrongKindError` for a project of another kind, or the error if this
+            could not be checked. Projects without an entry exist under no kind.
         """
         calls = [other_kinds(kind, project_id) for project_id in project_ids]
         results = iter(self.send_all([call for each in calls for call in each]))
@@ -278,7 +278,7 @@ class MagicHourBaseHook(BaseHook):
 
 
 def all_or_error(names: Sequence[str], results: list[Any], is_list: bool) -> Any:
-    """Return the results, one by itself unless it was a list, or raise the errors among them as one."""
+    """Return one result, or the list of results; if there are errors, raise them as one."""
     failed = {
         name: result
         for name, result in zip(names, results, strict=True)

@@ -37,7 +37,7 @@ def get_connection(conn_id: str) -> Connection:
     except AirflowNotFoundException as error:
         raise MagicHourConnectionNotFoundError(
             f"There is no connection {conn_id!r}: make one of type 'Magic Hour' {_where(conn_id)}, "
-            f"with the API key as its password; keys are made at {KEYS_PAGE}"
+            f"with the API key as its password; create a key at {KEYS_PAGE}"
         ) from error
 
 
@@ -91,7 +91,7 @@ def _api_key(connection: Connection, conn_id: str) -> str:
     if not key:
         raise MagicHourArgumentError(
             f"The connection {conn_id!r} has no API key: set it as the password {_where(conn_id)}; "
-            f"keys are made at {KEYS_PAGE}"
+            f"create a key at {KEYS_PAGE}"
         )
     if not re.fullmatch(r"[!-~]+", key):
         raise MagicHourArgumentError(

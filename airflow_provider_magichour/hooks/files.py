@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 class MagicHourFilesHook(MagicHourBaseHook):
     """
-    Store the files of projects, and upload those that projects start from.
+    Store the files of projects, and upload files for projects.
 
     :param magichour_conn_id: the connection.
     """
@@ -60,16 +60,16 @@ class MagicHourFilesHook(MagicHourBaseHook):
         """
         Store a complete project's files as ``{destination}/{project_id}/{file name}``, verified.
 
-        Of a list of projects, all are tried before an error is raised.
+        For a list of projects, all are tried before an error is raised.
 
-        :param kind: ``image``, ``video`` or ``audio``; None where ``project_id`` names it.
+        :param kind: ``image``, ``video`` or ``audio``; may be None if ``project_id`` says it.
         :param project_id: the project, or a list of them.
-        :param destination: a folder on local disk, or what ObjectStoragePath takes.
-        :param overwrite: whether to fetch what is there and whole already.
-        :param options: as :meth:`download_all` takes them.
-        :return: ``path``, ``bytes``, ``sha256`` and ``content_type`` of each file; of a list of projects,
-            one such list for each, in order.
-        :raises MagicHourDownloadError: if a file could not be fetched or stored whole.
+        :param destination: a folder on local disk, or a URL for ObjectStoragePath.
+        :param overwrite: whether to download complete files again.
+        :param options: the further arguments of :meth:`download_all`.
+        :return: ``path``, ``bytes``, ``sha256`` and ``content_type`` of each file; for a list of projects,
+            one such list for each, in the same order.
+        :raises MagicHourDownloadError: if a file could not be downloaded or stored completely.
         """
         projects = read_projects(project_id, kind)
         files = self.download_all(projects.kind, projects.ids, destination, overwrite, **options)
@@ -93,16 +93,16 @@ class MagicHourFilesHook(MagicHourBaseHook):
         open_args: Mapping[str, Any] | None = None,
     ) -> list[list[dict[str, Any]] | MagicHourError]:
         """
-        Store the files of projects, as :meth:`download_project` does; no failure keeps the others back.
+        Store the files of projects, as :meth:`download_project` does; a failure does not stop the others.
 
         ``overwrite``, ``receipt``, ``max_bytes``, ``parallel``, ``file_name`` and ``open_args`` are those of
         :class:`~airflow_provider_magichour.operators.MagicHourDownloadOperator`.
 
-        :param index: where the catalogue lies, None for the destination; it should stay from run to run.
-        :param made: projects that this try of the task has made: nothing is looked for in the destination.
-        :param facts: by project, what else to record of it: ``tool``, ``finished_at``, ``body_fingerprint``.
-        :param downloaded_by: the Airflow task, to be recorded: ``dag_id``, ``run_id`` and so on.
-        :return: in order, the files of each project, or the :class:`MagicHourError`.
+        :param index: the folder of the catalogue; None for the destination. Use the same in each run.
+        :param made: projects that this try of the task has created, so that they cannot be stored already.
+        :param facts: by project, further facts to record: ``tool``, ``finished_at``, ``body_fingerprint``.
+        :param downloaded_by: the Airflow task to record: ``dag_id``, ``run_id`` and so on.
+        :return: in the same order, the files of each project, or the :class:`MagicHourError`.
         """
         from airflow_provider_magichour._transfer.download import Downloads
         from airflow_provider_magichour._transfer.file_names import check_file_name
@@ -136,14 +136,14 @@ class MagicHourFilesHook(MagicHourBaseHook):
         recorded_by: Mapping[str, Any] | None = None,
     ) -> None:
         """
-        Write the catalogue's entries of projects whose files are not stored; that never fails a task.
+        Write catalogue entries for projects without stored files. This never fails a task.
 
-        Finished projects get an entry, others the event ``timed_out``. Where there is no place for a
-        catalogue, nothing is asked and nothing is written.
+        Finished projects get an entry, others the event ``timed_out``. Without a folder for the catalogue,
+        nothing is read and nothing is written.
 
-        :param projects: by id, each as the API gives it; or the ids, for which Magic Hour is asked.
-        :param index: where the catalogue lies; None for the connection's ``catalog``.
-        :param facts: as :meth:`download_all` takes them.
+        :param projects: by id, the API's response for each; or the ids, which are then read from Magic Hour.
+        :param index: the folder of the catalogue; None for the connection's ``catalog``.
+        :param facts: as in :meth:`download_all`.
         :param recorded_by: the Airflow task.
         """
         from airflow_provider_magichour._client import api
@@ -164,7 +164,7 @@ class MagicHourFilesHook(MagicHourBaseHook):
         facts: Mapping[str, Mapping[str, Any]] | None = None,
         recorded_by: Mapping[str, Any] | None = None,
     ) -> Recorder | None:
-        """Return what records projects without files, see :meth:`record_ends`; None where nothing does."""
+        """Return the recorder for :meth:`record_ends`; None without a folder for the catalogue."""
         if (place := index or self.settings.catalog) is None:
             return None
         from airflow_provider_magichour._transfer.receipts import Writer
@@ -182,13 +182,13 @@ class MagicHourFilesHook(MagicHourBaseHook):
         index: str | None = None,
     ) -> None:
         """
-        Record that downloaded files were moved away on purpose, so that a clean-up does not look for them.
+        Record that downloaded files were moved on purpose, so that a clean-up does not look for them.
 
-        :param destination: where they were downloaded to.
-        :param project_id: their project.
-        :param moved_to: where each file went, by its name; for people to read.
-        :param index: where the catalogue lies, None for the destination.
-        :raises MagicHourArgumentError: if the project has no receipt there, or it lists no such file.
+        :param destination: the destination of the download.
+        :param project_id: the project of the files.
+        :param moved_to: by file name, the new place of each file; only for people to read.
+        :param index: the folder of the catalogue; None for the destination.
+        :raises MagicHourArgumentError: if the project has no receipt there, or the receipt has no such file.
         """
         from airflow_provider_magichour._transfer.receipts import ReceiptError
 
@@ -203,13 +203,13 @@ class MagicHourFilesHook(MagicHourBaseHook):
     def upload_file(self, path: list[Source]) -> list[str]: ...
     def upload_file(self, path: Any) -> Any:
         """
-        Upload a file and return what create calls take: ``api-assets/...``.
+        Upload a file and return its path for create calls: ``api-assets/...``.
 
         :param path: a local path, an object-storage URL such as ``s3://bucket/face.png``, a path object or
-            an open binary file that has a name; or a list of them, which are uploaded side by side. What
-            Magic Hour can read by itself (``https://...``, ``api-assets/...``) is returned as it is.
+            an open binary file that has a name; or a list of them, which are uploaded in parallel. Sources
+            that Magic Hour can read itself (``https://...``, ``api-assets/...``) are returned unchanged.
         :raises MagicHourArgumentError: if there is no such file, or it is empty or of an unknown type.
-        :raises MagicHourUploadError: if it could not be uploaded; a later try may pass.
+        :raises MagicHourUploadError: if it could not be uploaded; a later try may succeed.
         """
         from airflow_provider_magichour._transfer.upload import upload_all
 
@@ -220,7 +220,7 @@ class MagicHourFilesHook(MagicHourBaseHook):
 
 
 def _open_catalogue(destination: str, index: str | None) -> Catalogue:
-    """Open the catalogue of a destination, which lies at ``index`` where that is given."""
+    """Open the catalogue of a destination, or the one at ``index`` if that is given."""
     from airflow_provider_magichour._transfer.catalogue import Catalogue
     from airflow_provider_magichour._transfer.locations import index_root
     from airflow_provider_magichour._transfer.storage import open_destination

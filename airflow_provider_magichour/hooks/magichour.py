@@ -1,4 +1,4 @@
-"""A verb for each thing that the API of Magic Hour can do."""
+"""The hook with a method for each call of Magic Hour's API."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ if TYPE_CHECKING:
 
 class MagicHourHook(MagicHourFilesHook):
     """
-    Talk to Magic Hour over an Airflow connection.
+    Call the API of Magic Hour over an Airflow connection.
 
-    The connection's password is the API key; its host, scheme and port are the base URL, empty for
-    ``https://api.magichour.ai``. Its extra may hold ``timeout`` (seconds for one try), ``max_attempts``,
-    ``requests_per_second``, ``max_connections``, ``webhook_secret``, ``allow_private_hosts`` and
-    ``submit_records``, ``catalog``.
+    The connection's password is the API key. Its host, scheme and port are the base URL; leave them empty for
+    ``https://api.magichour.ai``. Its extra may contain ``timeout`` (seconds for one try), ``max_attempts``,
+    ``requests_per_second``, ``max_connections``, ``webhook_secret``, ``allow_private_hosts``,
+    ``submit_records`` and ``catalog``.
 
     :param magichour_conn_id: the connection.
     """
@@ -60,14 +60,14 @@ class MagicHourHook(MagicHourFilesHook):
     ) -> list[dict[str, Any]]: ...
     def create_project(self, tool: str, body: Any, kind: str | None = None) -> Any:
         """
-        Start a project, which costs credits; a list of bodies starts one for each, one after the other.
+        Start a project, which costs credits. For a list of bodies, start one project after the other.
 
         :param tool: the path segment of the create call, such as ``text-to-video``.
         :param body: the create call's JSON object, or a list of them.
         :param kind: the kind of project, needed for a tool that this version does not know.
         :return: ``id`` and ``credits_charged``, an estimate.
-        :raises MagicHourUncertainSubmitError: if nobody knows whether the call was accepted; it is not
-            sent again. Of a list, the error's notes name the projects that were started before it.
+        :raises MagicHourUncertainSubmitError: if it is unknown whether the call was accepted; it is not
+            sent again. For a list, the error's notes name the projects that were started before.
         """
         if not is_many(body):
             return self._send(api.create_project(tool, body, kind))
@@ -97,12 +97,12 @@ class MagicHourHook(MagicHourFilesHook):
     def get_project(self, kind: KindName | None, project_id: list[Any]) -> list[Project]: ...
     def get_project(self, kind: KindName | None, project_id: Any) -> Any:
         """
-        Return a project's details, with fresh download URLs where it is complete.
+        Return a project's details, with fresh download URLs if it is complete.
 
-        :param kind: ``image``, ``video`` or ``audio``; None where ``project_id`` names it.
-        :param project_id: the project: its id, or what a task returned about it; or a list of them, which are
-            asked for side by side.
-        :raises MagicHourNotFoundError: if there is no such project of this kind; it says so where it is of
+        :param kind: ``image``, ``video`` or ``audio``; may be None if ``project_id`` says it.
+        :param project_id: the project: its id, or the value that a task returned; or a list of them, which
+            are read in parallel.
+        :raises MagicHourNotFoundError: if there is no such project of this kind. The message says if it is of
             another kind.
         """
         projects = read_projects(project_id, kind)
@@ -133,10 +133,11 @@ class MagicHourHook(MagicHourFilesHook):
 
         Failed status checks (no connection, 5xx, 429) do not end the wait before the timeout.
 
-        :param kind: ``image``, ``video`` or ``audio``; None where ``project_id`` names it.
-        :param project_id: the project, or a list of them: the error of one is raised when all are finished.
-        :param timeout: seconds to wait at most, or a ``timedelta``.
-        :param poll_interval: seconds between status checks, or a ``timedelta``; adaptive if None.
+        :param kind: ``image``, ``video`` or ``audio``; may be None if ``project_id`` says it.
+        :param project_id: the project, or a list of them; an error is then raised when all are finished.
+        :param timeout: the most seconds to wait, or a ``timedelta``.
+        :param poll_interval: seconds between status checks, or a ``timedelta``. If None, the interval depends
+            on the kind and the age of the project.
         :raises MagicHourProjectFailedError: if the project failed.
         :raises MagicHourProjectCanceledError: if a person canceled it.
         :raises MagicHourNotFoundError: if there is no such project of this kind, or it was deleted.
@@ -171,24 +172,24 @@ class MagicHourHook(MagicHourFilesHook):
     ) -> list[bool]: ...
     def delete_project(self, kind: KindName | None, project_id: Any, missing_ok: bool = True) -> Any:
         """
-        Delete a project and its files at Magic Hour, for good.
+        Delete a project and its files at Magic Hour. This cannot be undone.
 
-        :param kind: ``image``, ``video`` or ``audio``; None where ``project_id`` names it.
-        :param project_id: the project, or a list of them: all are tried before an error is raised.
-        :param missing_ok: whether a project that is gone already is no error.
-        :return: True, or False where it was gone already.
-        :raises MagicHourWrongKindError: if the project is of another kind, also with ``missing_ok``.
+        :param kind: ``image``, ``video`` or ``audio``; may be None if ``project_id`` says it.
+        :param project_id: the project, or a list of them; all are tried before an error is raised.
+        :param missing_ok: whether a project that was already deleted is not an error.
+        :return: True, or False if it was already deleted.
+        :raises MagicHourWrongKindError: if the project is of another kind, even with ``missing_ok``.
         """
         projects = read_projects(project_id, kind)
         return all_or_error(projects.ids, self.delete_all(projects, missing_ok), projects.is_list)
 
     def delete_all(self, projects: ProjectIds, missing_ok: bool = True) -> list[bool | MagicHourError]:
         """
-        Delete projects, as :meth:`delete_project` does; no failure keeps the others back.
+        Delete projects, as :meth:`delete_project` does; a failure does not stop the others.
 
-        :param projects: what :func:`read_projects` returned.
-        :param missing_ok: whether a project that is gone already is no error.
-        :return: in order, whether each was there, or the error.
+        :param projects: the result of :func:`read_projects`.
+        :param missing_ok: whether a project that was already deleted is not an error.
+        :return: in the same order, whether each one existed, or the error.
         """
         results = self._send_for_each(api.delete_project, projects)
         missing = [
@@ -218,16 +219,17 @@ class MagicHourHook(MagicHourFilesHook):
         timeout: Seconds = 24 * 3600,
     ) -> dict[str, Any]:
         """
-        Return a project as it is, or once it is complete, and store its files.
+        Return a project, after waiting for it if you want, and store its files.
 
-        :param kind: ``image``, ``video`` or ``audio``; None where ``project_id`` names it.
+        :param kind: ``image``, ``video`` or ``audio``; may be None if ``project_id`` says it.
         :param project_id: the project.
         :param wait_for_completion: whether to wait until the project is finished.
         :param download_outputs: whether to store the files of a complete project.
-        :param download_directory: where to, as in :meth:`download_project`; None for the working directory.
-        :param timeout: seconds to wait at most, or a ``timedelta``.
-        :return: the project, with the stored files' ``downloaded_paths``, None where none were stored.
-        :raises MagicHourProjectFailedError: if it failed while it was waited for.
+        :param download_directory: the destination, as in :meth:`download_project`; None for the working
+            directory.
+        :param timeout: the most seconds to wait, or a ``timedelta``.
+        :return: the project, with the paths of the stored files as ``downloaded_paths``, or None for them.
+        :raises MagicHourProjectFailedError: if the project failed during the wait.
         :raises MagicHourTimeoutError: if it was not finished in time.
         """
         if wait_for_completion:

@@ -123,7 +123,7 @@ class StoredResults:
         except Exception as error:
             raise MagicHourSubmitRecordError(
                 f"The catalogue at {self._root.shown(catalogue.FOLDER)} could not be read: "
-                f"{type(error).__name__}: {error}. Nothing was submitted; a retry may pass"
+                f"{type(error).__name__}: {error}. Nothing was submitted; a retry may succeed"
             ) from error
         found |= self._fetch_again(damaged, ask)
         if found:
@@ -232,7 +232,7 @@ class StoredResults:
             elif isinstance(project, MagicHourError):
                 raise MagicHourError(
                     f"A file of project {receipt.project_id} is gone or damaged, and it is not certain "
-                    f"whether it can be fetched again: {project}. Nothing was submitted; a retry may pass"
+                    f"whether it can be fetched again: {project}. Nothing was submitted; a retry may succeed"
                 ) from project
             elif project.get("status") == "complete" and api.project_error(project) is None:
                 log.warning("A file of project %s is gone or damaged: fetching it again.", receipt.project_id)

@@ -50,7 +50,7 @@ def read_store(store: Store, method: Callable[..., T], *arguments: Any) -> T:
             if pause is None:
                 raise MagicHourSubmitRecordError(
                     f"{store.name} could not be read, so nobody knows what was submitted already: "
-                    f"{describe_error(error)}. Nothing was submitted; a retry may pass"
+                    f"{describe_error(error)}. Nothing was submitted; a retry may succeed"
                 ) from error
             log.warning("%s: %s; trying again in %g s", store.name, describe_error(error), pause)
             time.sleep(pause)
@@ -67,7 +67,7 @@ def must_write(stores: Sequence[Store], change: Callable[[Store], None], what: s
     if stores and (error := errors.get(stores[0])) is not None:
         raise MagicHourSubmitRecordError(
             f"Could not write {what} to {stores[0].name}: {describe_error(error)}. Nothing was submitted; "
-            "a retry may pass"
+            "a retry may succeed"
         ) from error
 
 
