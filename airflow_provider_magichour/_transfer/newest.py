@@ -1,8 +1,7 @@
 """
 What is recorded at one place, the newest first: for people who look at it page by page.
 
-A store lists names in ascending order, and a thousand at a time. Of a day with more, the last ones are
-found by a few lists that start at guessed times, instead of listing them all.
+Of stores that list a thousand names at a time, :mod:`timeline` finds the last ones.
 """
 
 from __future__ import annotations
@@ -16,9 +15,7 @@ from airflow_provider_magichour._transfer import catalogue, receipts, receipts_0
 from airflow_provider_magichour._transfer.catalogue import Entry
 from airflow_provider_magichour._transfer.receipts import MAX_BYTES, Receipt, ReceiptError
 from airflow_provider_magichour._transfer.storage import Storage
-
-#: Lists of one day that start at guessed times; after that, the rest of the day is listed whole.
-GUESSES = 5
+from airflow_provider_magichour._transfer.timeline import DAY, Timeline
 
 
 class Place(NamedTuple):
@@ -102,96 +99,42 @@ def files_of(receipt: Receipt, root: Storage, roots: Mapping[str, Storage]) -> S
 
 
 def _entries(root: Storage, before: Place | None, first_day: str, last_day: str) -> Iterator[Record]:
-    if before is not None and before.is_entry:
-        last_day = min(last_day, before.day)
-    elif before is not None:
+    if before is not None and not before.is_entry:
         return
-    for shown in reversed(catalogue.days(root)):
-        day = shown.replace("-", "")
-        if first_day <= day <= last_day:
-            # a name of the same second may still be older
-            end = int(before.time) + 1 if before and before.day == day else 240_000
-            for names in _blocks(root, f"{catalogue.FOLDER}/dt={shown}", end):
-                for (time, project_id), events in sorted(_grouped(names).items(), reverse=True):
-                    if None in events:
-                        path = Entry(shown, time, project_id).path
-                        later = frozenset(event for event in events if event)
-                        yield Record(root, Place(True, day, time, project_id), path, later)
+    last_day = min(last_day, before.day) if before else last_day
+    days = [day for day in catalogue.days(root) if first_day <= day.replace("-", "") <= last_day]
+    for names in _blocks(root, days, before):
+        for (day, time, project_id), events in sorted(_grouped(names).items(), reverse=True):
+            if None in events:
+                place = Place(True, day.replace("-", ""), time, project_id)
+                later = frozenset(event for event in events if event)
+                yield Record(root, place, Entry(day, time, project_id).path, later)
 
 
-def _grouped(names: list[str]) -> dict[tuple[str, str], set[str | None]]:
-    """Return the events of each project by time and id; None stands for the entry itself."""
-    found: dict[tuple[str, str], set[str | None]] = {}
+def _grouped(names: list[str]) -> dict[tuple[str, str, str], set[str | None]]:
+    """Return the events of each project by day, time and id; None stands for the entry itself."""
+    found: dict[tuple[str, str, str], set[str | None]] = {}
     for name in names:
-        if match := catalogue.NAME.fullmatch(name):
-            found.setdefault((match[1], match[2]), set()).add(match[3])
+        day, _, rest = name.removeprefix("dt=").partition("/")
+        if match := catalogue.NAME.fullmatch(rest):
+            found.setdefault((day, match[1], match[2]), set()).add(match[3])
     return found
 
 
-def _blocks(root: Storage, folder: str, end: int) -> Iterator[list[str]]:
-    """Give the names of a day in blocks, the latest first; no second is in two of them."""
+def _blocks(root: Storage, days: list[str], before: Place | None) -> Iterator[list[str]]:
+    """Give the names of some days in blocks, the latest first; no second is in two of them."""
     if not hasattr(root.fs, "call_s3"):
-        yield root.names(folder)
+        for day in reversed(days):
+            yield [f"dt={day}/{name}" for name in root.names(f"{catalogue.FOLDER}/dt={day}")]
         return
+    timeline = Timeline(root, days)
+    end = len(days) * DAY
+    if before and days and days[-1].replace("-", "") == before.day:
+        # a name of the same second may still be older
+        end = timeline.moment(f"dt={days[-1]}/{before.time}", end - 1) + 1
     while end > 0:
-        end, names = _last_block(root, folder, end)
+        end, names = timeline.last_block(end)
         yield names
-
-
-def _last_block(root: Storage, folder: str, end: int) -> tuple[int, list[str]]:
-    """
-    Return the names of the last part of a day that is not empty, and when it starts.
-
-    Times are the numbers that names begin with.
-
-    :param end: the time at which the part ends.
-    """
-    low = start = span = seconds_of_page = 0
-    high = end
-    for _ in range(GUESSES):
-        names, is_end = _page(root, folder, start, end)
-        if is_end and (names or start == 0):
-            return start, names
-        if names:
-            low, span = _time(names[-1]), _time(names[-1]) - _time(names[0])
-            seconds_of_page = len({name[:6] for name in names})
-            start = low + (high - low) * 3 // 4
-            continue
-        high, start = start, low  # nothing is so late
-        if high - low > 2 * span:  # another page may not reach it: ask in which seconds there is something
-            seconds, is_end = _page(root, folder, low, high, by_second=True)
-            low = _time(seconds[-1]) if seconds else low
-            start = _time(seconds[-(1 + seconds_of_page // 2) :][0]) if is_end and seconds else low
-    found, is_end, after = list[str](), False, f"{low:06}"
-    while not is_end:
-        names, is_end = _page(root, folder, after, end)
-        found += names
-        after = names[-1] if names else after
-    return low, found
-
-
-def _page(
-    root: Storage, folder: str, start: int | str, end: int, *, by_second: bool = False
-) -> tuple[list[str], bool]:
-    """Return what one list gives of a time on, and whether that is all there is until another time."""
-    bucket, key, _ = root.fs.split_path(root.full(folder))
-    after = start if isinstance(start, str) else f"{start:06}"
-    page = root.fs.call_s3(
-        "list_objects_v2",
-        Bucket=bucket,
-        Prefix=f"{key}/",
-        Delimiter="-" if by_second else "/",
-        StartAfter=f"{key}/{after}",
-    )
-    found = [one["Key"] for one in page.get("Contents", ())]
-    found += [one["Prefix"] for one in page.get("CommonPrefixes", ())]
-    names = [name for one in found if (name := one.removeprefix(f"{key}/"))]
-    inside = sorted(name for name in names if _time(name) < end)
-    return inside, len(inside) < len(names) or not page.get("IsTruncated")
-
-
-def _time(name: str) -> int:
-    return int(name[:6]) if name[:6].isdecimal() else 0  # of others' names
 
 
 # ------------------------------------------------------------------------------------- version 0.1.0

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import random
 from bisect import bisect_left
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime, timedelta
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -40,7 +42,8 @@ class ListOnly:
         rows: dict[str, bool] = {}
         for key in self.keys[bisect_left(self.keys, prefix) :]:
             if key.startswith(prefix):
-                head, found, _ = key.removeprefix(prefix).partition(asked["Delimiter"])
+                rest, delimiter = key.removeprefix(prefix), asked.get("Delimiter")
+                head, found, _ = rest.partition(delimiter) if delimiter else (rest, "", "")
                 row = prefix + head + found
                 if row > after:
                     rows.setdefault(row, bool(found))
@@ -63,21 +66,47 @@ def at(seconds: int) -> str:
     return f"{seconds // 3600:02}{seconds // 60 % 60:02}{seconds % 60:02}"
 
 
+def on(moments: Iterable[int]) -> list[str]:
+    """Return entries at moments, in seconds since the start of 2026."""
+    begun = datetime(2026, 1, 1, tzinfo=UTC)
+    times = [begun + timedelta(seconds=moment) for moment in moments]
+    return [f"dt={each:%Y-%m-%d}/{each:%H%M%S}-p{n}.json" for n, each in enumerate(times)]
+
+
+DAY, N, RANDOM = 86_400, 10_000, random.Random(1)
 SPREADS = {
-    "one day": [f"dt=2026-11-21/{at(n * 8)}-p{n}.json" for n in range(10_000)],
-    "minutes": [f"dt=2026-11-{10 + n // 1440}/{at(n % 1440 * 60)}-p{n}.json" for n in range(10_000)],
-    "hundred days": [f"dt=2026-{1 + n % 10:02}-{1 + n % 9:02}/{at(n)}-p{n}.json" for n in range(10_000)],
-    "a burst of a minute": [f"dt=2026-11-21/{at(36_000 + n % 60)}-p{n}.json" for n in range(10_000)],
-    "one second": [f"dt=2026-11-{20 + n // 900}/103000-p{n}.json" for n in range(10_000)],
+    "a day": on(n * 8 for n in range(N)),
+    "a day at random": on(RANDOM.randrange(DAY) for _ in range(N)),
+    "seconds": on(range(N)),
+    "seconds from ten on": on(range(36_000, 36_000 + N)),
+    "office hours": on(RANDOM.randrange(8 * 3600, 18 * 3600) for _ in range(N)),
+    "minutes": on(n * 60 for n in range(N)),
+    "3 days": on(RANDOM.randrange(3 * DAY) for _ in range(N)),
+    "10 days": on(RANDOM.randrange(10 * DAY) for _ in range(N)),
+    "100 days": on(RANDOM.randrange(100 * DAY) for _ in range(N)),
+    "400 days": on(RANDOM.randrange(400 * DAY) for _ in range(N)),
+    "400 days, ever more": on(int(400 * DAY * RANDOM.random() ** 0.1) for _ in range(N)),
+    "400 days, ever less": on(int(400 * DAY * RANDOM.random() ** 3) for _ in range(N)),
+    "900 days": on(RANDOM.randrange(900 * DAY) for _ in range(N)),
+    "one a day": on(n * DAY + 36_000 for n in range(900)),
+    "one a week": on(n * 7 * DAY + 36_000 for n in range(140)),
+    "every tenth day a batch": on(n // 500 * 10 * DAY + 36_000 + n % 500 // 5 for n in range(N)),
+    "every tenth day a large batch": on(n // 2000 * 10 * DAY + 36_000 + n % 2000 // 5 for n in range(N)),
+    "a batch, a long gap, and one": on([*(36_000 + n // 10 for n in range(N)), 700 * DAY]),
+    "a day, a gap, and one a day": on([*(n * 8 for n in range(N)), *((60 + n) * DAY for n in range(20))]),
+    "a minute": on(36_000 + n % 60 for n in range(N)),
+    "a thousand seconds": on(36_000 + n // 10 for n in range(N)),
+    "one second a day": on(n // 900 * DAY for n in range(N)),
+    "a hundred thousand in a day": on(RANDOM.randrange(DAY) for _ in range(10 * N)),
 }
 
 
 @pytest.mark.parametrize("spread", SPREADS)
 def test_first_page_of_ten_thousand_takes_five_lists(spread: str) -> None:
     root, fs = listed(SPREADS[spread])
-    found = [(one.place.day, one.place.time) for one in islice(newest(root), 60)]
+    found = [(one.place.day, one.place.time) for one in islice(newest(root), 48)]
     days_and_times = [(name[3:13].replace("-", ""), name[14:20]) for name in SPREADS[spread]]
-    assert found == sorted(days_and_times, reverse=True)[:60]
+    assert found == sorted(days_and_times, reverse=True)[:48]
     assert fs.calls <= 5
 
 
