@@ -39,14 +39,20 @@ class Record:
     A project that something is recorded of.
 
     :param root: where the record lies.
-    :param path: the record, relative to the root.
     :param events: what happened later, by the names of the catalogue.
     """
 
     root: Storage
     place: Place
-    path: str
     events: frozenset[str] = field(default=frozenset())
+
+    @property
+    def path(self) -> str:
+        """Return the path of the record, relative to the root."""
+        is_entry, day, time, project_id = self.place
+        if not is_entry:
+            return receipts_0_1_0.path_of(project_id)
+        return Entry(f"{day[:4]}-{day[4:6]}-{day[6:]}", time, project_id).path
 
     def read(self) -> tuple[Mapping[str, Any], Receipt | None] | None:
         """
@@ -108,7 +114,7 @@ def _entries(root: Storage, before: Place | None, first_day: str, last_day: str)
             if None in events:
                 place = Place(True, day.replace("-", ""), time, project_id)
                 later = frozenset(event for event in events if event)
-                yield Record(root, place, Entry(day, time, project_id).path, later)
+                yield Record(root, place, later)
 
 
 def _grouped(names: list[str]) -> dict[tuple[str, str, str], set[str | None]]:
@@ -155,4 +161,4 @@ def _old(root: Storage, first_day: str, last_day: str) -> Iterator[Record]:
         for hint in sorted(hints, reverse=True):
             at = hint.downloaded_at
             place = Place(False, f"{at:%Y%m%d}", f"{at:%H%M%S}", hint.project_id)
-            yield Record(root, place, receipts_0_1_0.path_of(hint.project_id))
+            yield Record(root, place)

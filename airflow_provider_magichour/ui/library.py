@@ -147,12 +147,13 @@ class Library:
         :param root: the name of the root.
         :param at: where it is recorded, if that is known: as an item says.
         """
-        if root not in self._roots:
+        storage = self._reachable().get(root)
+        if storage is None:
             return None
         match = _CURSOR.fullmatch(at)
-        days = (match[2], match[2]) if match and match[1] == "1" else ("", "")
-        wanted = Wanted(projects=frozenset((project_id,)), first_day=days[0], last_day=days[1])
-        found = next(self._records(wanted, None, [], root), None)
+        if match and match[4] == project_id:  # then nothing has to be listed
+            return self._item((root, Record(storage, Place(match[1] == "1", *match.groups()[1:]))))
+        found = next(self._records(Wanted(projects=frozenset((project_id,))), None, [], root), None)
         return self._item(found) if found else None
 
     def _records(

@@ -12,7 +12,7 @@ import pytest
 
 from airflow_provider_magichour._transfer.storage import open_destination
 from tests.support.stores import S3Store
-from tests.transfer.test_newest import at, write_entries
+from tests.transfer.test_newest import SPREADS, at, write_entries
 from tests.ui.conftest import PNG, View, file_of
 
 ENTRY: dict[str, Any] = {
@@ -139,12 +139,14 @@ def test_first_page_of_ten_thousand_local_entries(view: View) -> None:
 
 
 @pytest.mark.xdist_group("stores")
-def test_first_page_of_ten_thousand_entries_in_s3_takes_five_lists(
-    s3_store: S3Store, serve_view: Callable[..., View], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("spread", ["400 days", "office hours", "a batch, a long gap, and one", "one a day"])
+def test_first_page_in_s3_takes_five_lists(
+    spread: str, s3_store: S3Store, serve_view: Callable[..., View], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    names = [f"dt=2026-11-{10 + n // 1440}/{at(n % 1440 * 60)}-p{n}.json" for n in range(10_000)]
     write_entries(
-        s3_store, names, lambda name: {**ENTRY, "project_id": name[21:-5], "status": "error", "files": []}
+        s3_store,
+        SPREADS[spread],
+        lambda name: {**ENTRY, "project_id": name[21:-5], "status": "error", "files": []},
     )
     view = serve_view(bucket=s3_store.url)
     calls: list[str] = []
@@ -154,10 +156,17 @@ def test_first_page_of_ten_thousand_entries_in_s3_takes_five_lists(
         fs, "call_s3", lambda self, method, **rest: (calls.append(method), call(self, method, **rest))[1]
     )
     begun = time.perf_counter()
-    assert ids(view.projects()) == [f"p{n}" for n in range(9999, 9951, -1)]
+    rows = view.projects()
     print(f"\n{len(calls)} lists, {time.perf_counter() - begun:.2f} s")
+    expected = sorted((name[3:20] for name in SPREADS[spread]), reverse=True)[:48]
+    assert [row["created"] for row in rows] == [
+        f"{one.replace('-', '').replace('/', 'T')}Z" for one in expected
+    ]
     assert calls == ["list_objects_v2"] * len(calls)
     assert 0 < len(calls) <= 5
+    del calls[:]
+    view.get(f"media/bucket/{rows[-1]['id']}/{'0' * 16}?at={rows[-1]['at']}")
+    assert calls == []  # where it is recorded is known
 
 
 def test_files_may_be_below_another_root(serve_view: Callable[..., View], tmp_path: Path) -> None:

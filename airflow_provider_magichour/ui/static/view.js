@@ -46,8 +46,10 @@ function load(element, url) {
   return element;
 }
 
+// What the operators call a project repeats the links below it.
 function title(project) {
-  return project.name || project.tool || `${project.kind || "project"} ${project.id}`;
+  const isOwn = project.name.startsWith(`${project.dag}.`) || / (manual|scheduled|backfill|asset_triggered)__/.test(project.name);
+  return (!isOwn && project.name) || project.tool || `${project.kind || "project"} ${project.id}`;
 }
 
 function show(project, file) {
