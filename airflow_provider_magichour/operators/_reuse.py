@@ -113,6 +113,7 @@ class StoredResults:
         found: dict[int, Submitted] = {}
         damaged: dict[int, Receipt] = {}
         try:
+            _ = self._index  # once, and not in each thread
             with ThreadPoolExecutor(MAX_PARALLEL, thread_name_prefix="magichour-reuse") as executor:
                 stored = executor.map(lambda key: self._stored(key, len(keys[key]), taken), keys)
                 for positions, (whole, others) in zip(keys.values(), stored, strict=True):
