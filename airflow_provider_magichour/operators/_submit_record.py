@@ -109,9 +109,9 @@ class Record:
             raise UnreadableRecordError(str(value)[:200]) from None
 
     def to_json(self) -> dict[str, Any]:
-        """Return it as JSON, without what is not known."""
+        """Return it as plain JSON, without what is not known: Airflow's task state store takes no tuples."""
         reported = self.reported and _known(self.reported._asdict())
-        value = _known({**vars(self), "reported": reported})
+        value = _known({**vars(self), "reported": reported, "origin": self.origin and list(self.origin)})
         del value["slot"]
         return value
 

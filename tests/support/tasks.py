@@ -28,6 +28,7 @@ class TaskStateStore:
         if value is None:
             raise ValueError("Cannot set value as None")
         stored = json.dumps(value, allow_nan=False)
+        assert json.loads(stored) == value, f"{key} is no plain JSON, which the real store refuses: {value}"
         assert len(stored.encode()) <= MAX_STATE_BYTES, f"{key} is too large for the task state store"
         assert len(key) <= 512, f"the key is too long: {key}"
         self.values[key] = stored
