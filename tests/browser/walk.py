@@ -307,8 +307,11 @@ def test_5_a_person_chooses_which_draft_is_paid_for(
     default = page.get_by_text("None of them", exact=True).locator("visible=true").last
     default.locator("..").get_by_role("combobox").fill("Draft 2")
     page.keyboard.press("Enter")
-    take("review")
-    page.get_by_role("button", name="Respond").click()
+    respond = page.get_by_role("button", name="Respond")
+    page.set_viewport_size({"width": 1280, "height": 2200})  # so that nothing of the form is scrolled away
+    take("review", page.locator("div").filter(has=pictures.first).filter(has=respond).last)
+    page.set_viewport_size({"width": 1280, "height": 800})
+    respond.click()
     states = end_review(airflow, REVIEW, run)
     assert [states[f"video_{n}"] for n in range(1, 5)] == ["skipped", "success", "skipped", "skipped"]
     assert (states["rejected"], states["publish"]) == ("skipped", "success")
