@@ -24,6 +24,7 @@ from airflow_provider_magichour.exceptions import (
 from airflow_provider_magichour.links import push_links
 from airflow_provider_magichour.operators._budget import as_credits
 from airflow_provider_magichour.operators._catalogue import TaskRecorder
+from airflow_provider_magichour.operators._store_access import describe_error
 from airflow_provider_magichour.operators._submit import SubmitOptions, Submitter
 from airflow_provider_magichour.operators._submit_record import Submitted
 from airflow_provider_magichour.operators._submit_records import FindStored, SubmitRecords
@@ -186,13 +187,14 @@ class CreateTask:
         try:
             with self.records.ending():
                 yield
-        except (MagicHourError, AirflowTaskTimeout) as error:
+        except (Exception, AirflowTaskTimeout) as error:
             if self.records.is_persistent or not self.project_ids or isinstance(error, AirflowFailException):
                 raise
             if isinstance(error, AirflowTaskTimeout):
                 self._operator.on_kill()  # as Airflow does
+            said = str(error) if isinstance(error, MagicHourError) else describe_error(error)
             raise MagicHourUnrecordedSubmitError(
-                f"{str(error) or type(error).__name__}. A retry would submit again and pay again, because "
+                f"{said}. A retry would submit again and pay again, because "
                 f"nothing records the submit, so there is none. Paid for: {', '.join(self.project_ids)}. "
                 "Wait for them with a MagicHourProjectSensor; to pay again instead, clear the task"
             ) from error

@@ -105,8 +105,8 @@ def _error_of(change: Callable[[Store], None], store: Store) -> Exception | None
     return None
 
 
-def describe_error(error: Exception) -> str:
-    """Return an error of a store for a message."""
+def describe_error(error: BaseException) -> str:
+    """Return an error that is none of ours for a message."""
     from airflow_provider_magichour._client.sanitize import without_query
 
     return without_query(f"{type(error).__name__}: {error}")[:300]

@@ -256,6 +256,15 @@ class TestWithoutRecords:
         with pytest.raises(exceptions.MagicHourUnrecordedSubmitError, match="5 s"):
             task.execute(task_context())
 
+    def test_unexpected_error_after_the_submit_is_final(
+        self, sim: Simulator, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        context = task_context()
+        monkeypatch.setattr(context["ti"], "xcom_push", lambda **_: Path("/nowhere").read_bytes())
+        with pytest.raises(exceptions.MagicHourUnrecordedSubmitError, match="FileNotFoundError") as caught:
+            operator().execute(context)
+        assert only_project(sim) in str(caught.value)
+
     def test_destination_records_on_any_airflow(self, sim: Simulator, tmp_path: Path) -> None:
         sim.faults({"match": {"route": "download"}, "status": 500})
         destination = str(tmp_path / "{{ ds }}")
