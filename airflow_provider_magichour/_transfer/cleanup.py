@@ -33,7 +33,7 @@ from airflow_provider_magichour.exceptions import (
 log = logging.getLogger(__name__)
 
 #: Projects that are checked, deleted and recorded together; few at first, in case Magic Hour is down.
-FIRST_BATCH, BATCH = 50, 500
+FIRST_BATCH, BATCH = 50, 1000
 #: Receipts that are read or written at once.
 PARALLEL = 16
 

@@ -184,7 +184,7 @@ class Storage:
         """
         try:
             if self.fs is None:
-                with Path(self.full(path)).open("rb") as file:
+                with self.local(path).open("rb") as file:
                     return file.read(limit + 1)
             return bytes(self.fs.cat_file(self.full(path), start=0, end=limit + 1))
         except (FileNotFoundError, NotADirectoryError):
@@ -228,24 +228,25 @@ class Storage:
         self.fs.mv(self.full(temporary), self.full(path))
 
     def _write_local(self, temporary: str, path: str, data: bytes, *, sync: bool) -> None:
-        for last in (False, False, True):
-            self.make_folder(posixpath.dirname(path))
+        partial, final = self.local(temporary), self.local(path)
+        for tries_left in (2, 1, 0):
             try:
-                with self.local(temporary).open("xb") as file:
+                with partial.open("xb") as file:
                     file.write(data)
                     file.flush()
                     if sync:
                         os.fsync(file.fileno())
-                self.local(temporary).replace(self.local(path))
-            except FileNotFoundError:  # a clean-up took the empty folder away at this very moment
-                if last:
+                partial.replace(final)
+            except FileNotFoundError:  # the first file of its folder, or a clean-up just took that away
+                if not tries_left:
                     raise
+                self.make_folder(posixpath.dirname(path))
             except OSError:
-                self.local(temporary).unlink(missing_ok=True)
+                partial.unlink(missing_ok=True)
                 raise
             else:
                 if sync:
-                    sync_folder(self.local(path).parent)
+                    sync_folder(final.parent)
                 return
 
     def check_writable(self) -> None:
