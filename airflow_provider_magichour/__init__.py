@@ -32,8 +32,8 @@ def get_provider_info() -> dict[str, Any]:
     return {
         "package-name": "airflow-provider-magichour",
         "name": integration,
-        "description": "Make images, videos and audio at `Magic Hour <https://magichour.ai/>`__: paid once, "
-        "saved whole, waited for without a worker.",
+        "description": "Make images, videos and audio at `Magic Hour <https://magichour.ai/>`__: verified "
+        "files in your storage, paid once, and no worker waits.",
         "integrations": [
             {
                 "integration-name": integration,

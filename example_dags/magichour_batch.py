@@ -1,17 +1,17 @@
 """
 Make many images: one task for each (`magichour_batch`), or one task for all (`magichour_batch_in_one_task`).
 
-| | one task for each | one task for all |
+| | One task for each image | One task for all images |
 |---|---|---|
-| written as | `.expand(body=...)` | `body=[...]` |
-| in the grid | 50 squares, each with its own log, retry and Clear | one square |
-| costs Airflow | 50 starts of a worker, 50 triggers | two starts of a worker, one trigger |
-| one fails | its square is red, the others are green | the task is red, the others are saved |
-| again | what failed is retried or cleared by itself | a retry or a Clear submits only what failed |
-| results | an XCom for each, read one by one | one XCom, a list in the order of the bodies |
+| Code | `.expand(body=...)` | `body=[...]` |
+| In the grid | 50 squares, each with its own log, retry and Clear | one square |
+| Cost for Airflow | 50 starts of a worker, 50 triggers | two starts of a worker, one trigger |
+| If one fails | its square is red, the others are green | the task is red, the others are saved |
+| To repeat it | retry or clear the failed tasks | a retry or a Clear submits only the failed bodies |
+| Results | an XCom for each image | one XCom, a list in the order of the bodies |
 
-Take one task for each where a person looks at the results one by one; one task for all from some hundred on,
-or where the results are used together. Both are paid once, whatever dies in between.
+Use one task for each image if people look at the results one by one. Use one task for all for hundreds of
+images, or if you use the results together. Both pay once, even if a worker dies.
 
 **What you need:** a connection `magichour_default` of type *Magic Hour*, with your API key as its password.
 
@@ -42,7 +42,7 @@ WEATHER = ["at dawn", "in the rain", "in fog", "under the stars", "in a storm"]
 
 @task
 def write_bodies(**context: Any) -> list[dict[str, Any]]:
-    """Return what to send for each image; here a prompt each, from your own tables or files in real life."""
+    """Return a body for each image. In real life, the prompts come from your own tables or files."""
     params = context["params"]
     return [
         {
@@ -58,20 +58,20 @@ def write_bodies(**context: Any) -> list[dict[str, Any]]:
 # --8<-- [start:mapped]
 @dag(
     schedule=None,
-    description="Make many images, each by a task of its own",
+    description="Make many images, one task for each",
     doc_md=__doc__,
     tags=["magichour", "example"],
     params=PARAMS,
 )
 def magichour_batch() -> None:
-    """Make many images, each by a task of its own."""
+    """Make many images, one task for each."""
     MagicHourGenerateOperator.partial(
         task_id="generate",
         tool="ai-image-generator",
         destination="{{ params.destination }}",
         deferrable=True,
         retries=2,
-        # As many at once as your plan renders; the others wait in Airflow instead of being refused.
+        # As many at once as your plan renders. The others wait in Airflow.
         max_active_tis_per_dag=16,
     ).expand(body=write_bodies())
 
@@ -82,13 +82,13 @@ def magichour_batch() -> None:
 # --8<-- [start:list]
 @dag(
     schedule=None,
-    description="Make many images by one task",
+    description="Make many images in one task",
     doc_md=__doc__,
     tags=["magichour", "example"],
     params=PARAMS,
 )
 def magichour_batch_in_one_task() -> None:
-    """Make many images by one task."""
+    """Make many images in one task."""
     MagicHourGenerateOperator(
         task_id="generate",
         tool="ai-image-generator",
@@ -96,7 +96,7 @@ def magichour_batch_in_one_task() -> None:
         destination="{{ params.destination }}",
         deferrable=True,
         retries=2,
-        max_credits=1000,  # what all of them together may cost
+        max_credits=1000,  # the most that all of them together may cost
     )
 
 

@@ -1,16 +1,16 @@
 """
-Delete at Magic Hour, every day, what was downloaded long enough ago.
+Delete old projects at Magic Hour, every day.
 
-Each project that this provider downloads gets an entry in a catalogue beside the files. This DAG goes by
-these entries: it deletes a project only if it was downloaded more than `retention_days` ago and its files are
-still there, whole. What it keeps although it is due, it says in the log.
+Each project that this provider downloads gets an entry in a catalogue beside the files. This DAG reads these
+entries. It deletes a project only if it was downloaded more than `retention_days` ago, and if its files are
+still complete. If it keeps a project that is due, the log says why.
 
-It starts as a dry run, which deletes nothing and shows what it would: look at the log, then set `dry_run` to
-false here or when you start it by hand.
+The first run is a dry run: it deletes nothing, and logs what it would delete. Read the log, and then set
+`dry_run` to false here, or when you trigger the DAG.
 
-**What you need:** a connection `magichour_default` of type *Magic Hour*, with your API key as its password,
-and an Airflow variable `magichour_destination`: where your DAGs download to, such as
-`s3://aws_default@bucket/media`. Without it, the folder of the other examples is cleaned up, `/tmp/magichour`.
+**What you need:** a connection `magichour_default` of type *Magic Hour*, with your API key as its password.
+Set the Airflow variable `magichour_destination` to the destination of your downloads, such as
+`s3://aws_default@bucket/media`. Without it, the DAG uses the folder of the other examples, `/tmp/magichour`.
 
 **What it costs:** nothing. Deleting cannot be undone; your downloaded files stay.
 """
@@ -23,16 +23,16 @@ from airflow.sdk import Param, dag
 
 from airflow_provider_magichour.operators import MagicHourCleanupOperator
 
-# The schedule starts the runs, so nobody fills in a parameter: set the Airflow variable instead.
+# The schedule starts the runs, so set the Airflow variable instead of a parameter.
 DESTINATION = "var.value.get('magichour_destination', 'file:///tmp/magichour')"
 
 
 @dag(
     schedule="@daily",
     start_date=datetime(2026, 1, 1, tzinfo=UTC),
-    catchup=False,  # the days before it was switched on are not made up for
+    catchup=False,  # do not run for the days before you switched it on
     max_active_runs=1,
-    description="Delete at Magic Hour what was downloaded long enough ago",
+    description="Delete old projects at Magic Hour whose files are saved",
     doc_md=__doc__,
     tags=["magichour", "example"],
     default_args={"retries": 2},
@@ -40,11 +40,11 @@ DESTINATION = "var.value.get('magichour_destination', 'file:///tmp/magichour')"
     params={
         "destination": Param(None, type=["null", "string"], title="Where the files are; else the variable"),
         "retention_days": Param(30, type="integer", minimum=0, title="Keep at Magic Hour for this many days"),
-        "dry_run": Param(True, type="boolean", title="Only say what would be deleted"),
+        "dry_run": Param(True, type="boolean", title="Only log what would be deleted"),
     },
 )
 def magichour_cleanup() -> None:
-    """Delete at Magic Hour, every day, what was downloaded long enough ago."""
+    """Delete old projects at Magic Hour, every day."""
     MagicHourCleanupOperator(
         task_id="clean_up",
         destination="{{ params.destination or " + DESTINATION + " }}",

@@ -1,8 +1,8 @@
 """
-Make images for several prompts by one task, and a page that shows all of them: a contact sheet.
+Make images for several prompts in one task, and a page that shows all of them: a contact sheet.
 
-A list of bodies returns a list of results, and each result has a list of files. One expression makes one flat
-list of them, over which other tasks map:
+For a list of bodies, the task returns a list of results, and each result has a list of files. This expression
+makes one flat list of the files, and you can map other tasks over it:
 
     [file for result in results for file in result["files"]]
 
@@ -47,7 +47,7 @@ def figure(file: dict[str, Any]) -> str:
 
 @task
 def write_sheet(figures: Any, **context: Any) -> str:
-    """Write the page of all figures, beside the projects' folders, and return its path."""
+    """Write the page with all figures, beside the projects' folders, and return its path."""
     sheet = ObjectStoragePath(context["params"]["destination"]) / "contact-sheet.html"
     sheet.write_text("<!doctype html><title>Contact sheet</title>\n" + "\n".join(figures))
     return str(sheet)
@@ -55,7 +55,7 @@ def write_sheet(figures: Any, **context: Any) -> str:
 
 @dag(
     schedule=None,
-    description="Make images for several prompts, and one page of all of them",
+    description="Make images for several prompts, and one page with all of them",
     doc_md=__doc__,
     tags=["magichour", "example"],
     params={
@@ -69,7 +69,7 @@ def write_sheet(figures: Any, **context: Any) -> str:
     },
 )
 def magichour_contact_sheet() -> None:
-    """Make images for several prompts, and one page of all of them."""
+    """Make images for several prompts, and one page with all of them."""
     images = MagicHourGenerateOperator(
         task_id="generate",
         tool="ai-image-generator",

@@ -1,19 +1,19 @@
 """
-Put one face in the place of every face of a picture: upload, detect, swap, download.
+Replace every face in a picture with one face: upload, detect, swap, download.
 
-| step | operator |
+| Step | Operator |
 |---|---|
 | `upload_face`, `upload_picture` | `MagicHourUploadOperator` sends a picture to Magic Hour |
 | `detect` | `MagicHourDetectFacesOperator` finds the faces in the picture |
-| `write_body` | a task of your own: says which face is replaced by which |
+| `write_body` | your own task, which says which face replaces which |
 | `swap` | `MagicHourGenerateOperator` makes the new picture and saves it |
 
-If a picture is used by one task only, leave out its upload: name the file in the body, and the task that
-needs it uploads it. Where many mapped tasks use the same picture, upload it once, as here, and put the
-result into their bodies.
+If only one task uses a picture, you do not need the upload task: put the path of the file into the body, and
+the operator uploads it. If many mapped tasks use the same picture, upload it once, as here. Put its path
+into their bodies.
 
-**What you need:** a connection `magichour_default` of type *Magic Hour*, with your API key as its password;
-and the right to use the faces.
+**What you need:** a connection `magichour_default` of type *Magic Hour*, with your API key as its password.
+You also need the right to use the faces.
 
 **What it costs:** uploads and detection are free; the swap costs about 5 credits.
 """
@@ -35,7 +35,7 @@ PAINTINGS = "https://commons.wikimedia.org/wiki/Special:FilePath"
 
 @dag(
     schedule=None,
-    description="Put one face in the place of every face of a picture, and save it",
+    description="Replace every face in a picture with one face, and save it",
     doc_md=__doc__,
     tags=["magichour", "example"],
     default_args={"retries": 2},
@@ -44,7 +44,7 @@ PAINTINGS = "https://commons.wikimedia.org/wiki/Special:FilePath"
             f"{PAINTINGS}/Mona_Lisa,_by_Leonardo_da_Vinci,_from_C2RMF_retouched.jpg",
             type="string",
             title="The face to put in",
-            description="A file, or s3://bucket/path..., is uploaded; what is public on the web is not",
+            description="A file or s3://bucket/path... is uploaded; a public web address is not",
         ),
         "picture": Param(
             f"{PAINTINGS}/Grant_Wood_-_American_Gothic_-_Google_Art_Project.jpg",
@@ -55,8 +55,8 @@ PAINTINGS = "https://commons.wikimedia.org/wiki/Special:FilePath"
     },
 )
 def magichour_face_swap() -> None:
-    """Put one face in the place of every face of a picture."""
-    # What these return is the name by which Magic Hour knows the file.
+    """Replace every face in a picture with one face."""
+    # These tasks return the path of the file at Magic Hour.
     face = MagicHourUploadOperator(task_id="upload_face", source="{{ params.face }}").output
     picture = MagicHourUploadOperator(task_id="upload_picture", source="{{ params.picture }}").output
 

@@ -1,13 +1,13 @@
 """
 Make an image at Magic Hour and save it: one task.
 
-`MagicHourGenerateOperator` submits, waits and downloads. The worker is held for the first and the last
-only: in between, the triggerer waits.
+`MagicHourGenerateOperator` submits, waits and downloads. It uses a worker only to submit and to download; the
+triggerer waits.
 
 **What you need:** a connection `magichour_default` of type *Magic Hour*, with your API key as its password.
 
-**What it costs:** about 5 credits. It is paid once: if the worker dies or the download breaks, a retry goes
-on with the image that was made already.
+**What it costs:** about 5 credits. You pay once: if the worker dies or the download fails, a retry continues
+with the image that you already paid for.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from airflow_provider_magichour.operators import MagicHourGenerateOperator
 
 
 @dag(
-    schedule=None,  # it runs when somebody starts it
-    description="Make an image and save it, by one task",
+    schedule=None,  # it runs when you trigger it
+    description="Make an image and save it, in one task",
     doc_md=__doc__,
     tags=["magichour", "example"],
     params={
@@ -42,9 +42,9 @@ def magichour_generate() -> None:
         tool="ai-image-generator",
         body={"image_count": 1, "model": "flux-schnell", "style": {"prompt": "{{ params.prompt }}"}},
         destination="{{ params.destination }}",
-        deferrable=True,  # wait in the triggerer, so that no worker is held
+        deferrable=True,  # wait in the triggerer, so that no worker is used
         timeout=30 * 60,
-        max_credits=50,  # do not start if the account has less; warn if it is charged nearly that
+        max_credits=50,  # do not submit if the account has less, or if it could cost more
         retries=2,
         retry_delay=timedelta(seconds=30),
     )

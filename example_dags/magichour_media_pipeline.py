@@ -1,7 +1,7 @@
 """
 Make an image, a video and a voice at Magic Hour, save them, and delete them there.
 
-| step | operator | holds a worker? |
+| Step | Operator | Uses a worker? |
 |---|---|---|
 | `make` | `MagicHourCreateProjectOperator` starts the project | a moment |
 | `wait` | `MagicHourProjectSensor` waits in the triggerer | no |
@@ -10,8 +10,8 @@ Make an image, a video and a voice at Magic Hour, save them, and delete them the
 
 **What you need:** a connection `magichour_default` of type *Magic Hour*, with your API key as its password.
 
-**What it costs:** the image about 5 credits, the video some hundred (it depends on the model), the voice a
-few. What was charged stands in the log of `make`. A project that fails is refunded.
+**What it costs:** the image about 5 credits, the video a few hundred (it depends on the model), the voice a
+few. The log of `make` shows the credits. A project that fails is refunded.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from airflow_provider_magichour.operators import (
 )
 from airflow_provider_magichour.sensors import MagicHourProjectSensor
 
-# What to make: for each kind of media, the tool that makes it and what to tell the tool. Names in {{ }} are
-# filled in when the DAG runs, from the parameters below.
+# For each kind of media: the tool, and the JSON of its create call. Names in {{ }} are replaced when the DAG
+# runs, with the parameters below.
 MEDIA: dict[str, tuple[str, dict[str, Any]]] = {
     "image": (
         "ai-image-generator",
@@ -52,11 +52,11 @@ MEDIA: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 @dag(
-    schedule=None,  # it runs when somebody starts it
+    schedule=None,  # it runs when you trigger it
     description="Make an image, a video and a voice, save them, and delete them at Magic Hour",
     doc_md=__doc__,
     tags=["magichour", "example"],
-    # A second try goes on with the project that the first one paid for, and skips the files it saved.
+    # A retry continues with the project that the first try paid for, and skips the files that are saved.
     default_args={"retries": 2, "retry_delay": timedelta(seconds=10)},
     params={
         "prompt": Param("a lighthouse at dawn, calm sea", type="string", title="What to show"),
@@ -71,19 +71,19 @@ MEDIA: dict[str, tuple[str, dict[str, Any]]] = {
 )
 def magichour_media_pipeline() -> None:
     """Make an image, a video and a voice, download them, and delete them at Magic Hour."""
-    # The three kinds run side by side, each in its own group of tasks.
+    # The three kinds run in parallel, each in its own group of tasks.
     for kind, (tool, body) in MEDIA.items():
         with TaskGroup(group_id=kind):
             make = MagicHourCreateProjectOperator(task_id="make", tool=tool, body=body)
 
-            # `output` is what a task returned; it also tells Airflow that this task comes after that one.
+            # `output` is the value that a task returns. It also makes the next task run after this one.
             project_id = make.output["id"]
 
             wait = MagicHourProjectSensor(
                 task_id="wait",
                 kind=kind,
                 project_id=project_id,
-                deferrable=True,  # wait in the triggerer, so that no worker is held
+                deferrable=True,  # wait in the triggerer, so that no worker is used
                 timeout=60 * 60,
             )
             download = MagicHourDownloadOperator(

@@ -1,17 +1,17 @@
 """
-Save whatever is completed at Magic Hour, however it was made: by a DAG, another team, or in the web app.
+Save all projects that are completed at Magic Hour, whether a DAG, another team or the web app created them.
 
-| step | what it does |
+| Step | What it does |
 |---|---|
 | `completed` | lists the projects whose webhooks came since the last successful run |
-| `download` | saves, verifies and records their files, so that a clean-up may delete them later |
+| `download` | saves, verifies and records their files, so that a clean-up can delete them later |
 
-A webhook starts a run at once. The DAG also runs every hour, so that a webhook that started no run, which
-happens where Airflow was restarted at that moment, waits for an hour at most.
+A webhook starts a run at once. The DAG also runs every hour. If a webhook started no run, because Airflow
+restarted at that moment, it waits for an hour at most.
 
 **What you need:** Airflow 3.2 or newer (on 3.3 no project is listed twice), a connection `magichour_default`
-with your API key as its password, and the receiver of `docs/webhooks.md`, to which Magic Hour sends its
-`completed` events. The variable `magichour_destination` says where the files go.
+with your API key as its password, and the receiver of `docs/webhooks.md`, which gets the `completed` events
+from Magic Hour. The variable `magichour_destination` is the destination of the files.
 
 **What it costs:** nothing.
 """
@@ -26,11 +26,11 @@ from airflow.sdk import AssetOrTimeSchedule, CronTriggerTimetable, dag, task
 from airflow_provider_magichour.operators import MagicHourDownloadOperator
 from airflow_provider_magichour.webhooks import magichour_asset, triggering_projects
 
-# A folder, or s3://bucket/path, gs://bucket/path... Nobody starts these runs, so nobody fills in a parameter:
-# set the Airflow variable instead.
+# A folder, or s3://bucket/path, gs://bucket/path... Webhooks start the runs, so set the Airflow variable
+# instead of a parameter.
 DESTINATION = "{{ var.value.get('magichour_destination', 'file:///tmp/magichour') }}"
 
-# Of any connection; magichour_asset("video", conn_id="team_a") is of one.
+# For all connections. magichour_asset("video", conn_id="team_a") is for one.
 IMAGE, VIDEO, AUDIO = magichour_asset("image"), magichour_asset("video"), magichour_asset("audio")
 
 
@@ -39,16 +39,16 @@ IMAGE, VIDEO, AUDIO = magichour_asset("image"), magichour_asset("video"), magich
     schedule=AssetOrTimeSchedule(
         timetable=CronTriggerTimetable("17 * * * *", timezone="UTC"), assets=IMAGE | VIDEO | AUDIO
     ),
-    max_active_runs=1,  # a run lists what the one before it left
+    max_active_runs=1,  # each run starts where the previous one ended
     default_args={"retries": 2},
-    description="Save whatever Magic Hour completes, started by its webhooks",
+    description="Save all completed projects, started by Magic Hour's webhooks",
     doc_md=__doc__,
     tags=["magichour", "example"],
 )
 def magichour_on_completed() -> None:
     """Download each project that was completed."""
 
-    @task(inlets=[IMAGE, VIDEO, AUDIO])  # whose events are read since the last successful run
+    @task(inlets=[IMAGE, VIDEO, AUDIO])  # reads the events since the last successful run
     def completed(**context: Any) -> list[dict[str, Any]]:
         ids: dict[tuple[str, str], list[str]] = defaultdict(list)
         for project in triggering_projects(context, "completed"):

@@ -1,20 +1,20 @@
 """
 Draft four cheap pictures, let a person choose one, make the paid video of that one only, and publish it.
 
-| step | what happens |
+| Step | What happens |
 |---|---|
 | `drafts` | one image project with four pictures |
-| `describe` | writes what the person sees: the pictures where the view is on, else names and links |
-| `review` | waits in Airflow's *Required Actions* until somebody chooses; no worker is held |
+| `describe` | writes the form: the pictures if the view is on, and otherwise names and links |
+| `review` | waits in Airflow's *Required Actions* until a person chooses; it uses no worker |
 | `video_1` to `video_4` | only the chosen picture becomes a video; the others are skipped |
-| `publish` | copies the video to where others find it |
-| `rejected` | runs instead, if nobody liked one, or nobody chose within a day |
+| `publish` | copies the video to the folder `published` |
+| `rejected` | runs instead if the person chose none, or if nobody chose within a day |
 
 **What you need:** Airflow 3.1 or newer; a connection `magichour_default` of type *Magic Hour*, with your
 API key as its password.
 
-**What it costs:** the four drafts about 20 credits, the video some hundred, which nobody pays before a person
-has chosen.
+**What it costs:** the four drafts about 20 credits, and the video a few hundred. The video is paid for only
+after a person has chosen.
 """
 
 from __future__ import annotations
@@ -61,10 +61,10 @@ def magichour_review() -> None:
         task_id="review",
         subject="Which draft becomes the video?",
         body="{{ ti.xcom_pull('describe') }}",
-        # Fixed labels, because options are no template field.
+        # Fixed labels, because `options` is not templated.
         options=[*(f"Draft {n}" for n in DRAFTS), NONE],
         options_mapping={**{f"Draft {n}": f"video_{n}" for n in DRAFTS}, NONE: "rejected"},
-        defaults=[NONE],  # what counts when the time is over
+        defaults=[NONE],  # the choice if nobody responds in time
         response_timeout=timedelta(days=1),
     )
 

@@ -1,16 +1,16 @@
 """
 Delete given projects at Magic Hour, every night.
 
-Their ids stand in three Airflow variables (Admin > Variables), each a JSON list: `magichour_image_ids`,
-`magichour_video_ids` and `magichour_audio_ids`. A project that is gone already is no error, so the lists may
-keep their old entries.
+The ids are in three Airflow variables (Admin > Variables), each a JSON list: `magichour_image_ids`,
+`magichour_video_ids` and `magichour_audio_ids`. You can leave old ids in the lists: a project that was
+already deleted is not an error.
 
-To delete others once, start the DAG by hand and give the ids as parameters.
+To delete other projects once, trigger the DAG, and enter the ids as parameters.
 
 **What you need:** a connection `magichour_default` of type *Magic Hour*, with your API key as its password.
 
-**What it costs:** nothing. Deleting cannot be undone. To delete what was downloaded some time ago without
-keeping lists, look at `magichour_cleanup`.
+**What it costs:** nothing. A deletion cannot be undone. To delete old projects without a list of ids, see
+`magichour_cleanup`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from airflow_provider_magichour.operators import MagicHourDeleteProjectOperator
 @dag(
     schedule="@daily",
     start_date=datetime(2026, 1, 1, tzinfo=UTC),
-    catchup=False,  # the nights before it was switched on are not made up for
+    catchup=False,  # do not run for the nights before you switched it on
     description="Delete given projects at Magic Hour, every night",
     doc_md=__doc__,
     tags=["magichour", "example"],

@@ -1,9 +1,9 @@
 """
-Make an image, publish it, and delete it at Magic Hour in any case, also if publishing failed.
+Make an image, publish it, and delete it at Magic Hour, even if publishing failed.
 
-A teardown task runs whenever its setup task has succeeded, whatever happened in between, and does not decide
-whether the run succeeded: if `publish` fails, the project is deleted and the run is still red. A task with
-`trigger_rule="all_done"` would delete it too, but would make the run green.
+A teardown task runs if its setup task has succeeded, whatever happened in between. It does not decide whether
+the run succeeded: if `publish` fails, the project is deleted, and the run is red. A task with
+`trigger_rule="all_done"` would also delete it, but the run would be green.
 
 **What you need:** a connection `magichour_default` of type *Magic Hour*, with your API key as its password.
 
@@ -22,13 +22,13 @@ from airflow_provider_magichour.operators import MagicHourDeleteProjectOperator,
 
 @dag(
     schedule=None,
-    description="Delete the project at Magic Hour, also if a step after it failed",
+    description="Delete the project at Magic Hour, even if a later step failed",
     tags=["magichour", "example"],
     params={"destination": Param("file:///tmp/magichour", type="string", title="Where the file goes")},
     doc_md=__doc__,
 )
 def magichour_teardown() -> None:
-    """Make an image, publish it, and delete it at Magic Hour in any case."""
+    """Make an image, publish it, and delete it at Magic Hour, even if publishing failed."""
     picture = MagicHourGenerateOperator(
         task_id="picture",
         tool="ai-image-generator",

@@ -24,9 +24,9 @@ def test_readme_dag_works(
     file.write_text(DAG.replace(folder, str(tmp_path / "media")))
     use_dags_of(monkeypatch, file.parent)
     assert load_dag(file, "lighthouse").test().state == "success"
-    assert magichour_simulator.state()["created"] == {"text-to-video": 1}
-    (video,) = (tmp_path / "media").glob("*/output.mp4")
-    assert video.stat().st_size > 1000
+    assert magichour_simulator.state()["created"] == {"ai-image-generator": 1}
+    (picture,) = (tmp_path / "media").glob("*/output.png")
+    assert picture.stat().st_size > 1000
 
 
 def test_readme_dag_takes_ten_lines() -> None:

@@ -62,7 +62,7 @@ def log_deferral(logger: logging.Logger | Any, deadline: float) -> None:
     """Log that the task waits in the triggerer, so that a missing triggerer is noticed."""
     until = datetime.fromtimestamp(deadline, UTC)
     logger.info(
-        "Waiting in the triggerer until %s UTC at the latest; a task that stays deferred after its projects "
-        "are finished lacks a running triggerer",
+        "Waiting in the triggerer until %s UTC at the latest. If the task stays deferred after its projects "
+        "are finished, no triggerer is running",
         f"{until:%H:%M}" if until.date() == datetime.now(UTC).date() else f"{until:%Y-%m-%d %H:%M}",
     )
