@@ -53,7 +53,7 @@ class _Handler(BaseHTTPRequestHandler):
         """Say nothing."""
 
     def do_GET(self) -> None:
-        """Answer with a project, or with a file."""
+        """Respond with a project, or with a file."""
         parts = self.path.partition("?")[0].strip("/").split("/")
         if parts == ["v1", "account"]:
             self._json({"id": "benchmark", "credits": 1, "tier": "business"})

@@ -1,7 +1,7 @@
 """
-A Magic Hour that can answer thousands of looks a second, for benchmarks of waiting.
+A Magic Hour for thousands of status checks a second, for benchmarks of waiting.
 
-The simulator checks bodies, draws media and keeps a world; here an id alone tells all there is to know:
+The simulator checks bodies, draws media and keeps state; here an id alone says all there is to know:
 ``p-{made at, unix ms}-{duration, ms}-{number}`` is complete that long after it was made. One process, one
 event loop, no framework, so that the server is not what is measured.
 
@@ -10,7 +10,7 @@ event loop, no framework, so that the server is not what is measured.
 ``GET /_stats`` gives what was asked, ``GET /_faults?share=0.1`` lets that share of responses go wrong,
 ``GET /_pause?seconds=5`` gives 429 with that ``Retry-After`` until the seconds are over, and
 ``GET /_latency?seconds=0.2`` delays every response by so much. A project whose number begins with ``hang`` is
-never answered.
+never responded to.
 """
 
 from __future__ import annotations
@@ -44,13 +44,13 @@ def project_id(number: int | str, duration: float, made_at: float | None = None)
     return f"p-{int(made * 1000)}-{int(duration * 1000)}-{number}"
 
 
-class World:
-    """What the server counts, and what it was told to do."""
+class Backend:
+    """What the server counts, and what it is set to do."""
 
     def __init__(self) -> None:
         self.requests = 0
         self.open = self.most_open = self.opened = 0
-        self.answered: Counter[int] = Counter()
+        self.statuses: Counter[int] = Counter()
         self.completed: set[str] = set()
         self.paused_at = self.paused_until = 0.0
         self.asked_in_pause: list[float] = []
@@ -64,7 +64,7 @@ class World:
             "open": self.open,
             "most_open": self.most_open,
             "opened": self.opened,
-            "answered": dict(self.answered),
+            "statuses": dict(self.statuses),
             "completed": len(self.completed),
             "asked_in_pause": self.asked_in_pause,
         }
@@ -85,17 +85,17 @@ class World:
         elif parts.path == "/_reset":
             self.requests = self.opened = 0
             self.most_open = self.open
-            self.answered.clear()
+            self.statuses.clear()
             self.completed.clear()
         return json.dumps(self.stats()).encode()
 
-    def answer(self, path: str) -> tuple[int, bytes, str]:
+    def respond(self, path: str) -> tuple[int, bytes, str]:
         self.requests += 1
         now = time.time()
         if now < self.paused_until:
             self.asked_in_pause.append(now - self.paused_at)
             return 429, b'{"message": "slow down"}', f"Retry-After: {self.paused_until - now:.3f}\r\n"
-        if path.startswith("/api/v2/accounts/"):  # what a peer's hook asks for, and about as long an answer
+        if path.startswith("/api/v2/accounts/"):  # what a peer's hook asks for, and about as long a response
             return 200, _PEER, ""
         found = _ID.match(path)
         if not found:
@@ -131,55 +131,55 @@ class World:
 
 
 class Connection(asyncio.Protocol):
-    """One connection of a client; answers in the order of the requests."""
+    """One connection of a client; responds in the order of the requests."""
 
-    def __init__(self, world: World) -> None:
-        self.world = world
+    def __init__(self, backend: Backend) -> None:
+        self.backend = backend
         self.buffer = b""
         self.closing = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport: Any = transport
-        self.world.open += 1
-        self.world.opened += 1
-        self.world.most_open = max(self.world.most_open, self.world.open)
+        self.backend.open += 1
+        self.backend.opened += 1
+        self.backend.most_open = max(self.backend.most_open, self.backend.open)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.world.open -= 1
+        self.backend.open -= 1
 
     def data_received(self, data: bytes) -> None:
         self.buffer += data
         while b"\r\n\r\n" in self.buffer:
             head, _, self.buffer = self.buffer.partition(b"\r\n\r\n")
             self.closing = b"\r\nconnection: close" in head.lower()
-            self.answer(head.split(b" ", 2)[1].decode())
+            self.respond(head.split(b" ", 2)[1].decode())
 
-    def answer(self, path: str) -> None:
+    def respond(self, path: str) -> None:
         if path.startswith("/_"):
-            self.send(200, self.world.control(path), "")
+            self.send(200, self.backend.control(path), "")
             return
-        if self.world.faults and random.random() < self.world.faults:
+        if self.backend.faults and random.random() < self.backend.faults:
             self.go_wrong(path)
             return
         if path.rpartition("-")[2].startswith("hang"):
-            self.world.requests += 1
+            self.backend.requests += 1
             return
-        if self.world.latency:
+        if self.backend.latency:
             loop = asyncio.get_running_loop()
-            loop.call_later(self.world.latency, lambda: self.send(*self.world.answer(path)))
+            loop.call_later(self.backend.latency, lambda: self.send(*self.backend.respond(path)))
             return
-        self.send(*self.world.answer(path))
+        self.send(*self.backend.respond(path))
 
     def go_wrong(self, path: str) -> None:
         what = random.choice(("5xx", "reset", "slow", "half", "html"))
-        self.world.answered[0] += 1
+        self.backend.statuses[0] += 1
         if what == "5xx":
             self.send(random.choice((500, 502, 503, 504)), b"<html>bad gateway</html>", "")
         elif what == "reset":
             self.transport.abort()
         elif what == "slow":
             loop = asyncio.get_running_loop()
-            loop.call_later(random.uniform(0.5, 3), lambda: self.send(*self.world.answer(path)))
+            loop.call_later(random.uniform(0.5, 3), lambda: self.send(*self.backend.respond(path)))
         elif what == "half":
             self.transport.write(b"HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n{")
             self.transport.close()
@@ -187,7 +187,7 @@ class Connection(asyncio.Protocol):
             self.send(200, b"<html>maintenance</html>", "")
 
     def send(self, status: int, body: bytes, headers: str) -> None:
-        self.world.answered[status] += 1
+        self.backend.statuses[status] += 1
         head = (
             f"HTTP/1.1 {status} X\r\nContent-Type: application/json; charset=utf-8\r\n"
             f"Date: Sat, 21 Nov 2026 10:00:00 GMT\r\nServer: cloudflare\r\nCF-RAY: 8f0000000000-FRA\r\n"
@@ -200,9 +200,9 @@ class Connection(asyncio.Protocol):
 
 
 async def serve(port: int) -> None:
-    world = World()
+    backend = Backend()
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(lambda: Connection(world), "127.0.0.1", port, backlog=2048)
+    server = await loop.create_server(lambda: Connection(backend), "127.0.0.1", port, backlog=2048)
     print(server.sockets[0].getsockname()[1], flush=True)  # whoever started it reads the port
     await server.serve_forever()
 
@@ -214,8 +214,8 @@ class LoadServer:
         self.url = url
 
     def control(self, path: str) -> dict[str, Any]:
-        with urlopen(self.url + path, timeout=30) as answer:  # noqa: S310  # our own server
-            return dict(json.load(answer))
+        with urlopen(self.url + path, timeout=30) as respond:  # noqa: S310  # our own server
+            return dict(json.load(respond))
 
     def stats(self) -> dict[str, Any]:
         return self.control("/_stats")

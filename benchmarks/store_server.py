@@ -51,7 +51,7 @@ class Connection:
                 self.sock.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
             body, size = self.read(int(headers.get("content-length", 0)))
             time.sleep(random.uniform(*self.latency))
-            self.answer(method, target, headers, body, size)
+            self.respond(method, target, headers, body, size)
 
     def read(self, length: int) -> tuple[bytes, int]:
         kept, done, started = bytearray(), 0, time.monotonic()
@@ -70,7 +70,7 @@ class Connection:
         if ahead > 0.005:
             time.sleep(ahead)
 
-    def answer(self, method: str, target: str, headers: dict[str, str], body: bytes, size: int) -> None:
+    def respond(self, method: str, target: str, headers: dict[str, str], body: bytes, size: int) -> None:
         parts = urlsplit(target)
         key, query = unquote(parts.path), parse_qs(parts.query, keep_blank_values=True)
         if method == "GET" and key == "/requests":

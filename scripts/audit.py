@@ -57,10 +57,10 @@ def summarize(
             unknown.append(package["name"])
         for one in package.get("vulns", ()):
             names = [one["id"], *one.get("aliases", ())]
-            mended = (
-                f"mended in {', '.join(one['fix_versions'])}" if one.get("fix_versions") else "not mended yet"
+            fixed = (
+                f"fixed in {', '.join(one['fix_versions'])}" if one.get("fix_versions") else "not fixed yet"
             )
-            line = f"{package['name']} {package['version']}: {', '.join(names)} ({mended})"
+            line = f"{package['name']} {package['version']}: {', '.join(names)} ({fixed})"
             reason = next((reasons[name] for name in names if name in reasons), None)
             found += reason is None
             lines.append(f"{line}; ignored until {reason.until}: {reason.reason}" if reason else line)

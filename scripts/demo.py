@@ -92,7 +92,7 @@ def _demo(folder: Path) -> int:
         airflow.wait_until_healthy(report=lambda part: _say(f"  {part} is ready"))
         _say(f"Airflow runs at {airflow.url}; starting the DAG {DAG}")
         run = airflow.trigger(DAG, {"destination": str(folder / "media")})
-        state = _watch(airflow, run)
+        state = _follow(airflow, run)
         if state != "success":
             print(f"\nThe DAG run ended as {state}.\n{airflow.failed_task_logs(DAG, run)}", file=sys.stderr)
             return 1
@@ -116,7 +116,7 @@ def _xcom(airflow: LocalAirflow, run: str, kind: str, task: str) -> Any:
     return found
 
 
-def _watch(airflow: LocalAirflow, run: str) -> str:
+def _follow(airflow: LocalAirflow, run: str) -> str:
     """Print each change of a task until the run ends, and return its state."""
     seen: dict[str, str] = {}
     deadline = time.monotonic() + LONGEST_RUN

@@ -94,7 +94,7 @@ QUICK_TESTS = (
     "tests/sensors",
     "tests/test_triggers.py",
     "tests/test_waiting.py",
-    "tests/test_hooks.py",
+    "tests/hooks",
     "tests/test_connections.py",
     "tests/test_task_logs.py",
     "tests/transfer/test_s3.py",

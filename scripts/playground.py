@@ -33,7 +33,7 @@ def main() -> int:
     signal.signal(signal.SIGHUP, signal.default_int_handler)
     # where the examples store by default, and where `make demo` does
     env = {"AIRFLOW__MAGICHOUR__VIEW_ROOTS": f"/tmp/magichour, {ROOT / 'media'}"}  # noqa: S108
-    airflow = LocalAirflow(HOME, [ROOT / "example_dags"], port=_usual_port(), grace=4, env=env)
+    airflow = LocalAirflow(HOME, [ROOT / "example_dags"], port=_default_port(), grace=4, env=env)
     try:
         connection = start_simulator(airflow.processes, speed_up=5)
         print("Starting Airflow, which takes about half a minute...", flush=True)
@@ -55,7 +55,7 @@ def main() -> int:
         airflow.stop()
 
 
-def _usual_port() -> int | None:
+def _default_port() -> int | None:
     """Return Airflow's usual port where it is free, so that a bookmark works."""
     with contextlib.suppress(OSError), socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -92,7 +92,7 @@ def check_licences(libraries: Iterable[Distribution]) -> None:
         and not any(re.search(rf"\b{re.escape(word)}", licence(library).lower()) for word in ALLOWED)
     ]
     if wrong:
-        raise LicenceError("licences to look at (scripts/sbom.py):\n  " + "\n  ".join(sorted(wrong)))
+        raise LicenceError("licences to check (scripts/sbom.py):\n  " + "\n  ".join(sorted(wrong)))
 
 
 def bill(name: str, version: str, requirements: Sequence[str]) -> dict[str, Any]:

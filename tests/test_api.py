@@ -22,7 +22,7 @@ def failed_project(code):
     return {"id": "abc", "status": "error", "error": {"code": code, "message": "x"}}
 
 
-def answer(status=200, body=b"", **headers):
+def make_response(status=200, body=b"", **headers):
     if not isinstance(body, bytes):
         body = json.dumps(body).encode()
     return api.Response(status, {name.replace("_", "-"): value for name, value in headers.items()}, body)
@@ -78,8 +78,8 @@ class TestRequests:
 
 class TestResult:
     def test_response_keeps_unknown_fields(self):
-        assert api.result(GET, answer(200, {"id": "abc", "news": [1]})) == {"id": "abc", "news": [1]}
-        assert api.result(api.delete_project("image", "abc"), answer(204)) is None
+        assert api.result(GET, make_response(200, {"id": "abc", "news": [1]})) == {"id": "abc", "news": [1]}
+        assert api.result(api.delete_project("image", "abc"), make_response(204)) is None
 
     @pytest.mark.parametrize(
         ("status", "error"),
@@ -98,7 +98,7 @@ class TestResult:
     )
     def test_each_status_has_its_error_with_the_apis_own_words(self, status, error):
         with pytest.raises(errors.MagicHourApiError, match="in its own words") as caught:
-            api.result(GET, answer(status, {"message": "in its own words"}))
+            api.result(GET, make_response(status, {"message": "in its own words"}))
         assert type(caught.value) is error
         assert caught.value.status_code == status
         assert caught.value.message == "in its own words"
@@ -116,14 +116,14 @@ class TestResult:
     def test_cure_of_a_402_follows_its_code(self, code, cure, is_about_plan):
         body = {"message": "Payment required", **({"code": code} if code else {})}
         with pytest.raises(errors.MagicHourPaymentRequiredError, match=cure) as caught:
-            api.result(CREATE, answer(402, body))
+            api.result(CREATE, make_response(402, body))
         assert (caught.value.code, caught.value.is_about_plan) == (code, is_about_plan)
 
     def test_every_error_carries_the_code(self):
         with pytest.raises(
             errors.MagicHourNotFoundError, match=r"returned 404 \(not_found\): gone"
         ) as caught:
-            api.result(GET, answer(404, {"code": "not_found", "message": "gone"}))
+            api.result(GET, make_response(404, {"code": "not_found", "message": "gone"}))
         assert caught.value.code == "not_found"
 
     @pytest.mark.parametrize(
@@ -137,17 +137,17 @@ class TestResult:
     )
     def test_value_of_the_wrong_type_gets_the_template_hint(self, message, hint):
         with pytest.raises(errors.MagicHourInvalidRequestError) as caught:
-            api.result(CREATE, answer(400, {"message": message}))
+            api.result(CREATE, make_response(400, {"message": message}))
         assert ("render_template_as_native_obj" in str(caught.value)) is hint
 
     def test_redirect_is_an_error(self):
         with pytest.raises(errors.MagicHourApiError, match="redirect to 'https://elsewhere"):
-            api.result(GET, answer(302, location="https://elsewhere.example/"))
+            api.result(GET, make_response(302, location="https://elsewhere.example/"))
 
     @pytest.mark.parametrize("body", [b"<html>welcome</html>", b"\xff", b"[" * 100_000, b"9" * 10_000])
     def test_success_that_is_not_json_names_the_host_as_the_likely_cause(self, body):
         with pytest.raises(errors.MagicHourApiError, match="host"):
-            api.result(GET, answer(200, body))
+            api.result(GET, make_response(200, body))
 
     @pytest.mark.parametrize(
         "body",
@@ -155,7 +155,7 @@ class TestResult:
     )
     def test_response_about_another_project_is_an_error(self, body):
         with pytest.raises(errors.MagicHourApiError, match="asked for"):
-            api.result(GET, answer(200, body))
+            api.result(GET, make_response(200, body))
 
 
 class TestMoney:
@@ -163,11 +163,11 @@ class TestMoney:
 
     @pytest.mark.parametrize("status", [502, 503])
     def test_create_call_that_magic_hour_itself_refused_is_sent_again(self, status):
-        assert api.may_send_again(CREATE, answer(status, {"code": "unavailable", "message": "later"}))
+        assert api.may_send_again(CREATE, make_response(status, {"code": "unavailable", "message": "later"}))
 
     @pytest.mark.parametrize("body", [b"<html>", b"", b'{"message": "slow down"}'])
     def test_rate_limited_create_call_is_sent_again_whoever_says_so(self, body):
-        assert api.may_send_again(CREATE, answer(429, body))
+        assert api.may_send_again(CREATE, make_response(429, body))
 
     @pytest.mark.parametrize("status", [502, 503])
     @pytest.mark.parametrize(
@@ -186,7 +186,7 @@ class TestMoney:
         ],
     )
     def test_gateway_error_proves_nothing_about_a_create_call(self, status, body):
-        response = answer(status, body)
+        response = make_response(status, body)
         assert not api.may_send_again(CREATE, response)
         with pytest.raises(errors.MagicHourUncertainSubmitError, match="my-library"):
             api.result(CREATE, response)
@@ -202,16 +202,16 @@ class TestMoney:
     )
     def test_uncertain_submit_says_whether_a_gateway_is_the_cause(self, body, from_gateway):
         with pytest.raises(errors.MagicHourUncertainSubmitError) as caught:
-            api.result(CREATE, answer(504, body))
+            api.result(CREATE, make_response(504, body))
         assert caught.value.from_gateway is from_gateway
 
     @pytest.mark.parametrize("status", [200, 302, 400, 401, 402, 403, 404, 408, 422, 499, 500, 501, 504, 520])
     def test_other_create_call_is_not_sent_again(self, status):
-        assert not api.may_send_again(CREATE, answer(status))
+        assert not api.may_send_again(CREATE, make_response(status))
 
     @pytest.mark.parametrize("status", [429, 502, 503])
     def test_refusal_with_an_id_counts_as_accepted(self, status):
-        response = answer(status, {"id": "abc"})
+        response = make_response(status, {"id": "abc"})
         assert not api.may_send_again(CREATE, response)
         with pytest.raises(errors.MagicHourUncertainSubmitError):
             api.result(CREATE, response)
@@ -219,7 +219,7 @@ class TestMoney:
     @pytest.mark.parametrize("status", [101, 302, 408, 499, 500, 501, 504, 520])
     def test_ambiguous_response_is_uncertain(self, status):
         with pytest.raises(errors.MagicHourUncertainSubmitError, match=r"text-to-video.*my-library"):
-            api.result(CREATE, answer(status, {"message": "oh"}))
+            api.result(CREATE, make_response(status, {"message": "oh"}))
 
     @pytest.mark.parametrize(
         "body",
@@ -227,48 +227,48 @@ class TestMoney:
     )
     def test_success_without_a_readable_id_is_uncertain(self, body):
         with pytest.raises(errors.MagicHourUncertainSubmitError, match="without an id"):
-            api.result(CREATE, answer(200, body))
+            api.result(CREATE, make_response(200, body))
 
     @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
     def test_id_is_read_in_every_json_encoding(self, encoding):
-        response = answer(200, '{"id": "abc"}'.encode(encoding))
+        response = make_response(200, '{"id": "abc"}'.encode(encoding))
         assert api.result(CREATE, response) == {"id": "abc"}
 
     def test_any_post_whose_success_cannot_be_read_is_uncertain(self):
         with pytest.raises(errors.MagicHourUncertainSubmitError, match="not JSON"):
-            api.result(api.custom("POST", "/v1/new-tool"), answer(200, b"<html>"))
+            api.result(api.custom("POST", "/v1/new-tool"), make_response(200, b"<html>"))
 
     @pytest.mark.parametrize("status", [400, 401, 402, 403, 404, 409, 422])
     @pytest.mark.parametrize("body", [b'{"message": "no"}', b"<html>no", b""])
     def test_refusal_is_certain_whoever_gives_it(self, status, body):
         with pytest.raises(errors.MagicHourApiError):
-            api.result(CREATE, answer(status, body))
+            api.result(CREATE, make_response(status, body))
 
     @pytest.mark.parametrize("status", [400, 401, 402, 403, 404, 422])
     @pytest.mark.parametrize("body", [b"<html>Access denied</html>", b"", b"[]", b'{"error": "denied"}'])
     def test_page_of_a_firewall_blames_neither_plan_nor_input(self, status, body):
         for request in (GET, CREATE):
             with pytest.raises(errors.MagicHourGatewayError, match="firewall") as caught:
-                api.result(request, answer(status, body))
+                api.result(request, make_response(status, body))
             assert not isinstance(caught.value, AirflowFailException)
 
     def test_custom_post_may_return_no_id(self):
-        assert api.result(api.custom("POST", "/v1/x"), answer(200, {"ok": True})) == {"ok": True}
+        assert api.result(api.custom("POST", "/v1/x"), make_response(200, {"ok": True})) == {"ok": True}
 
     @pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504, 520])
     def test_call_without_cost_is_retried_on_transient_errors(self, status):
-        assert api.may_send_again(GET, answer(status))
-        assert api.may_send_again(api.delete_project("video", "abc"), answer(status))
+        assert api.may_send_again(GET, make_response(status))
+        assert api.may_send_again(api.delete_project("video", "abc"), make_response(status))
 
     @pytest.mark.parametrize("status", [200, 204, 400, 401, 402, 403, 404, 422])
     def test_permanent_errors_are_not_retried(self, status):
-        assert not api.may_send_again(GET, answer(status))
+        assert not api.may_send_again(GET, make_response(status))
 
 
 class TestQuotedMessage:
     @given(st.binary(max_size=2000))
     def test_any_body_gives_one_bounded_printable_line(self, body):
-        line = api.quoted_message(answer(500, body))
+        line = api.quoted_message(make_response(500, body))
         assert 0 < len(line) <= sanitize.MAX_QUOTED + 3
         assert line.isprintable()
 
@@ -283,27 +283,27 @@ class TestQuotedMessage:
         ],
     )
     def test_message_is_the_apis_own_where_there_is_one(self, body, line):
-        assert api.quoted_message(answer(500, body)) == line
+        assert api.quoted_message(make_response(500, body)) == line
 
 
 class TestRetryAfter:
     @given(st.integers(0, 10**8))
     def test_retry_after_reads_seconds(self, seconds):
-        assert api.retry_after_seconds(answer(429, retry_after=str(seconds)), NOW) == seconds
+        assert api.retry_after_seconds(make_response(429, retry_after=str(seconds)), NOW) == seconds
 
     @given(st.integers(-(10**6), 10**6))
     def test_retry_after_reads_a_date(self, seconds):
         when = format_datetime(NOW + timedelta(seconds=seconds), usegmt=True)
-        assert api.retry_after_seconds(answer(429, retry_after=when), NOW) == max(seconds, 0)
+        assert api.retry_after_seconds(make_response(429, retry_after=when), NOW) == max(seconds, 0)
 
     @given(st.text())
     def test_malformed_retry_after_is_ignored(self, text):
-        seconds = api.retry_after_seconds(answer(429, retry_after=text), NOW)
+        seconds = api.retry_after_seconds(make_response(429, retry_after=text), NOW)
         assert seconds is None or seconds >= 0
 
     @pytest.mark.parametrize("text", ["", "soon", "-5", "nan", "inf", "1e9", "٣"])
     def test_retry_after_that_is_no_number_is_ignored(self, text):
-        assert api.retry_after_seconds(answer(429, retry_after=text), NOW) is None
+        assert api.retry_after_seconds(make_response(429, retry_after=text), NOW) is None
 
 
 class TestProjects:

@@ -34,7 +34,7 @@ def test_clean_report_exits_with_0() -> None:
 def test_vulnerability_is_named() -> None:
     assert summarize(report(CLEAN, HOLE), TODAY) == (
         SOME,
-        ["aiohttp 3.9.1: PYSEC-2024-24, CVE-2024-23334 (mended in 3.9.2)"],
+        ["aiohttp 3.9.1: PYSEC-2024-24, CVE-2024-23334 (fixed in 3.9.2)"],
     )
 
 

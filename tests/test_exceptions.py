@@ -36,7 +36,7 @@ EXAMPLES = [
     errors.MagicHourSubmitRecordError("not written"),
     errors.MagicHourArgumentError("kind"),
     errors.MagicHourUploadError("storage away"),
-    errors.MagicHourBudgetError("too dear"),
+    errors.MagicHourBudgetError("too expensive"),
     errors.MagicHourBatchError("2 of 3 failed"),
     errors.MagicHourBatchFailedError("2 of 3 failed"),
 ]

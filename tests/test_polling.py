@@ -42,7 +42,7 @@ class Clockwork:
         self.made = time.time()
 
     def sender(self, settings: Settings) -> Any:
-        world = self
+        backend = self
 
         class Sender:
             def __init__(self) -> None:
@@ -53,11 +53,11 @@ class Clockwork:
             async def attempt(self, request: api.Request, time_limit: float | None = None) -> api.Response:
                 await asyncio.sleep(0.05)
                 one = request.path.rpartition("/")[2]
-                world.asked[one] += 1
-                late = time.time() - world.made - world.ends[one]
+                backend.asked[one] += 1
+                late = time.time() - backend.made - backend.ends[one]
                 done = project(one, "complete" if late >= 0 else "rendering", type="NEW", created_at=None)
                 if late >= 0:
-                    world.seen_late[one] = late
+                    backend.seen_late[one] = late
                 return api.Response(200, {}, json.dumps(done).encode())
 
             async def close(self) -> None:
@@ -68,24 +68,24 @@ class Clockwork:
 
 def test_many_long_waits_finish(monkeypatch: pytest.MonkeyPatch) -> None:
     source = random.Random(1)
-    world = Clockwork({f"p{n}": source.uniform(1, 7200) for n in range(60)})
-    monkeypatch.setattr(transport, "AsyncSender", world.sender)
+    backend = Clockwork({f"p{n}": source.uniform(1, 7200) for n in range(60)})
+    monkeypatch.setattr(transport, "AsyncSender", backend.sender)
 
     async def main() -> dict[str, str]:
-        world.made = time.time()
-        wait = WaitRequest("video", world.ends, time.time() + 8000)
+        backend.made = time.time()
+        wait = WaitRequest("video", backend.ends, time.time() + 8000)
         return await wait_for_outcomes(wait, "c", settings_of("http://127.0.0.1:9"))
 
     outcomes = run_in_own_time(monkeypatch, main)
-    assert outcomes == dict.fromkeys(world.ends, "complete")
-    assert max(world.seen_late.values()) < OLD_CAP * 1.05 + 40  # 16 at once, 0.05 s each
-    assert sum(world.asked.values()) < 60 * (7200 / 9.5) / 2
+    assert outcomes == dict.fromkeys(backend.ends, "complete")
+    assert max(backend.seen_late.values()) < OLD_CAP * 1.05 + 40  # 16 at once, 0.05 s each
+    assert sum(backend.asked.values()) < 60 * (7200 / 9.5) / 2
     assert not any(Poller._shared.values())
 
 
 def test_each_wait_has_its_own_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
-    world = Clockwork({"p1": 100.0})
-    monkeypatch.setattr(transport, "AsyncSender", world.sender)
+    backend = Clockwork({"p1": 100.0})
+    monkeypatch.setattr(transport, "AsyncSender", backend.sender)
 
     async def one(deadline: float) -> float:
         started = time.time()
@@ -97,7 +97,7 @@ def test_each_wait_has_its_own_deadline(monkeypatch: pytest.MonkeyPatch) -> None
         return time.time() - started
 
     async def main() -> list[float]:
-        world.made = time.time()
+        backend.made = time.time()
         return await asyncio.gather(one(30.5), one(99.0), one(101.5), one(1000))
 
     short, shorter, just, long = run_in_own_time(monkeypatch, main)
@@ -108,8 +108,8 @@ def test_each_wait_has_its_own_deadline(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_clock_jump_past_the_deadline_ends_the_wait(monkeypatch: pytest.MonkeyPatch) -> None:
-    world = Clockwork({"p1": 1e6})
-    monkeypatch.setattr(transport, "AsyncSender", world.sender)
+    backend = Clockwork({"p1": 1e6})
+    monkeypatch.setattr(transport, "AsyncSender", backend.sender)
 
     async def main() -> float:
         started = asyncio.get_running_loop().time()

@@ -1,4 +1,4 @@
-"""When to look next: few looks, little lateness, none after the deadline."""
+"""When the next status check is due: few checks, little lateness, none after the deadline."""
 
 from __future__ import annotations
 
@@ -24,52 +24,52 @@ from airflow_provider_magichour.tools import KINDS, TOOLS
 
 kinds = st.sampled_from(KINDS)
 seconds = st.floats(0, 1e7)
-usual = st.none() | st.floats(1, 5000)
+typical = st.none() | st.floats(1, 5000)
 draws = st.floats(0, 1)
 
 
-@given(kinds, usual, st.floats(-1e12, 1e12), st.floats(0, 1e7), draws, st.none() | st.floats(0.01, 1e5))
+@given(kinds, typical, st.floats(-1e12, 1e12), st.floats(0, 1e7), draws, st.none() | st.floats(0.01, 1e5))
 def test_no_status_check_comes_after_the_deadline(
-    kind: str, usual: float | None, age: float, left: float, draw: float, fixed: float | None
+    kind: str, typical: float | None, age: float, left: float, draw: float, fixed: float | None
 ) -> None:
-    delay = next_delay(kind, usual, age, left, draw, poll_interval=fixed)
+    delay = next_delay(kind, typical, age, left, draw, poll_interval=fixed)
     assert 0 <= delay <= left
     assert delay < left or left <= 2 or delay == fixed == left
 
 
-@given(kinds, usual, st.floats(-1e12, 1e12), draws)
-def test_interval_is_bounded(kind: str, usual: float | None, age: float, draw: float) -> None:
-    delay = next_delay(kind, usual, age, math.inf, draw)
+@given(kinds, typical, st.floats(-1e12, 1e12), draws)
+def test_interval_is_bounded(kind: str, typical: float | None, age: float, draw: float) -> None:
+    delay = next_delay(kind, typical, age, math.inf, draw)
     assert FLOOR <= delay <= max(EARLY_CAP, OLD_CAP) * 1.05
-    if usual is None and 0 <= age < 900:
+    if typical is None and 0 <= age < 900:
         assert delay <= CAP * 1.05 < 10
 
 
-@given(kinds, usual, st.floats(0, 1e6), st.floats(0, 1e6), draws)
+@given(kinds, typical, st.floats(0, 1e6), st.floats(0, 1e6), draws)
 def test_interval_grows_with_age_once_a_finish_is_likely(
-    kind: str, usual: float | None, age: float, older: float, draw: float
+    kind: str, typical: float | None, age: float, older: float, draw: float
 ) -> None:
-    base = (usual or 0) * 0.35
-    young = next_delay(kind, usual, base + age, math.inf, draw)
-    assert next_delay(kind, usual, base + age + older, math.inf, draw) >= young
+    base = (typical or 0) * 0.35
+    young = next_delay(kind, typical, base + age, math.inf, draw)
+    assert next_delay(kind, typical, base + age + older, math.inf, draw) >= young
 
 
-@given(kinds, usual, st.floats(1, 1e5), st.integers(0, 1000))
+@given(kinds, typical, st.floats(1, 1e5), st.integers(0, 1000))
 def test_number_of_status_checks_is_bounded(
-    kind: str, usual: float | None, duration: float, seed: int
+    kind: str, typical: float | None, duration: float, seed: int
 ) -> None:
     source, age, checks = random.Random(seed), 0.0, 0
     while age < duration:
-        age += next_delay(kind, usual, age, duration - age, source.random())
+        age += next_delay(kind, typical, age, duration - age, source.random())
         checks += 1
     assert checks <= 3 + min(duration, 1000) / 1.9 + max(duration - 1000, 0) / 8
 
 
-@given(kinds, usual, seconds, draws, st.floats(0.01, 1e5))
+@given(kinds, typical, seconds, draws, st.floats(0.01, 1e5))
 def test_fixed_interval_is_kept(
-    kind: str, usual: float | None, age: float, draw: float, fixed: float
+    kind: str, typical: float | None, age: float, draw: float, fixed: float
 ) -> None:
-    assert next_delay(kind, usual, age, math.inf, draw, poll_interval=fixed) == fixed
+    assert next_delay(kind, typical, age, math.inf, draw, poll_interval=fixed) == fixed
 
 
 @given(st.floats(0.01, 200), st.integers(1, 10_000), st.none() | st.floats(0, 1e9))

@@ -42,7 +42,7 @@ class MagicHour:
     def __init__(self, server: ScriptedServer) -> None:
         self.server = server
         self.missing: set[str] = set()
-        server.answer = self._respond
+        server.respond = self._respond
 
     def _respond(self, seen: Seen) -> Reply:
         name = seen.path.rpartition("/")[2]

@@ -68,7 +68,7 @@ def test_hooks_uploads_and_waits_share_one_rate(connect, tmp_path):
 
     (tmp_path / "face.png").write_bytes(b"png")
     with scripted_server() as server:
-        server.answer = reply
+        server.respond = reply
         connect(server.url, "mhk_live_key", requests_per_second=20)
         hooks = [MagicHourHook() for _ in range(4)]
         hooks[0].upload_file(tmp_path / "face.png")  # what is imported first takes longer than the calls

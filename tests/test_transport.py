@@ -41,10 +41,10 @@ class TestBothSenders:
         assert seen.headers["user-agent"].startswith("airflow-provider-magichour/")
 
     @pytest.mark.parametrize(
-        "trouble", [Reply(429), Reply(500), Reply(502), Reply(503), Reply(504), Reply(drop=True)]
+        "transient", [Reply(429), Reply(500), Reply(502), Reply(503), Reply(504), Reply(drop=True)]
     )
-    def test_transient_errors_are_retried(self, server, send, trouble):
-        server.script(trouble, trouble, Reply(body={"id": "abc"}))
+    def test_transient_errors_are_retried(self, server, send, transient):
+        server.script(transient, transient, Reply(body={"id": "abc"}))
         assert send(settings_for(server), GET) == {"id": "abc"}
         assert len(server.seen) == 3
 
@@ -106,7 +106,7 @@ class TestBothSenders:
         assert KEY not in f"{caught.value} {caught.value!r} {settings!r} {caplog.text}"
 
     def test_error_page_that_quotes_the_request_does_not_leak_the_key(self, server, send):
-        server.answer = lambda seen: Reply(400, f"<pre>refused: {dict(seen.headers)}</pre>".encode())
+        server.respond = lambda seen: Reply(400, f"<pre>refused: {dict(seen.headers)}</pre>".encode())
         with pytest.raises(errors.MagicHourGatewayError, match=r"refused.*Bearer") as caught:
             send(settings_for(server), GET)
         assert KEY not in f"{caught.value} {caught.value!r}"
@@ -303,7 +303,7 @@ class TestSession:
 
 class TestSendAll:
     def test_responses_keep_their_order_with_errors_in_place(self, server):
-        server.answer = lambda seen: (
+        server.respond = lambda seen: (
             Reply(404, {"message": "no"}) if seen.path.endswith("b") else Reply(body={"path": seen.path})
         )
         calls = [api.get_project("image", project_id) for project_id in "abc"]
@@ -330,10 +330,10 @@ class TestSendAll:
 
 
 def test_run_async_returns_the_result():
-    async def answer():
+    async def response():
         return 42
 
-    assert run_async(answer) == 42
+    assert run_async(response) == 42
 
 
 def test_traceback_of_a_coroutine_does_not_begin_with_a_missing_event_loop():

@@ -1,10 +1,10 @@
-"""The package speaks the field's words: none of the old ones is in an identifier or a message."""
+"""The code speaks the field's words: none of the old ones is in an identifier or a message."""
 
 from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator, Set
+from collections.abc import Iterable, Iterator, Set
 from pathlib import Path
 
 import pytest
@@ -12,7 +12,14 @@ import pytest
 import airflow_provider_magichour
 
 PACKAGE = Path(airflow_provider_magichour.__file__).parent
-FILES = sorted(PACKAGE.rglob("*.py"))
+ROOT = PACKAGE.parent
+#: The package, and what tests, measures and starts it.
+FILES = [
+    path
+    for folder in (PACKAGE, *(ROOT / name for name in ("tests", "benchmarks", "scripts")))
+    for path in sorted(folder.rglob("*.py"))
+    if path.name != "test_vocabulary.py" and "data" not in path.relative_to(ROOT).parts
+]
 
 #: Each old word with what is said instead. Words are compared in lower case, without plural or ending.
 OLD_WORDS = {
@@ -58,6 +65,11 @@ STORED_OR_FOREIGN = {
     "usual_seconds",  # keyword of deferred triggers, stored by 0.1.0
     "told",  # field of submit records, stored by 0.1.0
     "tell",  # of a file
+    # of a process, of Python and of fsspec
+    "memory",
+    "memory_full_info",
+    "get_traced_memory",
+    "MemoryFileSystem",
 }
 #: Plain English in messages, where no technical term is meant: word -> part of the message.
 PLAIN_ENGLISH = {"look": ("ook at https://", "ook at it in the library", "ook for a new", "ook for faces")}
@@ -77,6 +89,10 @@ PROSE = {
     "front",
     "world",
 }
+
+
+#: The names of tests are prose; so is what their programs say of themselves.
+PROSE_OF_TESTS = PROSE | {"told", "tells", "watches", "stranger"}
 
 
 def words(text: str) -> Iterator[str]:
@@ -132,7 +148,7 @@ def docstrings(tree: ast.AST) -> Iterator[tuple[str, int]]:
             yield text, getattr(node, "lineno", 1)
 
 
-def old_words(found: Iterator[tuple[str, int]], allowed: Set[str] = frozenset()) -> list[str]:
+def old_words(found: Iterable[tuple[str, int]], allowed: Set[str] = frozenset()) -> list[str]:
     """Return where old words stand, and what to say instead."""
     return [
         f"line {line}: {word!r} in {text.strip()[:80]!r}: say {OLD_WORDS[word]}"
@@ -146,13 +162,16 @@ def old_words(found: Iterator[tuple[str, int]], allowed: Set[str] = frozenset())
 
 def old_words_of(path: Path) -> list[str]:
     tree = ast.parse(path.read_text())
-    names = old_words(identifiers(tree)) + old_words((word, 0) for word in words(path.stem))
-    prose = old_words(docstrings(tree), allowed=PROSE)
+    allowed = PROSE if path.is_relative_to(PACKAGE) else PROSE_OF_TESTS
+    found = [*identifiers(tree), *((word, 0) for word in words(path.stem))]
+    names = old_words(one for one in found if not one[0].startswith("test_"))
+    names += old_words((one for one in found if one[0].startswith("test_")), allowed=allowed)
+    prose = old_words(docstrings(tree), allowed=allowed)
     tell_whether = [text for text, _ in docstrings(tree) if re.match(r"(Tell|Say) (whether|if|what)\b", text)]
     return names + old_words(messages(tree)) + prose + tell_whether
 
 
-PATHS = {str(path.relative_to(PACKAGE)): path for path in FILES}
+PATHS = {str(path.relative_to(ROOT)): path for path in FILES}
 
 
 @pytest.mark.parametrize("name", sorted(PATHS))

@@ -61,8 +61,8 @@ async def soak(server: LoadServer, seconds: float) -> dict[str, Any]:
     return {
         "seconds": seconds,
         **counts,
-        "requests": stats["requests"] + stats["answered"].get("0", 0),
-        "went_wrong": stats["answered"].get("0", 0),
+        "requests": stats["requests"] + stats["statuses"].get("0", 0),
+        "went_wrong": stats["statuses"].get("0", 0),
         "rss_growth_mib_since_warm": (rss() - warm) / 2**20,
         "most_sockets": most,
         "sockets_at_the_end": sockets(),

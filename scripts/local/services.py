@@ -115,7 +115,7 @@ def _first_possible(env: Mapping[str, str]) -> str:
         return "own"
     if env.get(POSTGRESQL_URL) and env.get(REDIS_URL):
         return "given"
-    if _answers("docker", "info") and _answers("docker", "compose", "version"):
+    if _responds("docker", "info") and _responds("docker", "compose", "version"):
         return "compose"
     raise ServicesError(_NOWHERE)
 
@@ -346,7 +346,7 @@ def _version(name: str) -> str:
     return " ".join(done.stdout.split()[:3])
 
 
-def _answers(*command: str) -> bool:
+def _responds(*command: str) -> bool:
     with contextlib.suppress(OSError, subprocess.TimeoutExpired):
         return subprocess.run(command, capture_output=True, timeout=30, check=False).returncode == 0  # noqa: S603  # docker
     return False

@@ -341,8 +341,8 @@ def test_6_the_view_looks_good(
 def test_7_no_video_is_paid_for_that_nobody_chose(airflow: LocalAirflow, media: Path, dag_id: str) -> None:
     if dag_id == REVIEW:
         run = start_review(airflow, media)
-        answer = f"/dags/{REVIEW}/dagRuns/{run}/taskInstances/review/-1/hitlDetails"
-        airflow.api("PATCH", answer, json={"chosen_options": ["None of them"], "params_input": {}})
+        response = f"/dags/{REVIEW}/dagRuns/{run}/taskInstances/review/-1/hitlDetails"
+        airflow.api("PATCH", response, json={"chosen_options": ["None of them"], "params_input": {}})
     else:
         run = airflow.trigger(HASTY, {"destination": str(media)})
     states = end_review(airflow, dag_id, run)

@@ -172,7 +172,7 @@ class TestChoice:
 
     def test_containers_are_the_last_choice(self, monkeypatch: pytest.MonkeyPatch) -> None:
         asked = []
-        monkeypatch.setattr(services, "_answers", lambda *command: asked.append(command) is None)
+        monkeypatch.setattr(services, "_responds", lambda *command: asked.append(command) is None)
         assert services._first_possible({services.REDIS_URL: "redis://host"}) == "compose"
         assert asked == [("docker", "info"), ("docker", "compose", "version")]
 

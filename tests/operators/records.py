@@ -19,9 +19,9 @@ def context_of(clear_number: int | None = 0, **changes: Any) -> Any:
     return context
 
 
-def intend(records: SubmitRecords, body: str = "b", account: str | None = None) -> Record:
+def write_intent(records: SubmitRecords, body: str = "b", account: str | None = None) -> Record:
     return records.write_intent(records.start({0: body}, account)[0])
 
 
 def submit(records: SubmitRecords, body: str = "b", project_id: str = "p1", charged: Any = 5) -> Record:
-    return records.record_id(intend(records, body, "account-1"), project_id, charged, name="t")
+    return records.record_id(write_intent(records, body, "account-1"), project_id, charged, name="t")

@@ -118,13 +118,13 @@ def test_old_submit_records_are_removed(sim, hook, tmp_path):
 # ------------------------------------------------------------------------------------------------ outage
 
 
-@pytest.mark.parametrize("answer", [{"status": 503}, {"status": 429}, {"drop": "before"}])
-def test_outage_stops_the_clean_up(sim, hook, tmp_path, monkeypatch, answer, connect):
+@pytest.mark.parametrize("response", [{"status": 503}, {"status": 429}, {"drop": "before"}])
+def test_outage_stops_the_clean_up(sim, hook, tmp_path, monkeypatch, response, connect):
     monkeypatch.setattr("airflow_provider_magichour._client.retry.BACKOFF_FIRST", 0.001)
     monkeypatch.setattr(cleanup, "FIRST_BATCH", 2)
     connect(sim.url, sim.api_key, max_attempts=2)
     ids = [downloaded(sim, hook, tmp_path) for _ in range(5)]
-    sim.faults({"match": {"route": "delete_project"}, **answer})
+    sim.faults({"match": {"route": "delete_project"}, **response})
     with pytest.raises(errors.MagicHourError, match="not available"):
         clean_up(tmp_path)
     assert len(sim.requests("delete_project")) <= 8  # aiohttp repeats what is dropped

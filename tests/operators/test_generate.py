@@ -80,8 +80,8 @@ class TestGenerate:
         store = TaskStateStore()
         with pytest.raises(error) as caught:
             run_task(operator(deferrable=deferrable), task_context(store=store))
-        may_be_mended = error is exceptions.MagicHourRenderError
-        assert isinstance(caught.value, AirflowFailException) is not may_be_mended
+        may_be_retried = error is exceptions.MagicHourRenderError
+        assert isinstance(caught.value, AirflowFailException) is not may_be_retried
         assert run_task(operator(deferrable=deferrable), task_context(store=store, try_number=2))["project"]
         assert posts(sim) == 2
 

@@ -17,7 +17,7 @@ from airflow_provider_magichour.operators import _submit_records
 from airflow_provider_magichour.operators._clear_or_retry import UNCERTAIN
 from airflow_provider_magichour.operators._submit_record import INTENT, Record
 from airflow_provider_magichour.operators._submit_records import SubmitRecords
-from tests.operators.records import Open, context_of, intend, submit
+from tests.operators.records import Open, context_of, submit, write_intent
 from tests.support.tasks import TaskStateStore
 
 pytestmark = pytest.mark.usefixtures("no_pauses")
@@ -33,18 +33,18 @@ class TestRetry:
         assert (record.id, record.credits_charged, record.account) == ("p1", 5, "account-1")
 
     def test_retry_finds_an_open_intent(self, open_records: Open) -> None:
-        intend(open_records())
+        write_intent(open_records())
         assert open_records(try_number=2).match(["b"])[0].state == INTENT
 
     def test_discarded_intent_leaves_nothing(self, open_records: Open) -> None:
         records = open_records()
-        records.discard(intend(records))
+        records.discard(write_intent(records))
         assert open_records(try_number=2).match(["b"]) == {}
 
     def test_intent_after_a_discarded_one_counts(self, open_records: Open) -> None:
         records = open_records()
-        records.discard(intend(records))
-        intend(records)
+        records.discard(write_intent(records))
+        write_intent(records)
         assert open_records(try_number=2).match(["b"])[0].state == INTENT
 
     def test_project_that_was_given_up_is_submitted_again_once(self, open_records: Open) -> None:
@@ -150,7 +150,7 @@ class TestClear:
         self, open_records: Open, start: dict[str, Any], is_clear: bool
     ) -> None:
         first = open_records(max_tries=3)
-        intent = intend(first)
+        intent = write_intent(first)
         assert not open_records(**start).is_cleared(intent)
         fail(first, intent)
         again = open_records(**start)
@@ -175,7 +175,7 @@ class TestClearOfAnotherTask:
     def test_retry_is_no_clear(self, open_records: Open, max_tries: int) -> None:
         task, began = SimpleNamespace(retries=3), max_tries - 3
         first = open_records(max_tries=max_tries, try_number=began + 1, task=task)
-        intent = intend(first)
+        intent = write_intent(first)
         submit(first, "c", "p2")
         fail(first, intent)
         first.succeed()
@@ -187,7 +187,7 @@ class TestClearOfAnotherTask:
         self, open_records: Open
     ) -> None:
         first = open_records(max_tries=1, task=SimpleNamespace(retries=1))
-        fail(first, intend(first), MagicHourError)
+        fail(first, write_intent(first), MagicHourError)
         now = {"max_tries": 1, "try_number": 2, "clear_number": 1, "task": SimpleNamespace(retries=0)}
         retry = open_records(**now)
         assert not retry.is_cleared(retry.match(["b"])[0])
@@ -233,7 +233,7 @@ class TestTwoTriesAtOnce:
         submit(retry, "b", "p2")
         monkeypatch.setattr(_submit_records, "FRESH_SECONDS", -1)  # as much later
         with pytest.raises(MagicHourSubmitRecordError, match="Another try"):
-            intend(lost, "b")
+            write_intent(lost, "b")
         assert open_folder(try_number=3).match(["a", "b", "b"]).keys() == {0, 1}
 
     def test_next_try_sees_what_the_lost_one_began_meanwhile(self, open_folder: Open) -> None:
@@ -242,7 +242,7 @@ class TestTwoTriesAtOnce:
         assert retry.match(["a"]) == {}
         submit(lost, "a")
         with pytest.raises(MagicHourSubmitRecordError, match="Another try") as caught:
-            intend(retry, "a")
+            write_intent(retry, "a")
         assert not isinstance(caught.value, AirflowFailException)
         assert open_folder(try_number=3).match(["a"])[0].id == "p1"
 
@@ -281,7 +281,7 @@ class TestTwoTriesAtOnce:
 
     def test_id_of_the_lost_try_counts_beside_a_report(self, open_folder: Open) -> None:
         lost, retry = open_folder(), open_folder(try_number=2)
-        intent = intend(lost, "a")
+        intent = write_intent(lost, "a")
         retry.mark_reported(retry.match(["a"])[0], UNCERTAIN)
         lost.record_id(intent, "p1", 5, name="t")
         assert open_folder(try_number=3).match(["a"])[0].id == "p1"

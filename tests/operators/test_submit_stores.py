@@ -30,7 +30,7 @@ from airflow_provider_magichour.operators._submit_stores import (
     _record_of_name,
     remove_old_records,
 )
-from tests.operators.records import Open, context_of, intend, submit
+from tests.operators.records import Open, context_of, submit, write_intent
 from tests.support.tasks import TaskStateStore
 
 pytestmark = pytest.mark.usefixtures("no_pauses")
@@ -46,7 +46,7 @@ class TestTwoStores:
     ) -> None:
         records = open_both()
         submit(records, "a", "p1")
-        intend(records)
+        write_intent(records)
         store.clear()
         found = open_both(try_number=2).match(["a", "b"])
         assert (found[0].id, found[1].state) == ("p1", INTENT)
@@ -58,7 +58,7 @@ class TestTwoStores:
         assert open_both(try_number=2).match(["b"])[0].id == "p1"
 
     def test_highest_number_wins(self, open_both: Open, store: TaskStateStore, folder: Storage) -> None:
-        intent = intend(open_both())
+        intent = write_intent(open_both())
         for stores, expected in (({"storage": folder}, "p1"), ({"store": store}, "p2")):
             context = context_of(**({"store": store} if "store" in stores else {}))
             one = SubmitRecords.of_task(context, storage=stores.get("storage"))
@@ -82,13 +82,13 @@ class TestTwoStores:
         records.match(["b"])
         (Path(folder.root) / ".magichour").write_text("a file where a folder should be")
         with pytest.raises(MagicHourSubmitRecordError, match="Nothing was submitted") as caught:
-            intend(records)
+            write_intent(records)
         assert not isinstance(caught.value, AirflowFailException)
         assert SubmitRecords.of_task(context_of(store=store)).match(["b"]) == {}
 
     def test_id_in_one_store_is_enough(self, store: TaskStateStore, folder: Storage) -> None:
         records = SubmitRecords.of_task(context_of(store=store), storage=folder)
-        intent = intend(records)
+        intent = write_intent(records)
         (Path(folder.root) / ".magichour").rename(Path(folder.root) / "away")
         (Path(folder.root) / ".magichour").write_text("")
         records.record_id(intent, "p1", 5, name="t")
@@ -132,7 +132,7 @@ class TestStoreThatFails:
         failing.failures = {"get": 2, "set": 2}
         records = self.open(failing)
         assert records.match(["b"]) == {}
-        intent = intend(records)
+        intent = write_intent(records)
         failing.failures = {"set": 5}
         records.record_id(intent, "p1", 5, name="t")
         assert failing.get("magichour_submit_0")["id"] == "p1"
@@ -142,12 +142,12 @@ class TestStoreThatFails:
         failing.failures = {verb: 99}
         records = self.open(failing)
         with pytest.raises(MagicHourSubmitRecordError, match="Nothing was submitted") as caught:
-            records.match(["b"]) if verb == "get" else intend(records)
+            records.match(["b"]) if verb == "get" else write_intent(records)
         assert not isinstance(caught.value, AirflowFailException)
 
     def test_outage_after_the_submit_names_the_project(self, failing: FailingStore) -> None:
         records = self.open(failing)
-        intent = intend(records)
+        intent = write_intent(records)
         failing.failures = {"set": 99}
         with pytest.raises(MagicHourUncertainSubmitError, match="project p1"):
             records.record_id(intent, "p1", 5, name="t")
@@ -167,7 +167,7 @@ class TestStoreThatFails:
         monkeypatch.setattr(TaskStateStore, "set", lose_the_response(TaskStateStore.set))
         monkeypatch.setattr(Storage, "write", lose_the_response(Storage.write))
         with pytest.raises(MagicHourSubmitRecordError, match="Nothing was submitted"):
-            intend(records)
+            write_intent(records)
         monkeypatch.undo()
         assert open_records(try_number=2).match(["b"]) == {}
 
@@ -175,7 +175,7 @@ class TestStoreThatFails:
         self, folder: Storage, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         records = SubmitRecords.of_task(context_of(), storage=folder)
-        intent, outages, remove = intend(records), [1], Storage.remove
+        intent, outages, remove = write_intent(records), [1], Storage.remove
 
         def fail_once(self: Storage, path: str) -> None:
             if outages:

@@ -37,12 +37,12 @@ def sim() -> Iterator[Simulator]:
 def echo() -> Iterator[ScriptedServer]:
     """Give a server that tells whoever asks what was asked, as a careless proxy does."""
 
-    def answer(seen: Seen) -> Reply:
+    def response(seen: Seen) -> Reply:
         quoted = json.dumps(f"cannot take {dict(seen.headers)}").replace("/", "\\/")
         return Reply(403, f'{{"message": {quoted}}}'.encode())
 
     with scripted_server() as server:
-        server.answer = answer
+        server.respond = response
         yield server
 
 
@@ -72,7 +72,7 @@ def connections(real_airflow: LocalAirflow, sim: Simulator, echo: ScriptedServer
     for conn_id in made:
         said.append(real_airflow.api("GET", f"/connections/{conn_id}"))
         real_airflow.api("DELETE", f"/connections/{conn_id}")
-    told = [json.dumps(answer.get("message") or answer) for answer in said]
+    told = [json.dumps(response.get("message") or response) for response in said]
     assert "Connected to Magic Hour" in told[1]
     assert not [
         position for position, text in enumerate(told) if any(each in text for each in [*SECRETS, *PRINTED])
@@ -88,14 +88,14 @@ def fernet_key(home: Path) -> str:
 def waiting_project(sim: Simulator) -> str:
     """Make a project that renders until it is told to end."""
     sim.faults({"match": {"tool": "ai-qr-code-generator"}, "duration": 3600})
-    answer = requests.post(
+    response = requests.post(
         f"{sim.url}/v1/ai-qr-code-generator",
         json={"content": "https://magichour.ai", "style": {"art_style": "stars"}},
         headers={"Authorization": f"Bearer {KEY}"},
         timeout=30,
     )
-    answer.raise_for_status()
-    return str(answer.json()["id"])
+    response.raise_for_status()
+    return str(response.json()["id"])
 
 
 @pytest.mark.usefixtures("connections")

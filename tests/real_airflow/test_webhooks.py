@@ -68,14 +68,14 @@ def destination(real_airflow: LocalAirflow, tmp_path_factory: pytest.TempPathFac
 
 def make(simulator: Simulator, tool: str, body: dict[str, Any]) -> str:
     """Start a project as somebody else would, whom Airflow does not know of."""
-    answer = requests.post(
+    response = requests.post(
         f"{simulator.url}/v1/{tool}",
         json=body,
         headers={"Authorization": f"Bearer {simulator.api_key}"},
         timeout=30,
     )
-    answer.raise_for_status()
-    return str(answer.json()["id"])
+    response.raise_for_status()
+    return str(response.json()["id"])
 
 
 def saved(destination: Path) -> dict[str, list[str]]:
@@ -164,7 +164,7 @@ def test_forged_webhook_writes_nothing(
                 ),
                 requests.post(url, data=body, timeout=30),
             ]
-            assert {(answer.status_code, answer.text) for answer in responses} == {
+            assert {(response.status_code, response.text) for response in responses} == {
                 (401, '{"detail":"not signed by Magic Hour"}')
             }
     assert len(asset_events(real_airflow, "video", "completed")) == before

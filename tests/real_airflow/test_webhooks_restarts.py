@@ -120,14 +120,14 @@ def airflow(services: Services, simulator: Simulator, tmp_path: Path) -> Iterato
 
 
 def make(simulator: Simulator) -> str:
-    answer = requests.post(
+    response = requests.post(
         f"{simulator.url}/v1/ai-voice-generator",
         json=VOICE,
         headers={"Authorization": f"Bearer {simulator.api_key}"},
         timeout=60,
     )
-    answer.raise_for_status()
-    return str(answer.json()["id"])
+    response.raise_for_status()
+    return str(response.json()["id"])
 
 
 def saved(folder: Path) -> dict[str, int]:

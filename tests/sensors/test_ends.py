@@ -38,19 +38,19 @@ def test_all_modes_raise_the_same_timeout_when_the_server_is_down(mode: str, pro
 
 
 @pytest.mark.parametrize("mode", ["poke", "reschedule"], indirect=True)  # deferred, Airflow does not watch it
-@pytest.mark.parametrize("lenient", [{}, {"soft_fail": True}])
+@pytest.mark.parametrize("option", [{}, {"soft_fail": True}])
 def test_execution_timeout_is_the_sensors_own_timeout(
-    projects: Projects, mode: str, lenient: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    projects: Projects, mode: str, option: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from airflow.providers.common.compat.sdk import AirflowTaskTimeout
 
     def ring() -> None:
         raise AirflowTaskTimeout
 
-    task = sensor(mode, "p1", execution_timeout=timedelta(seconds=9), **lenient)
+    task = sensor(mode, "p1", execution_timeout=timedelta(seconds=9), **option)
     for name in ("wait", "check_once"):
         monkeypatch.setattr(f"airflow_provider_magichour.sensors._run.SensorRun.{name}", lambda _: ring())
-    expected = AirflowSkipException if lenient else errors.MagicHourSensorTimeoutError
+    expected = AirflowSkipException if option else errors.MagicHourSensorTimeoutError
     with pytest.raises(expected, match="Timed out after execution_timeout"):
         run(task)
 
@@ -63,7 +63,7 @@ def test_wait_on_a_worker_ends_before_the_alarm_of_execution_timeout(projects: P
     assert time.monotonic() - started < 1
 
 
-@pytest.mark.parametrize("lenient", ["soft_fail", "never_fail"])
+@pytest.mark.parametrize("option", ["soft_fail", "never_fail"])
 @pytest.mark.parametrize(
     ("last", "why"),
     [
@@ -73,17 +73,17 @@ def test_wait_on_a_worker_ends_before_the_alarm_of_execution_timeout(projects: P
     ],
 )
 def test_soft_fail_skips_with_the_reason(
-    mode: str, projects: Projects, last: Any, why: str, lenient: str
+    mode: str, projects: Projects, last: Any, why: str, option: str
 ) -> None:
     projects.script("p1", last)
-    with pytest.raises(AirflowSkipException, match=f"^Skipping due to {lenient} is set to True: {why}"):
-        run(sensor(mode, "p1", timeout=1, **{lenient: True}))
+    with pytest.raises(AirflowSkipException, match=f"^Skipping due to {option} is set to True: {why}"):
+        run(sensor(mode, "p1", timeout=1, **{option: True}))
 
 
-@pytest.mark.parametrize("lenient", ["soft_fail", "never_fail"])
-def test_soft_fail_does_not_skip_a_running_project(mode: str, projects: Projects, lenient: str) -> None:
+@pytest.mark.parametrize("option", ["soft_fail", "never_fail"])
+def test_soft_fail_does_not_skip_a_running_project(mode: str, projects: Projects, option: str) -> None:
     projects.script("p1", "rendering", Reply(500), "complete")
-    assert run(sensor(mode, "p1", **{lenient: True})) == project("p1", kind="image")
+    assert run(sensor(mode, "p1", **{option: True})) == project("p1", kind="image")
 
 
 @pytest.mark.parametrize("mode", ["poke", "deferrable"], indirect=True)

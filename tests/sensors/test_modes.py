@@ -149,7 +149,7 @@ def test_project_of_another_kind_is_named(mode: str, projects: Projects) -> None
             return Reply(200, project("p1"))
         return Reply(404, {"message": "none such"})
 
-    projects.server.answer = respond
+    projects.server.respond = respond
     with pytest.raises(errors.MagicHourNotFoundError, match="video"):
         run(sensor(mode, "p1", kind="image"))
 

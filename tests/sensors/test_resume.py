@@ -57,9 +57,9 @@ def test_event_contradicted_by_the_api_fails(projects: Projects) -> None:
         sensor("deferrable", "p1").execute_complete(task_context("wait"), event)
 
 
-@pytest.mark.parametrize("lenient", ["soft_fail", "never_fail"])
-def test_soft_fail_skips_when_resumed_by_airflow(projects: Projects, lenient: str) -> None:
-    task = sensor("deferrable", "p1", **{lenient: True})
+@pytest.mark.parametrize("option", ["soft_fail", "never_fail"])
+def test_soft_fail_skips_when_resumed_by_airflow(projects: Projects, option: str) -> None:
+    task = sensor("deferrable", "p1", **{option: True})
     event = {"kind": "image", "outcomes": {"p1": "canceled"}}
     projects.script("p1", "canceled")
     with pytest.raises(AirflowSkipException):
@@ -78,11 +78,11 @@ def test_soft_fail_skips_alike_when_resumed_and_on_a_worker(projects: Projects) 
 
 
 @pytest.mark.parametrize("reason", [DEFERRAL_TIMEOUT, {"error": "Trigger failure", "traceback": ["Oops"]}])
-@pytest.mark.parametrize("lenient", [{}, {"soft_fail": True}, {"never_fail": True}])
+@pytest.mark.parametrize("option", [{}, {"soft_fail": True}, {"never_fail": True}])
 def test_complete_project_is_returned_where_the_deferral_failed(
-    projects: Projects, lenient: dict[str, Any], reason: dict[str, Any]
+    projects: Projects, option: dict[str, Any], reason: dict[str, Any]
 ) -> None:
-    task = sensor("deferrable", "p1", **lenient)
+    task = sensor("deferrable", "p1", **option)
     found = task.resume_execution("__fail__", reason, task_context("wait"))
     assert found == project("p1", kind="image")
 
@@ -94,11 +94,11 @@ def test_deferral_timeout_raises_the_same_error(projects: Projects) -> None:
         sensor("deferrable", "p1", timeout=20).resume_execution("__fail__", DEFERRAL_TIMEOUT, context)
 
 
-@pytest.mark.parametrize("lenient", [{}, {"soft_fail": True}])
+@pytest.mark.parametrize("option", [{}, {"soft_fail": True}])
 def test_broken_trigger_fails_the_task_whose_project_is_not_finished(
-    projects: Projects, lenient: dict[str, Any]
+    projects: Projects, option: dict[str, Any]
 ) -> None:
     projects.script("p1", "rendering")
-    task = sensor("deferrable", "p1", **lenient)
-    with pytest.raises(AirflowSkipException if lenient else AirflowException, match="Trigger failure"):
+    task = sensor("deferrable", "p1", **option)
+    with pytest.raises(AirflowSkipException if option else AirflowException, match="Trigger failure"):
         task.resume_execution("__fail__", {"error": "Trigger failure"}, task_context("wait"))

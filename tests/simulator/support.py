@@ -30,16 +30,16 @@ def session(simulator: Simulator, api_key: str | None = None) -> requests.Sessio
 def create(simulator: Simulator, kind: str = "image", **changes: Any) -> str:
     tool = TOOL_OF_KIND[kind]
     with session(simulator) as http:
-        answer = http.post(f"{simulator.url}/v1/{tool}", json=EXAMPLE_BODIES[tool] | changes)
-    answer.raise_for_status()
-    return str(answer.json()["id"])
+        response = http.post(f"{simulator.url}/v1/{tool}", json=EXAMPLE_BODIES[tool] | changes)
+    response.raise_for_status()
+    return str(response.json()["id"])
 
 
 def get(simulator: Simulator, kind: str, project_id: str) -> dict[str, Any]:
     with session(simulator) as http:
-        answer = http.get(f"{simulator.url}/v1/{kind}-projects/{project_id}")
-    answer.raise_for_status()
-    return dict(answer.json())
+        response = http.get(f"{simulator.url}/v1/{kind}-projects/{project_id}")
+    response.raise_for_status()
+    return dict(response.json())
 
 
 def wait(simulator: Simulator, kind: str, project_id: str, seconds: float = 10) -> dict[str, Any]:

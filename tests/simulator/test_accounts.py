@@ -125,8 +125,8 @@ def test_402_comes_with_the_requested_code(magichour: Simulator, code: str) -> N
     magichour.faults(
         {"match": CREATE, "status": 402, "code": code, "message": "Not on your plan", "times": 1}
     )
-    answer = _post_image(magichour)
-    assert (answer.status_code, answer.json()) == (402, {"code": code, "message": "Not on your plan"})
+    response = _post_image(magichour)
+    assert (response.status_code, response.json()) == (402, {"code": code, "message": "Not on your plan"})
     assert magichour.state()["created"] == {}
 
 
@@ -145,9 +145,9 @@ def test_402_comes_with_the_requested_code(magichour: Simulator, code: str) -> N
 )
 def test_each_status_has_magic_hours_own_form(magichour: Simulator, status: int, code: str) -> None:
     magichour.faults({"match": CREATE, "status": status})
-    answer = _post_image(magichour)
-    assert answer.json()["code"] == code
-    assert isinstance(answer.json()["message"], str)
+    response = _post_image(magichour)
+    assert response.json()["code"] == code
+    assert isinstance(response.json()["message"], str)
 
 
 def test_a_plan_limit_is_429_on_demand() -> None:
@@ -169,8 +169,8 @@ def test_latency_delays_each_response() -> None:
 
 def test_a_create_without_credits_is_402() -> None:
     with Simulator(credits=0) as magichour:
-        answer = _post_image(magichour)
-        assert (answer.status_code, answer.json()["code"]) == (402, "insufficient_credits")
+        response = _post_image(magichour)
+        assert (response.status_code, response.json()["code"]) == (402, "insufficient_credits")
 
 
 @pytest.mark.parametrize("status", [502, 503])
@@ -179,10 +179,10 @@ def test_a_gateway_fails_before_or_after_a_create_is_accepted(
     magichour: Simulator, status: int, accepted: bool
 ) -> None:
     magichour.faults({"match": CREATE, "status": status, "html": True, "process": accepted, "times": 1})
-    answer = _post_image(magichour)
-    assert answer.status_code == status
-    assert answer.headers["content-type"].startswith("text/html")
-    assert str(status) in answer.text
+    response = _post_image(magichour)
+    assert response.status_code == status
+    assert response.headers["content-type"].startswith("text/html")
+    assert str(status) in response.text
     assert magichour.state()["created"] == ({"ai-image-generator": 1} if accepted else {})
     assert len(magichour.ledger()) == accepted
 

@@ -37,9 +37,9 @@ def _post(magichour: Simulator, tool: str, body: Any, **options: Any) -> request
 def test_a_wrong_key_is_refused(magichour: Simulator, value: str | None) -> None:
     headers = {} if value is None else {"Authorization": value}
     for path in ("account", "image-projects/x", "saved-items"):
-        answer = requests.get(f"{magichour.url}/v1/{path}", headers=headers, timeout=10)
-        assert answer.status_code == 401
-        assert answer.json() == {"code": "unauthorized", "message": "Unauthorized"}
+        response = requests.get(f"{magichour.url}/v1/{path}", headers=headers, timeout=10)
+        assert response.status_code == 401
+        assert response.json() == {"code": "unauthorized", "message": "Unauthorized"}
 
 
 def test_accounts_do_not_see_each_others_projects(magichour: Simulator) -> None:
@@ -63,9 +63,9 @@ def test_accounts_do_not_see_each_others_projects(magichour: Simulator) -> None:
 )
 def test_unknown_paths_and_projects_are_404(magichour: Simulator, method: str, path: str) -> None:
     with session(magichour) as http:
-        answer = http.request(method, f"{magichour.url}/v1/{path}", json={})
-    assert answer.status_code == 404
-    assert answer.json() == {"code": "not_found", "message": "Not Found"}
+        response = http.request(method, f"{magichour.url}/v1/{path}", json={})
+    assert response.status_code == 404
+    assert response.json() == {"code": "not_found", "message": "Not Found"}
 
 
 def test_a_project_has_one_kind(magichour: Simulator) -> None:
@@ -78,8 +78,8 @@ def test_a_project_has_one_kind(magichour: Simulator) -> None:
 @hypothesis.settings(max_examples=60)
 def test_odd_ids_are_404_or_400(running: Simulator, path: str) -> None:
     with session(running) as http:
-        answer = http.get(f"{running.url}/v1/image-projects/{requests.utils.quote(path)}", timeout=10)
-    assert answer.status_code in {404, 400}
+        response = http.get(f"{running.url}/v1/image-projects/{requests.utils.quote(path)}", timeout=10)
+    assert response.status_code in {404, 400}
 
 
 def test_an_account_can_have_another_key_and_lose_the_old_one() -> None:
@@ -102,8 +102,8 @@ def test_an_account_can_have_another_key_and_lose_the_old_one() -> None:
 
 def test_requests_above_the_rate_limit_get_429_with_retry_after() -> None:
     with Simulator(rate_limit=5) as magichour, session(magichour) as http:
-        answers = [http.get(f"{magichour.url}/v1/account") for _ in range(12)]
-        refused = [answer for answer in answers if answer.status_code == 429]
+        responses = [http.get(f"{magichour.url}/v1/account") for _ in range(12)]
+        refused = [response for response in responses if response.status_code == 429]
         assert 1 <= len(refused) <= 8
         assert int(refused[0].headers["Retry-After"]) >= 1
 
@@ -118,9 +118,9 @@ def test_every_tool_is_known_and_has_an_example() -> None:
 
 @pytest.mark.parametrize("tool", TOOLS)
 def test_the_example_of_the_specification_is_accepted(magichour: Simulator, tool: str) -> None:
-    answer = _post(magichour, tool, EXAMPLE_BODIES[tool])
-    assert answer.status_code == 200, answer.text
-    project = get(magichour, TOOLS[tool].kind, answer.json()["id"])
+    response = _post(magichour, tool, EXAMPLE_BODIES[tool])
+    assert response.status_code == 200, response.text
+    project = get(magichour, TOOLS[tool].kind, response.json()["id"])
     assert project["type"] == TOOLS[tool].project_type
     assert project["name"] == EXAMPLE_BODIES[tool].get("name")
 
@@ -148,9 +148,9 @@ def test_a_missing_field_is_named(magichour: Simulator, tool: str, path: tuple[s
     for name in path[:-1]:
         inner = inner[name]
     inner.pop(path[-1], None)
-    answer = _post(magichour, tool, body)
-    assert answer.status_code == 400
-    assert answer.json()["message"] == f"{'.'.join(path)} is required"
+    response = _post(magichour, tool, body)
+    assert response.status_code == 400
+    assert response.json()["message"] == f"{'.'.join(path)} is required"
     assert magichour.state()["created"] == {}
 
 
@@ -168,8 +168,8 @@ def test_a_missing_field_is_named(magichour: Simulator, tool: str, path: tuple[s
     ],
 )
 def test_a_wrong_field_is_named(magichour: Simulator, changes: dict[str, Any], message: str) -> None:
-    answer = _post(magichour, "ai-image-generator", IMAGE | changes)
-    assert (answer.status_code, answer.json()["message"]) == (400, message)
+    response = _post(magichour, "ai-image-generator", IMAGE | changes)
+    assert (response.status_code, response.json()["message"]) == (400, message)
 
 
 @pytest.mark.parametrize(
@@ -248,8 +248,8 @@ def test_unknown_values_pass_with_a_warning(
 
 
 def test_an_unknown_upload_type_is_refused(magichour: Simulator) -> None:
-    answer = _post(magichour, "files/upload-urls", {"items": [{"type": "text", "extension": "png"}]})
-    assert (answer.status_code, answer.json()["code"]) == (400, "invalid_request")
+    response = _post(magichour, "files/upload-urls", {"items": [{"type": "text", "extension": "png"}]})
+    assert (response.status_code, response.json()["code"]) == (400, "invalid_request")
 
 
 def test_text_to_video_takes_references(magichour: Simulator) -> None:

@@ -24,7 +24,7 @@ def account(magichour: Simulator) -> requests.Response:
 
 
 def raw(magichour: Simulator, path: str, headers: str = "", host: str = "api") -> tuple[bytes, str]:
-    """Send one request over a plain socket; return all bytes of the answer, and how the connection ended."""
+    """Send one request over a plain socket; return all bytes that came, and how the connection ended."""
     url = urlsplit(magichour.url if host == "api" else magichour.downloads_url)
     received = b""
     with socket.create_connection((url.hostname, url.port), 10) as sock:
@@ -37,8 +37,8 @@ def raw(magichour: Simulator, path: str, headers: str = "", host: str = "api") -
     return received, "closed"
 
 
-def body_of(answer: bytes) -> bytes:
-    return answer.partition(b"\r\n\r\n")[2]
+def body_of(response: bytes) -> bytes:
+    return response.partition(b"\r\n\r\n")[2]
 
 
 # --------------------------------------------------------------------------------------- which requests
@@ -49,9 +49,9 @@ def test_a_list_of_rules_is_a_sequence(magichour: Simulator) -> None:
         {"match": ACCOUNT, "status": 503, "times": 2},
         {"match": ACCOUNT, "status": 429, "headers": {"Retry-After": "7"}, "times": 1},
     )
-    answers = [account(magichour) for _ in range(4)]
-    assert [answer.status_code for answer in answers] == [503, 503, 429, 200]
-    assert answers[2].headers["Retry-After"] == "7"
+    responses = [account(magichour) for _ in range(4)]
+    assert [response.status_code for response in responses] == [503, 503, 429, 200]
+    assert responses[2].headers["Retry-After"] == "7"
     assert [fault["used_up"] for fault in magichour.state()["faults"]] == [True, True]
     magichour.clear_faults()
     assert magichour.state()["faults"] == []
@@ -147,11 +147,11 @@ def test_drop_after_bytes_closes_within_the_body(magichour: Simulator, hang_up: 
     whole = download(project).content
     magichour.faults({"match": {"route": "download"}, "drop_after_bytes": 1000, "hang_up": hang_up})
     url = urlsplit(project["downloads"][0]["url"])
-    answer, ending = raw(magichour, f"{url.path}?{url.query}", host="downloads")
-    assert f"content-length: {len(whole)}".encode() in answer.lower()
+    response, ending = raw(magichour, f"{url.path}?{url.query}", host="downloads")
+    assert f"content-length: {len(whole)}".encode() in response.lower()
     assert ending == ("closed" if hang_up == "close" else "reset")
     if hang_up == "close":
-        assert body_of(answer) == whole[:1000]
+        assert body_of(response) == whole[:1000]
 
 
 def test_drop_after_percent_closes_within_the_body(magichour: Simulator) -> None:
@@ -159,8 +159,8 @@ def test_drop_after_percent_closes_within_the_body(magichour: Simulator) -> None
     whole = download(project).content
     magichour.faults({"match": {"route": "download"}, "drop_after_percent": 50})
     url = urlsplit(project["downloads"][0]["url"])
-    answer, _ = raw(magichour, f"{url.path}?{url.query}", host="downloads")
-    assert body_of(answer) == whole[: len(whole) // 2]
+    response, _ = raw(magichour, f"{url.path}?{url.query}", host="downloads")
+    assert body_of(response) == whole[: len(whole) // 2]
 
 
 def test_delay_holds_up_the_request_and_the_response(magichour: Simulator) -> None:
@@ -186,15 +186,15 @@ def test_status_body_and_headers_are_replaced(magichour: Simulator) -> None:
         {"match": ACCOUNT, "status": 204, "times": 1},
         {"match": ACCOUNT, "headers": {"content-type": None}, "times": 1},
     )
-    answers = [account(magichour) for _ in range(5)]
-    assert answers[0].json() == {"message": "no"}
-    assert answers[0].headers["x-one"] == "1"
-    assert (answers[1].status_code, answers[1].text) == (500, "plain")
-    assert answers[2].status_code == 502
-    assert "<html>" in answers[2].text
-    assert (answers[3].status_code, answers[3].content) == (204, b"")
-    assert answers[4].json()["credits"] == 100_000
-    assert "content-type" not in answers[4].headers
+    responses = [account(magichour) for _ in range(5)]
+    assert responses[0].json() == {"message": "no"}
+    assert responses[0].headers["x-one"] == "1"
+    assert (responses[1].status_code, responses[1].text) == (500, "plain")
+    assert responses[2].status_code == 502
+    assert "<html>" in responses[2].text
+    assert (responses[3].status_code, responses[3].content) == (204, b"")
+    assert responses[4].json()["credits"] == 100_000
+    assert "content-type" not in responses[4].headers
 
 
 def test_process_makes_the_project_and_responds_504(magichour: Simulator) -> None:
@@ -206,11 +206,11 @@ def test_process_makes_the_project_and_responds_504(magichour: Simulator) -> Non
 
 def test_merge_and_remove_change_fields_of_the_response(magichour: Simulator) -> None:
     magichour.faults({"match": ACCOUNT, "merge": {"credits": 1, "new": [2]}, "remove": ["tier"]})
-    answer = account(magichour)
-    found = answer.json()
+    response = account(magichour)
+    found = response.json()
     assert (found["credits"], found["new"]) == (1, [2])
     assert "tier" not in found
-    assert answer.headers["content-length"] == str(len(answer.content))
+    assert response.headers["content-length"] == str(len(response.content))
 
 
 def test_gzip_and_chunked_change_the_encoding(magichour: Simulator) -> None:
@@ -218,12 +218,12 @@ def test_gzip_and_chunked_change_the_encoding(magichour: Simulator) -> None:
     whole = download(project).content
     magichour.faults({"gzip": True, "times": 2}, {"chunked": True})
     assert account(magichour).json()["tier"] == "pro"
-    answer = requests.get(project["downloads"][0]["url"], stream=True, timeout=10)
-    assert answer.headers["content-encoding"] == "gzip"
-    assert gzip.decompress(answer.raw.read(decode_content=False)) == whole
-    answer = download(project)
-    assert "content-length" not in answer.headers
-    assert answer.content == whole
+    response = requests.get(project["downloads"][0]["url"], stream=True, timeout=10)
+    assert response.headers["content-encoding"] == "gzip"
+    assert gzip.decompress(response.raw.read(decode_content=False)) == whole
+    response = download(project)
+    assert "content-length" not in response.headers
+    assert response.content == whole
 
 
 def test_shortened_bodies_seem_complete(magichour: Simulator) -> None:
@@ -237,10 +237,10 @@ def test_shortened_bodies_seem_complete(magichour: Simulator) -> None:
     )
     sizes = []
     for _ in range(4):
-        answer = download(project)
-        assert answer.status_code == 200
-        assert whole.startswith(answer.content)
-        sizes.append(len(answer.content))
+        response = download(project)
+        assert response.status_code == 200
+        assert whole.startswith(response.content)
+        sizes.append(len(response.content))
     assert sizes == [min(70_000, len(whole)), 10, 0, 100]
 
 
@@ -259,9 +259,9 @@ def test_drip_sends_the_body_in_slow_pieces(magichour: Simulator) -> None:
 def test_expired_refuses_the_signed_url(magichour: Simulator) -> None:
     project = make(magichour)
     magichour.faults({"expired": True, "times": 1})
-    answer = download(project)
-    assert answer.status_code == 403
-    assert "ExpiredToken" in answer.text
+    response = download(project)
+    assert response.status_code == 403
+    assert "ExpiredToken" in response.text
     assert download(project).status_code == 200
 
 

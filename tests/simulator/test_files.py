@@ -32,13 +32,13 @@ def test_the_files_have_an_origin_of_their_own(magichour: Simulator, url: str) -
 
 
 def test_a_download_has_its_type_length_and_etag(url: str) -> None:
-    answer = _get(url)
-    assert answer.status_code == 200
-    assert answer.headers["content-type"] == "image/png"
-    assert answer.headers["content-length"] == str(len(answer.content))
-    assert answer.headers["accept-ranges"] == "bytes"
+    response = _get(url)
+    assert response.status_code == 200
+    assert response.headers["content-type"] == "image/png"
+    assert response.headers["content-length"] == str(len(response.content))
+    assert response.headers["accept-ranges"] == "bytes"
     again = _get(url)
-    assert (again.content, again.headers["etag"]) == (answer.content, answer.headers["etag"])
+    assert (again.content, again.headers["etag"]) == (response.content, response.headers["etag"])
 
 
 def test_head_is_refused_with_the_signature_of_a_get(url: str) -> None:
@@ -58,12 +58,14 @@ def test_head_is_refused_with_the_signature_of_a_get(url: str) -> None:
 )
 def test_ranges_are_served(url: str, asked: str, start: int, end: int | None) -> None:
     whole = _get(url).content
-    answer = _get(url, range=asked)
-    assert answer.status_code == 206
-    assert answer.content == whole[start:end]
+    response = _get(url, range=asked)
+    assert response.status_code == 206
+    assert response.content == whole[start:end]
     first = start % len(whole)
-    assert answer.headers["content-range"] == f"bytes {first}-{first + len(answer.content) - 1}/{len(whole)}"
-    assert answer.headers["content-length"] == str(len(answer.content))
+    assert (
+        response.headers["content-range"] == f"bytes {first}-{first + len(response.content) - 1}/{len(whole)}"
+    )
+    assert response.headers["content-length"] == str(len(response.content))
 
 
 @pytest.mark.parametrize(
@@ -76,9 +78,9 @@ def test_unsupported_ranges_give_the_complete_file(url: str, asked: str) -> None
 @pytest.mark.parametrize("asked", ["bytes=99999999-", "bytes=-0"])
 def test_ranges_outside_of_the_file_are_416(url: str, asked: str) -> None:
     size = len(_get(url).content)
-    answer = _get(url, range=asked)
-    assert answer.status_code == 416
-    assert answer.headers["content-range"] == f"bytes */{size}"
+    response = _get(url, range=asked)
+    assert response.status_code == 416
+    assert response.headers["content-range"] == f"bytes */{size}"
 
 
 def test_if_range_is_respected(url: str) -> None:
@@ -126,8 +128,8 @@ def test_files_of_a_deleted_project_are_gone(magichour: Simulator) -> None:
 
 @pytest.mark.parametrize("header", ["Authorization", "X-Api-Key"])
 def test_a_leaked_key_is_refused_and_counted(magichour: Simulator, url: str, header: str) -> None:
-    answer = _get(url, **{header: f"Bearer {magichour.api_key}"})
-    assert answer.status_code == 400
+    response = _get(url, **{header: f"Bearer {magichour.api_key}"})
+    assert response.status_code == 400
     assert magichour.state()["leaked_keys"] == 1
 
 
@@ -193,9 +195,9 @@ def test_a_signed_url_is_for_one_method_only(magichour: Simulator, url: str) -> 
 
 
 def test_wrong_extensions_are_refused(magichour: Simulator) -> None:
-    answer = _upload_urls(magichour, ("audio", "mp4"))
-    assert answer.status_code == 422
-    assert "'mp4' is an invalid audio extension" in answer.json()["message"]
+    response = _upload_urls(magichour, ("audio", "mp4"))
+    assert response.status_code == 422
+    assert "'mp4' is an invalid audio extension" in response.json()["message"]
     assert _upload_urls(magichour, ("text", "mp4")).status_code == 400
     assert "items" in _upload_urls(magichour).json()["message"]
 

@@ -34,9 +34,9 @@ def test_statuses_are_shown_one_after_the_other(magichour: Simulator) -> None:
     sequence = ["queued", "hibernating", "rendering", "complete"]
     magichour.faults({"statuses": sequence, "times": 1})
     project_id = create(magichour)
-    looks = [get(magichour, "image", project_id) for _ in range(6)]
-    assert [look["status"] for look in looks] == [*sequence, "complete", "complete"]
-    assert len(looks[3]["downloads"]) == 1
+    checks = [get(magichour, "image", project_id) for _ in range(6)]
+    assert [check["status"] for check in checks] == [*sequence, "complete", "complete"]
+    assert len(checks[3]["downloads"]) == 1
 
 
 def test_statuses_that_end_in_an_error_refund(magichour: Simulator) -> None:
@@ -99,8 +99,8 @@ def test_a_closed_connection_ends_the_download(magichour: Simulator) -> None:
         project = http.get(f"{magichour.url}/v1/audio-projects/{project_id}").json()
         while not project["downloads"]:
             project = http.get(f"{magichour.url}/v1/audio-projects/{project_id}").json()
-    with requests.get(project["downloads"][0]["url"], stream=True, timeout=10) as answer:
-        answer.raw.read(100_000)
+    with requests.get(project["downloads"][0]["url"], stream=True, timeout=10) as response:
+        response.raw.read(100_000)
     until = time.monotonic() + 10
     while magichour.state()["in_flight"]["now"]:
         assert time.monotonic() < until

@@ -27,7 +27,7 @@ class Endpoint:
 
     def __init__(self) -> None:
         self.received: list[tuple[dict[str, str], bytes]] = []
-        self.answers: list[int] = []
+        self.responses: list[int] = []
         endpoint = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -36,7 +36,7 @@ class Endpoint:
                 endpoint.received.append(
                     ({name.lower(): value for name, value in self.headers.items()}, body)
                 )
-                self.send_response(endpoint.answers.pop(0) if endpoint.answers else 200)
+                self.send_response(endpoint.responses.pop(0) if endpoint.responses else 200)
                 self.send_header("content-length", "0")
                 self.end_headers()
 
@@ -105,7 +105,7 @@ def test_errors_send_a_webhook_and_cancellations_do_not(endpoint: Endpoint) -> N
 
 
 def test_refused_webhooks_are_retried_with_growing_pauses(endpoint: Endpoint) -> None:
-    endpoint.answers = [200, 500, 302, 404]
+    endpoint.responses = [200, 500, 302, 404]
     with Simulator(duration=0.05) as magichour:
         magichour.send_webhooks(endpoint.url, SECRET, retry_seconds=0.1)
         create(magichour)

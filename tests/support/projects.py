@@ -1,4 +1,4 @@
-"""Magic Hour's projects, answered by a scripted server: each one by a script of its own."""
+"""Magic Hour's projects at a scripted server: each has a script of its own."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ class Projects:
         self.keys = {key}
         self.asked: Counter[str] = Counter()
         self._scripts: dict[str, list[Any]] = {}
-        server.answer = self._answer
+        server.respond = self._respond
 
     def script(self, project_id: str, *steps: Any) -> None:
         """Set what is said: statuses, whole projects (dicts), replies, or functions that return one."""
         self._scripts[project_id] = list(steps)
 
-    def _answer(self, seen: Seen) -> Reply:
+    def _respond(self, seen: Seen) -> Reply:
         project_id = seen.path.rpartition("/")[2]
         self.asked[project_id] += 1
         if seen.headers.get("authorization") not in {f"Bearer {key}" for key in self.keys}:

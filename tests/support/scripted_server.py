@@ -1,4 +1,4 @@
-"""A small HTTP server that answers as a test tells it, and remembers what it was asked."""
+"""A small HTTP server that responds as a test says, and keeps the requests."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from typing import Any
 
 @dataclass
 class Reply:
-    """What to answer; ``drop`` ends the connection instead, before a byte of an answer."""
+    """A response; ``drop`` ends the connection instead, before its first byte."""
 
     status: int = 200
     body: Any = None
@@ -55,7 +55,7 @@ class ScriptedServer:
         self.url = url
         self.seen: list[Seen] = []
         self.replies: list[Reply] = [Reply()]
-        self.answer: Callable[[Seen], Reply] | None = None
+        self.respond: Callable[[Seen], Reply] | None = None
 
     def script(self, *replies: Reply) -> None:
         self.seen.clear()
@@ -63,8 +63,8 @@ class ScriptedServer:
 
     def reply_to(self, seen: Seen) -> Reply:
         self.seen.append(seen)
-        if self.answer:
-            return self.answer(seen)
+        if self.respond:
+            return self.respond(seen)
         return self.replies.pop(0) if len(self.replies) > 1 else self.replies[0]
 
 

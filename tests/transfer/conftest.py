@@ -38,9 +38,9 @@ class Host:
         self.paths = ["/files/output.mp4"]
         self.fetch: Callable[[Any], Reply] = lambda seen: Reply(body=b"media")
         self.asked = 0
-        server.answer = self._answer
+        server.respond = self._respond
 
-    def _answer(self, seen: Any) -> Reply:
+    def _respond(self, seen: Any) -> Reply:
         if not seen.path.startswith("/v1/"):
             return self.fetch(seen)
         if seen.path == "/v1/account":

@@ -45,7 +45,7 @@ def test_dripping_upload_times_out(connect: Callable[..., str], tmp_path: Path, 
     face = tmp_path / "face.png"
     face.write_bytes(b"png")
     with dripping_server(*DRIPS[drip]) as storage, scripted_server() as server:
-        server.answer = lambda _: upload_target(f"{storage.url}/put")
+        server.respond = lambda _: upload_target(f"{storage.url}/put")
         connect(server.url, "mhk_test_key", timeout=0.4, max_attempts=2)
         with pytest.raises(MagicHourUploadError, match="failed"):
             MagicHourHook().upload_file(str(face))
@@ -88,7 +88,9 @@ def test_https_download_does_not_redirect_to_http(
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(certificate)
     with scripted_server(context) as secure:
-        secure.answer = lambda _: Reply(302, headers={"Location": f"{host.server.url}/output.mp4?sig=s3cret"})
+        secure.respond = lambda _: Reply(
+            302, headers={"Location": f"{host.server.url}/output.mp4?sig=s3cret"}
+        )
         host.paths = [f"{secure.url}/output.mp4"]
         with pytest.raises(MagicHourDownloadError, match="not encrypted") as caught:
             MagicHourHook().download_project("video", "p1", str(tmp_path / "out"))
@@ -102,7 +104,7 @@ def test_upload_to_a_private_host_is_refused_where_not_allowed(
     face = tmp_path / "face.png"
     face.write_bytes(b"png")
     with scripted_server() as server:
-        server.answer = lambda seen: (
+        server.respond = lambda seen: (
             upload_target(f"{server.url}/metadata") if seen.method == "POST" else Reply()
         )
         connect(server.url, "mhk_test_key", allow_private_hosts=False)
@@ -118,7 +120,7 @@ def test_odd_file_name_can_be_uploaded(connect: Callable[..., str], tmp_path: Pa
     face = tmp_path / "face.png"
     face.write_bytes(b"png")
     with scripted_server() as server:
-        server.answer = lambda _: upload_target(f"{server.url}/put", file_path)
+        server.respond = lambda _: upload_target(f"{server.url}/put", file_path)
         connect(server.url, "mhk_test_key")
         with pytest.raises(MagicHourUploadError, match="no name for the upload"):
             MagicHourHook().upload_file(str(face))
@@ -148,7 +150,7 @@ def test_local_file_name_cannot_forge_a_log_line(
     face.write_bytes(b"png")
     with scripted_server() as server:
         replies = [Reply(500), Reply()]
-        server.answer = lambda seen: (
+        server.respond = lambda seen: (
             upload_target(f"{server.url}/put") if seen.method == "POST" else replies.pop(0)
         )
         connect(server.url, "mhk_test_key")

@@ -137,13 +137,13 @@ def _numeric(checked):
     """Look up addresses as the system does, and names as the tests' guard lets us."""
     import _socket
 
-    def look_up(host, port, *args, **kwargs):
+    def resolve(host, port, *args, **kwargs):
         try:
             return _socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM, 0, socket.AI_NUMERICHOST)
         except socket.gaierror:
             return checked(host, port, *args, **kwargs)
 
-    return look_up
+    return resolve
 
 
 def test_checked_address_is_the_one_connected_to(strict, tmp_path, monkeypatch):

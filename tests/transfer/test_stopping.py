@@ -87,7 +87,7 @@ def test_hanging_uploads_stop_at_once(
             hanging.set()
         return Reply(delay=20)
 
-    host.server.answer = respond
+    host.server.respond = respond
     sources = [tmp_path / f"{number}.png" for number in range(6)]
     for source in sources:
         source.write_bytes(b"png")

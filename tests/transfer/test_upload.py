@@ -1,4 +1,4 @@
-"""Uploads: to the simulator, whose storage counts bytes, and to a server that answers as it is told."""
+"""Uploads: to the simulator, whose storage counts bytes, and to a server that responds as a test says."""
 
 from __future__ import annotations
 
@@ -43,16 +43,16 @@ def face(tmp_path: Path) -> Path:
 
 
 class Storage:
-    """An API and its storage in one server; what it answers to a PUT is up to the test."""
+    """An API and its storage in one server; how it responds to a PUT is up to the test."""
 
     def __init__(self, server: ScriptedServer) -> None:
         self.server = server
         self.puts: list[Reply] = []
         self.item: dict[str, Any] = {}
         self.asked = 0
-        server.answer = self.answer
+        server.respond = self.respond
 
-    def answer(self, seen: Seen) -> Reply:
+    def respond(self, seen: Seen) -> Reply:
         if seen.method == "PUT":
             return self.puts.pop(0) if self.puts else Reply()
         self.asked += 1
@@ -296,8 +296,8 @@ class TestPlanLimit:
         path = tmp_path / "long.mp4"
         with path.open("wb") as file:
             file.truncate(size)
-        respond = storage.answer
-        storage.server.answer = lambda seen: account if seen.path == "/v1/account" else respond(seen)
+        respond = storage.respond
+        storage.server.respond = lambda seen: account if seen.path == "/v1/account" else respond(seen)
         return MagicHourHook().upload_file(str(path))
 
     def test_file_over_the_limit_is_refused_before_the_transfer(

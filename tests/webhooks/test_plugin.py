@@ -87,9 +87,9 @@ class TestEndpoint:
             yield Endpoint(port, airflow)
 
     def test_is_off_by_default_and_names_the_option(self, mounted: Endpoint) -> None:
-        answer = mounted.deliver(event_body())
-        assert answer.status_code == 503
-        assert "[magichour] webhooks = True" in answer.text
+        response = mounted.deliver(event_body())
+        assert response.status_code == 503
+        assert "[magichour] webhooks = True" in response.text
         assert not mounted.airflow.calls
 
     def test_hands_events_over_by_the_rest_api(
@@ -112,11 +112,11 @@ class TestEndpoint:
         self, mounted: Endpoint, configure: Callable[..., None], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         configure(webhooks="True")
-        looked_up = []
+        read = []
         read = plugin.BaseHook.get_connection
 
         def spy(conn_id: str) -> Any:
-            looked_up.append(conn_id)
+            read.append(conn_id)
             return read(conn_id)
 
         monkeypatch.setattr(plugin.BaseHook, "get_connection", spy)
@@ -124,7 +124,7 @@ class TestEndpoint:
         for number in range(20):
             mounted.deliver(event_body(), f"stranger_{number}")
             mounted.deliver(event_body())
-        assert looked_up == ["hooked"]
+        assert read == ["hooked"]
 
     def test_uses_a_changed_secret_after_some_seconds(
         self,

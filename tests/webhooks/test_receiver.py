@@ -32,8 +32,8 @@ from tests.webhooks.support import (
 class TestDelivery:
     def test_creates_an_event_of_the_connections_asset_and_of_any(self, endpoint: Endpoint) -> None:
         endpoint.airflow.use(used(), used(conn_id="hooked"), used(conn_id="other"), used("image"))
-        answer = endpoint.deliver(event_body(project_id="cm7"))
-        assert (answer.status_code, answer.json()) == (200, {"status": "accepted"})
+        response = endpoint.deliver(event_body(project_id="cm7"))
+        assert (response.status_code, response.json()) == (200, {"status": "accepted"})
         assert [(each["uri"], each["id"]) for each in endpoint.airflow.events] == [
             (used(), "cm7"),
             (used(conn_id="hooked"), "cm7"),
@@ -45,8 +45,8 @@ class TestDelivery:
         self, endpoint: Endpoint, caplog: pytest.LogCaptureFixture
     ) -> None:
         caplog.set_level(logging.INFO)
-        answer = endpoint.deliver(event_body("image", "errored"))
-        assert (answer.status_code, answer.json()) == (200, {"status": "unused"})
+        response = endpoint.deliver(event_body("image", "errored"))
+        assert (response.status_code, response.json()) == (200, {"status": "unused"})
         assert "image.errored for project 'cm1' over connection hooked: no DAG uses it" in caplog.text
 
     def test_of_each_secret_is_accepted_while_it_is_replaced(self, endpoint: Endpoint) -> None:
@@ -63,14 +63,14 @@ class TestDelivery:
         self, endpoint: Endpoint, caplog: pytest.LogCaptureFixture, type_: str
     ) -> None:
         caplog.set_level(logging.INFO)
-        answer = endpoint.deliver(json.dumps({"type": type_, "payload": {"id": "x"}}).encode())
-        assert (answer.status_code, answer.json()) == (200, {"status": "ignored"})
+        response = endpoint.deliver(json.dumps({"type": type_, "payload": {"id": "x"}}).encode())
+        assert (response.status_code, response.json()) == (200, {"status": "ignored"})
         assert type_ in caplog.text
 
     def test_that_is_signed_but_malformed_is_a_bad_request(self, endpoint: Endpoint) -> None:
         for body in (b"", b"nonsense", b'{"type": "video.completed"}', event_body(project_id="../x")):
-            answer = endpoint.deliver(body)
-            assert (answer.status_code, answer.json()) == (400, {"detail": "not a webhook"})
+            response = endpoint.deliver(body)
+            assert (response.status_code, response.json()) == (400, {"detail": "not a webhook"})
         assert not endpoint.airflow.calls
 
     def test_is_counted_by_health(self, endpoint: Endpoint) -> None:
@@ -106,11 +106,11 @@ class TestRefusal:
             "other body": endpoint.post(body + b" ", signed(body)),
             "huge": endpoint.post(b"x" * 200_000, signed(b"")),
         }
-        responses = {(answer.status_code, answer.content) for answer in refused.values()}
+        responses = {(response.status_code, response.content) for response in refused.values()}
         assert responses == {(401, b'{"detail":"not signed by Magic Hour"}')}
-        headers = [{**answer.headers, "date": ""} for answer in refused.values()]
+        headers = [{**response.headers, "date": ""} for response in refused.values()]
         assert all(each == headers[0] for each in headers)
-        assert all(answer.elapsed.total_seconds() >= 0.05 for answer in refused.values())
+        assert all(response.elapsed.total_seconds() >= 0.05 for response in refused.values())
         assert not endpoint.airflow.calls
         assert len([each for each in caplog.records if "Refused" in each.message]) == len(refused)
         assert SECRET not in caplog.text
@@ -140,8 +140,8 @@ class TestRefusal:
         too_long = longest + b" "
         chunked = iter([too_long[:500_000], too_long[500_000:]])
         with contextlib.suppress(requests.ConnectionError):  # the connection ends before all is sent
-            answer = endpoint.session.post(f"{endpoint.url}/hooked", data=chunked, headers=signed(too_long))
-            assert (answer.status_code, answer.json()) == (413, {"detail": "body too long"})
+            response = endpoint.session.post(f"{endpoint.url}/hooked", data=chunked, headers=signed(too_long))
+            assert (response.status_code, response.json()) == (413, {"detail": "body too long"})
         assert len(endpoint.airflow.events) == 1
 
     def test_of_a_body_without_end_does_not_read_on(self, endpoint: Endpoint) -> None:
@@ -184,8 +184,8 @@ class TestRefusal:
     @pytest.mark.parametrize("path", ["", "/", "/hooked/", "/hooked/x", "/a%2Fb"])
     def test_of_other_paths(self, endpoint: Endpoint, path: str) -> None:
         body = event_body()
-        answer = endpoint.session.post(endpoint.url + path, data=body, headers=signed(body))
-        assert answer.status_code == 404
+        response = endpoint.session.post(endpoint.url + path, data=body, headers=signed(body))
+        assert response.status_code == 404
 
 
 class TestAirflowDown:
@@ -208,9 +208,9 @@ class TestAirflowDown:
     ) -> None:
         endpoint.airflow.use(used())
         endpoint.airflow.responses[call] = web_page(status)
-        answer = endpoint.deliver(event_body())
-        assert (answer.status_code, answer.headers["retry-after"]) == (503, "30")
-        assert answer.json() == {"detail": "not now; deliver it again"}
+        response = endpoint.deliver(event_body())
+        assert (response.status_code, response.headers["retry-after"]) == (503, "30")
+        assert response.json() == {"detail": "not now; deliver it again"}
         assert "must deliver a webhook for connection 'hooked' again" in caplog.text
         assert "secret" not in caplog.text
         del endpoint.airflow.responses[call]
@@ -231,7 +231,7 @@ class TestAirflowDown:
         endpoint.airflow.delay = 2
         with ThreadPoolExecutor(10) as executor:
             responses = list(executor.map(lambda _: endpoint.deliver(event_body()), range(10)))
-        assert {answer.status_code for answer in responses} == {503}
+        assert {response.status_code for response in responses} == {503}
         endpoint.airflow.delay = 0
         monkeypatch.setattr(receiver, "TOTAL_SECONDS", 9.0)
         assert endpoint.deliver(event_body()).json() == {"status": "accepted"}
@@ -268,9 +268,9 @@ class TestLoad:
             try:
                 seconds = []
                 for _ in range(30):
-                    answer = endpoint.deliver(event_body())
-                    assert answer.json() == {"status": "accepted"}
-                    seconds.append(answer.elapsed.total_seconds())
+                    response = endpoint.deliver(event_body())
+                    assert response.json() == {"status": "accepted"}
+                    seconds.append(response.elapsed.total_seconds())
                     time.sleep(0.05)
             finally:
                 done.set()

@@ -45,8 +45,8 @@ class TestFuzz:
         self, quick_endpoint: Endpoint, conn_id: str, headers: dict[str, str], body: bytes
     ) -> None:
         url = f"{quick_endpoint.url}/{quote(conn_id.encode('utf-8', 'surrogatepass'), safe='')}"
-        answer = quick_endpoint.session.post(url, data=body, headers=headers, allow_redirects=False)
-        assert answer.status_code in {401, 404}
+        response = quick_endpoint.session.post(url, data=body, headers=headers, allow_redirects=False)
+        assert response.status_code in {401, 404}
         assert not quick_endpoint.airflow.calls
 
     @hypothesis.settings(max_examples=60)
@@ -70,7 +70,7 @@ class TestFuzz:
         body=st.binary(max_size=100),
         sign_it=st.booleans(),
     )
-    def test_no_request_is_answered_500(
+    def test_no_request_gets_500(
         self,
         quick_endpoint: Endpoint,
         method: bytes,
@@ -91,8 +91,8 @@ class TestFuzz:
             client.sendall(b"\r\n".join(lines) + b"\r\n\r\n" + body)
             client.shutdown(socket.SHUT_WR)
             with contextlib.suppress(ConnectionResetError):
-                answer = read_all(client)
-                assert answer == b"" or 200 <= int(answer.split()[1]) < 500, answer[:200]
+                response = read_all(client)
+                assert response == b"" or 200 <= int(response.split()[1]) < 500, response[:200]
 
     @pytest.fixture
     def quick_endpoint(self, endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> Endpoint:

@@ -50,9 +50,9 @@ class MagicHour:
         self.server, self.store = server, store
         self.status, self.refused, self.dropped, self.made = "complete", "", "", 0
         self.at_create: dict[str, Any] = {}
-        server.answer = self.answer
+        server.respond = self.respond
 
-    def answer(self, seen: Seen) -> Reply:
+    def respond(self, seen: Seen) -> Reply:
         name = seen.path.rpartition("/")[2]
         if seen.method == "POST":
             self.at_create = stored(self.store)

@@ -1,4 +1,4 @@
-"""Hosts that answer a download in odd ways: no wrong byte under a final name."""
+"""Hosts that respond to a download in odd ways: no wrong byte under a final name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an answer means for a wait."""
+"""What a response means for a wait."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from airflow_provider_magichour._polling.status import StatusCheck, classify_res
 @given(st.binary(max_size=200), st.sampled_from([200, 201, 204, 302, 400, 422, 429, 500, 503]))
 def test_response_about_another_project_ends_no_wait(body: bytes, status: int) -> None:
     request = api.get_project("image", "p1")
-    look = classify_response(request, api.Response(status, {}, body))
-    assert look.error is None
-    assert look.outcome is None
-    assert isinstance(look.transient_error, errors.MagicHourError)
+    check = classify_response(request, api.Response(status, {}, body))
+    assert check.error is None
+    assert check.outcome is None
+    assert isinstance(check.transient_error, errors.MagicHourError)
 
 
 @given(
@@ -30,5 +30,5 @@ def test_response_about_another_project_ends_no_wait(body: bytes, status: int) -
 def test_unknown_fields_and_statuses_pass_through(more: dict[str, int], status: str) -> None:
     request = api.get_project("image", "p1")
     said = {**more, "id": "p1", "status": status, "enabled": True}
-    look = classify_response(request, api.Response(200, {}, json.dumps(said).encode()))
-    assert look == StatusCheck(project=said)
+    check = classify_response(request, api.Response(200, {}, json.dumps(said).encode()))
+    assert check == StatusCheck(project=said)

@@ -1,4 +1,4 @@
-"""Answers of the API that mean harm: endless, huge, forged, or with what no database or log can hold."""
+"""Responses of the API that mean harm: endless, huge, forged, or with what no database or log can hold."""
 
 from __future__ import annotations
 
@@ -68,21 +68,21 @@ def test_huge_retry_after_does_not_delay_the_next_call(
 FORGED = "rendering\n[2026-11-21] INFO - all is well\x1b[2K"
 
 
-def look_at(project: dict[str, Any]) -> Any:
+def classify(project: dict[str, Any]) -> Any:
     return classify_response(GET, api.Response(200, {}, json.dumps({"id": "abc", **project}).encode()))
 
 
 @pytest.mark.parametrize("status", [FORGED, "x" * (api.MAX_STATUS + 1), "\u202eetelpmoc"])
 def test_status_is_one_bounded_word(status: str) -> None:
-    look = look_at({"status": status})
-    assert look.project is None
-    assert str(look.transient_error).isprintable()
-    assert look_at({"status": "a newer one"}).project
+    check = classify({"status": status})
+    assert check.project is None
+    assert str(check.transient_error).isprintable()
+    assert classify({"status": "a newer one"}).project
 
 
 def test_failure_message_is_one_bounded_line() -> None:
-    look = look_at({"status": "error", "error": {"code": FORGED, "message": FORGED * 1000}})
-    error = api.project_error(look.project)
+    check = classify({"status": "error", "error": {"code": FORGED, "message": FORGED * 1000}})
+    error = api.project_error(check.project)
     assert isinstance(error, errors.MagicHourProjectFailedError)
     assert str(error).isprintable()
     assert len(str(error)) < 3 * MAX_QUOTED
@@ -102,13 +102,13 @@ def test_failure_message_is_one_bounded_line() -> None:
 )
 def test_unstorable_characters_are_replaced(said: str, kept: str | None) -> None:
     body = f'{{"id": "abc", "status": "complete", "name": {said}}}'.encode()
-    look = classify_response(GET, api.Response(200, {}, body))
+    check = classify_response(GET, api.Response(200, {}, body))
     if kept is None:
-        assert look.project is None
-        assert "not JSON" in str(look.transient_error)
+        assert check.project is None
+        assert "not JSON" in str(check.transient_error)
     else:
-        assert look.project
-        assert look.project["name"] == kept
+        assert check.project
+        assert check.project["name"] == kept
 
 
 @pytest.mark.parametrize("said", ["1e999", "NaN", "[" * 100 + "]" * 100], ids=["infinite", "NaN", "deep"])
@@ -161,7 +161,7 @@ ECHOES: dict[str, Callable[[str], str]] = {
 @pytest.mark.parametrize("key", [KEY, ODD_KEY])
 @pytest.mark.parametrize("echo", ECHOES)
 def test_echoed_key_is_masked(server: ScriptedServer, send: Send, echo: str, key: str) -> None:
-    server.answer = lambda seen: Reply(
+    server.respond = lambda seen: Reply(
         400,
         f'{{"message": "cannot read {ECHOES[echo](key)}"}}'.encode(),
     )
