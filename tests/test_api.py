@@ -109,8 +109,8 @@ class TestResult:
             ("insufficient_credits", "buy more credits", False),
             ("plan_upgrade_required", "plan does not include", True),
             ("subscription_required", "plan does not include", True),
-            (None, "not enough credits, or its plan", False),
-            ("brand_new", "not enough credits, or its plan", False),
+            (None, "enough credits, or its plan", False),
+            ("brand_new", "enough credits, or its plan", False),
         ],
     )
     def test_cure_of_a_402_follows_its_code(self, code, cure, is_about_plan):
