@@ -50,7 +50,7 @@ def airflow(tmp_path_factory: pytest.TempPathFactory, media: Path) -> Iterator[L
         yield found
 
 
-def response(airflow: LocalAirflow, media: Path, choice: str) -> dict[str, str]:
+def respond(airflow: LocalAirflow, media: Path, choice: str) -> dict[str, str]:
     """Let a person choose, and return the states that the tasks end in."""
     airflow.unpause(REVIEW)
     run = airflow.trigger(REVIEW, {"destination": str(media), "prompt": "a <b>fox</b> ](x) in the rain"})
@@ -70,14 +70,14 @@ def end(airflow: LocalAirflow, dag_id: str, run: str) -> dict[str, str]:
 
 
 def test_chosen_draft_alone_becomes_a_video(airflow: LocalAirflow, media: Path) -> None:
-    states = response(airflow, media, "Draft 3")
+    states = respond(airflow, media, "Draft 3")
     assert [states[name] for name in VIDEOS] == ["skipped", "skipped", "success", "skipped"]
     assert (states["rejected"], states["publish"]) == ("skipped", "success")
     assert len(list((media / "published").glob("*.mp4"))) == 1
 
 
 def test_none_of_them_pays_for_no_video(airflow: LocalAirflow, media: Path) -> None:
-    states = response(airflow, media, "None of them")
+    states = respond(airflow, media, "None of them")
     assert {states[name] for name in VIDEOS} == {"skipped"}
     assert (states["rejected"], states["publish"]) == ("success", "skipped")
 
