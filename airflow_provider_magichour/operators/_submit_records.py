@@ -85,8 +85,6 @@ class SubmitRecords:
         self._records: dict[tuple[int, str], Record] = {}
         self._known: set[Record] = set()  # what was read before the first write, of any writer
         self._read_at: float | None = None
-        #: Whether this very try found that a success was cleared.
-        self.was_cleared = False
 
     @classmethod
     def of_task(
@@ -172,7 +170,6 @@ class SubmitRecords:
         log.info("The task was cleared after it had succeeded: submitting again.")
         anew = replace(ending, number=ending.number + 1, epoch=ending.epoch + 1, success=None, results={})
         must_write(self._stores, lambda store: store.write_ending(anew), "the Clear of a success")
-        self.was_cleared = True
         return anew
 
     def _unwritten_success(self, ending: Ending) -> Ending:
@@ -194,6 +191,11 @@ class SubmitRecords:
     def _stored(self, records: Sequence[Record]) -> Mapping[str, Mapping[str, Any]]:
         origins = {str(one.id): one.origin for one in records if one.origin is not None}
         return self._find_stored(origins) if self._find_stored and origins else {}
+
+    @property
+    def was_cleared(self) -> bool:
+        """Whether the tries since the last success follow on a Clear of it."""
+        return self._ending.epoch > 0
 
     @property
     def succeeded(self) -> bool:

@@ -15,7 +15,7 @@ from airflow_provider_magichour import exceptions
 from airflow_provider_magichour._transfer import catalogue
 from airflow_provider_magichour.operators import _earlier_tries
 from airflow_provider_magichour.simulator import Simulator
-from tests.operators.support import BODY, bodies, generate, operator, posts
+from tests.operators.support import BODY, CREATE, bodies, generate, operator, posts
 from tests.support.tasks import TaskStateStore, run_task, task_context
 
 pytestmark = pytest.mark.usefixtures("no_pauses")
@@ -138,6 +138,17 @@ class TestReuse:
         again = run_task(generate(**task), task_context("generate", store=store, try_number=2, max_tries=1))
         assert not again["reused"]
         assert posts(sim) == 2
+
+    def test_clear_of_a_success_counts_in_its_retries_too(self, sim: Simulator, tmp_path: Path) -> None:
+        def run(try_number: int, max_tries: int) -> Any:
+            context = task_context("generate", try_number=try_number, max_tries=max_tries)
+            return run_task(generate(destination=str(tmp_path), reuse=True), context)
+
+        first = run(1, 1)
+        sim.faults({"match": CREATE, "times": 1, "status": 404, "html": True})
+        with pytest.raises(exceptions.MagicHourGatewayError):
+            run(2, 3)
+        assert run(3, 3)["project"]["id"] != first["project"]["id"]
 
     def test_entry_of_somebody_else_is_not_trusted(self, sim: Simulator, tmp_path: Path) -> None:
         first = self.run(tmp_path)
