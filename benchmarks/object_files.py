@@ -199,6 +199,28 @@ def small_objects(bench: Bench) -> list[Figure]:
     return figures
 
 
+def default_parallel(bench: Bench) -> list[Figure]:
+    """Store small and large files at several ``parallel``: the default should be near the best of each."""
+    rows: dict[str, tuple[float, float, float]] = {}
+    with store_server(RATE, "20-60"):
+        for parallel in ("4", "8", "16", "32"):
+            small = [bench.project(1, IMAGE, 0, 20 + n * 7 % 41, f"s{parallel}n{n}") for n in range(240)]
+            large = [bench.project(1, 48 * MIB, 30_000_000, 20, f"l{parallel}n{n}") for n in range(16)]
+            few, many = (bench.child("objects_ours", parallel, *ids) for ids in (large, small))
+            rows[parallel] = 240 / many["seconds"], 16 * 48 * MIB / few["seconds"] / 1e6, few["growth"] / MIB
+    best = max(speed for _, speed, _ in rows.values())
+    return [
+        at_least(
+            f"16 x 48 MiB at 30 MB/s per connection, parallel={parallel}: {speed:.0f} MB/s, {growth:.0f} MiB "
+            f"of memory; 240 images: {files:.0f} files/s; of the best speed of large files",
+            speed / best,
+            0.75 if parallel == "8" else 0,
+            "x",
+        )
+        for parallel, (files, speed, growth) in rows.items()
+    ]
+
+
 def object_upload(bench: Bench) -> list[Figure]:
     """Upload an object of 512 MiB from S3 to a presigned URL, with 40 MB/s per connection on both sides."""
     from benchmarks.files import ROUNDS
@@ -231,5 +253,5 @@ def _presigning(bench: Bench, url: str) -> Iterator[Bench]:
 
 
 FIGURES: Mapping[str, Callable[[Bench], list[Figure]]] = {
-    one.__name__: one for one in (large_object, small_objects, object_upload)
+    one.__name__: one for one in (large_object, small_objects, default_parallel, object_upload)
 }

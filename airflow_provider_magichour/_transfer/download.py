@@ -40,8 +40,6 @@ from airflow_provider_magichour.tools import Kind
 
 log = logging.getLogger(__name__)
 
-#: Files that are fetched at once.
-PARALLEL = 16
 #: Projects that are read or recorded meanwhile, so that no place of a file waits for a response to that.
 AROUND = 16
 #: Seconds that the end of a task waits for its threads to let go of what they write.
@@ -89,7 +87,7 @@ class Downloads:
     made: Set[str] = frozenset()
     overwrite: bool = False
     max_bytes: int | None = None
-    parallel: int = PARALLEL
+    parallel: int = 8
     file_name: str | None = None
     open_args: Mapping[str, Any] = field(default_factory=dict)
     _stop: threading.Event = field(default_factory=threading.Event, init=False)

@@ -233,15 +233,16 @@ class Digest:
     """
     Hashes chunks in a thread of its own: hashing lets other threads run, so it costs no time.
 
-    At most ``_AHEAD`` chunks wait for it, which bounds the memory. A small file is not worth a thread.
+    One chunk may wait for it, and small ones up to ``_AHEAD`` bytes, which bounds the memory. A small file is
+    not worth a thread.
     """
 
-    _AHEAD = 4
+    _AHEAD = 4 * _MIB
     _SMALL = _MIB
 
     def __init__(self) -> None:
         self._executor: ThreadPoolExecutor | None = None
-        self._waiting: deque[Future[None]] = deque()
+        self._waiting: deque[tuple[int, Future[None]]] = deque()
         self._hash = hashlib.sha256()
         self._done = 0
 
@@ -253,9 +254,9 @@ class Digest:
             return
         if self._executor is None:
             self._executor = ThreadPoolExecutor(1, "magichour-sha256")
-        self._waiting.append(self._executor.submit(self._hash.update, chunk))
-        if len(self._waiting) > self._AHEAD:
-            self._waiting.popleft().result()
+        self._waiting.append((len(chunk), self._executor.submit(self._hash.update, chunk)))
+        while len(self._waiting) > 1 and sum(size for size, _ in self._waiting) > self._AHEAD:
+            self._waiting.popleft()[1].result()
 
     def restart(self) -> None:
         """Forget everything so far."""
@@ -275,4 +276,4 @@ class Digest:
 
     def _settle(self) -> None:
         while self._waiting:
-            self._waiting.popleft().result()
+            self._waiting.popleft()[1].result()

@@ -88,7 +88,7 @@ class MagicHourFilesHook(MagicHourBaseHook):
         facts: Mapping[str, Mapping[str, Any]] | None = None,
         downloaded_by: Mapping[str, Any] | None = None,
         max_bytes: int | None = None,
-        parallel: int = 4,
+        parallel: int = 8,
         file_name: str | None = None,
         open_args: Mapping[str, Any] | None = None,
     ) -> list[list[dict[str, Any]] | MagicHourError]:

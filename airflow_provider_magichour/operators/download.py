@@ -68,7 +68,7 @@ class MagicHourDownloadOperator(MagicHourOperator):
         file_name: Templated[str | None] = None,
         open_args: Templated[Mapping[str, Any] | None] = None,
         max_bytes: int | None = None,
-        parallel: int = 4,
+        parallel: int = 8,
         magichour_conn_id: str = DEFAULT_CONN_ID,
         **kwargs: Any,
     ) -> None:

@@ -137,7 +137,7 @@ class MagicHourGenerateOperator(MagicHourCreateProjectOperator):
         overwrite: bool = False,
         receipt: bool = True,
         max_bytes: int | None = None,
-        parallel: int = 4,
+        parallel: int = 8,
         file_name: Templated[str | None] = None,
         open_args: Templated[Mapping[str, Any] | None] = None,
         magichour_conn_id: str = DEFAULT_CONN_ID,

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -66,8 +67,10 @@ def test_list_returns_a_list_per_project_in_order(magichour_simulator, hook, tmp
 def test_files_are_fetched_in_parallel_up_to_a_limit(magichour_simulator, hook, tmp_path):
     ids = [complete_project(magichour_simulator, hook) for _ in range(12)]
     magichour_simulator.faults({"match": {"host": "downloads"}, "delay": 0.15})
-    download(project_id=ids, kind="image", destination=str(tmp_path)).execute(task_context())
-    assert magichour_simulator.state()["in_flight"]["most"] in range(2, 6)
+    started = time.monotonic()
+    download(project_id=ids, kind="image", destination=str(tmp_path), parallel=3).execute(task_context())
+    assert time.monotonic() - started >= 12 / 3 * 0.15
+    assert magichour_simulator.state()["in_flight"]["most"] > 1
 
 
 def test_failed_project_does_not_stop_the_others(magichour_simulator, hook, tmp_path):
