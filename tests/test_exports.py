@@ -155,7 +155,7 @@ ARGUMENTS: dict[str, str] = {
     "operators.MagicHourCleanupOperator": "destination older_than dry_run limit fail_on_kept",
     "operators.MagicHourDetectFacesOperator": "assets",
     "sensors.MagicHourProjectSensor": "project_id kind poll_interval deferrable "
-    "fail_on_error return_projects",
+    "fail_on_error return_projects catalog",
     "triggers.MagicHourProjectTrigger": "kind project_ids magichour_conn_id deadline poll_interval",
 }
 #: The hook's methods with their arguments.

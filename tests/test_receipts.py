@@ -240,6 +240,7 @@ def test_entries_come_in_order_with_their_events(root):
         "110000-a-1-deleted.json",
         "110000-a-1-moved.json",
         "235959-c.json",
+        "000000-d-timed_out-0123abcd.json",
         "000000-d-timed_out.json",
         "000000-d.json",
         "000000-gone-deleted.json",

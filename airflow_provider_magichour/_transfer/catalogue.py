@@ -3,6 +3,7 @@ The catalogue: for each project one small JSON object, which is its receipt, its
 
     {root}/magichour-catalog/dt=2026-11-21/102655-cm9x1y2z30001.json            the entry
     {root}/magichour-catalog/dt=2026-11-21/102655-cm9x1y2z30001-deleted.json    what happened later: an event
+    {root}/magichour-catalog/dt=2026-11-21/102655-cm9x1y2z30001-reused-5d41402a.json   one of several tries
     {root}/magichour-catalog/dt=2026-11-21/102655-3f9a0c41d2b7e688-uncertain.json   a submit without an id
 
 Day and time are those of the project's creation, in UTC, so that an entry is found without a search, and the
@@ -14,6 +15,8 @@ ever changed; only a download replaces an entry. All entries and events are writ
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -32,10 +35,10 @@ DELETED, MOVED, TIMED_OUT, REUSED = "deleted", "moved", "timed_out", "reused"
 SUBMITTED, UNCERTAIN = "submitted", "uncertain"
 
 _DAY = re.compile(r"dt=(\d{4}-\d{2}-\d{2})", re.ASCII)
-#: Time, project, and for an event what happened.
+#: Time, project, and for an event what happened, and to which try where it may happen to several.
 NAME = re.compile(
     r"(\d{6})-([A-Za-z0-9_-][A-Za-z0-9_.-]{0,127}?)"
-    r"(?:-(deleted|moved|timed_out|reused|submitted|uncertain))?\.json",
+    r"(?:-(deleted|moved|timed_out|reused|submitted|uncertain)(?:-[0-9a-f]{8})?)?\.json",
     re.ASCII,
 )
 
@@ -50,8 +53,16 @@ def path_of(receipt: Receipt) -> str:
     return entry_path(receipt.created_at, receipt.project_id)
 
 
-def event_path(path: str, event: str) -> str:
-    """Return where an event is recorded, by the path of its entry."""
+def event_path(path: str, event: str, described: Mapping[str, Any] | None = None) -> str:
+    """
+    Return where an event is recorded, by the path of its entry.
+
+    :param described: the try to which it happened, by the names of :data:`receipts.TASK_FIELDS`. What may
+        happen to several has a name for each, so that no object is overwritten.
+    """
+    if described is not None and event in {TIMED_OUT, REUSED}:
+        named = json.dumps([described.get(name) for name in receipts.TASK_FIELDS], default=str)
+        event = f"{event}-{hashlib.sha256(named.encode()).hexdigest()[:8]}"
     return f"{path.removesuffix('.json')}-{event}.json"
 
 
@@ -156,7 +167,7 @@ def record(root: Storage, path: str, event: str, described: Mapping[str, Any], *
         **facts,
     }
     # a lost event does no harm: the next clean-up finds the project gone
-    root.write(event_path(path, event), receipts.dump(data), sync=False)
+    root.write(event_path(path, event, described), receipts.dump(data), sync=False)
 
 
 def moved_files(root: Storage, path: str) -> dict[str, str]:
@@ -186,8 +197,8 @@ def add_end(root: Storage, project: Mapping[str, Any], project_id: str, kind: Ki
     """
     at = receipts.created_at(project, datetime.now(UTC))
     path = entry_path(at, project_id)
-    if project.get("status") == "complete" and root.read(path, MAX_BYTES) is not None:
-        return  # its files were stored meanwhile, or its end is written already
+    if root.read(path, MAX_BYTES) is not None:
+        return  # its files were stored meanwhile, or another task wrote its end
     root.write(path, receipts.dump(receipts.describe(project, project_id, kind, writer)))
 
 

@@ -70,6 +70,7 @@ class MagicHourProjectSensor(BaseSensorOperator):
         of a list are finished. If False, the returned project has the status.
     :param return_projects: whether to return whole projects with their ``kind``. If False, each project is
         ``{"id", "kind", "status"}``, for long lists.
+    :param catalog: whether to record how the projects end, if the connection has a ``catalog``.
     :return: the project; for a list, the list in the same order.
     :raises MagicHourProjectFailedError: if a project failed.
     :raises MagicHourProjectCanceledError: if a person canceled one.
@@ -99,6 +100,7 @@ class MagicHourProjectSensor(BaseSensorOperator):
         defer_after: Templated[timedelta | float | str | None] = None,
         fail_on_error: bool = True,
         return_projects: bool = True,
+        catalog: bool = True,
         **kwargs: Any,
     ) -> None:
         for name, reason in _NOT_TAKEN.items():
@@ -115,6 +117,7 @@ class MagicHourProjectSensor(BaseSensorOperator):
         self.defer_after: Any = defer_after
         self.fail_on_error = fail_on_error
         self.return_projects = return_projects
+        self.catalog = catalog
         self._has_poke_interval = poke_interval is not None
         self.is_killed = False
         #: What the poke of this process found unfinished.

@@ -185,6 +185,8 @@ class SensorRun:
 
         :param projects: as Magic Hour gives them; what is missing is asked for.
         """
+        if not self._sensor.catalog:
+            return
         try:
             hook = self._sensor.hook
             if hook.settings.catalog is None:

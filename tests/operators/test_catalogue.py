@@ -128,6 +128,11 @@ def test_reused_result_is_an_event(sim, tmp_path):
     events = [one for one in entries(tmp_path).values() if one["event"]]
     assert [(one["event"], one["run_id"]) for one in events] == [("reused", "later")]
     assert events[0]["project_id"] == first["project"]["id"]
+    run_task(generate(**task), task_context(store=TaskStateStore(), run_id="later still"))
+    events = [one for one in entries(tmp_path).values() if one["event"]]
+    assert sorted(one["run_id"] for one in events) == ["later", "later still"]
+    (found,) = catalogue.entries(Storage(str(tmp_path), ""), first["project"]["created_at"][:10])
+    assert found.events == {"reused"}
 
 
 def test_catalogue_that_cannot_be_written_fails_no_task(sim, connect, tmp_path, caplog):
@@ -188,7 +193,29 @@ def test_sensor_records_ends_and_timeouts(sim, catalog, mode):
     context = task_context(start_date=started, first_start_date=started)
     with pytest.raises(errors.MagicHourSensorTimeoutError):
         run_task(MagicHourProjectSensor(project_id=late, timeout=0.3, **given), context)
-    assert {name[7:] for name in entries(catalog)} == {failed, complete, f"{late}-timed_out"}
+    names = [name[7:].partition("-timed_out-")[0] for name in entries(catalog)]
+    assert sorted(names) == sorted([failed, complete, late])
+
+
+def test_sensor_records_nothing_with_catalog_false(sim, catalog):
+    made = MagicHourHook().create_project("ai-image-generator", BODY)["id"]
+    run_task(
+        MagicHourProjectSensor(task_id="t", project_id=made, kind="image", catalog=False), task_context()
+    )
+    assert not catalog.exists()
+
+
+def test_sensor_leaves_the_entry_of_a_failed_project_as_it_is(sim, catalog):
+    sim.faults({"match": CREATE, "outcome": {"code": "no_source_face"}})
+    with pytest.raises(errors.MagicHourProjectFailedError):
+        run_task(generate(), task_context(store=TaskStateStore()))
+    before = only(entries(catalog))
+    sensor = MagicHourProjectSensor(
+        task_id="t", project_id=before["project_id"], kind="image", fail_on_error=False
+    )
+    run_task(sensor, task_context())
+    assert only(entries(catalog)) == before
+    assert before["credits_refunded"] > 0
 
 
 def test_download_keeps_what_the_task_that_made_it_knew(sim, tmp_path):
