@@ -155,7 +155,7 @@ class TestDefaults:
             assert f"Default: {default}." in form["conn-fields"][name]["description"]
             assert form["ui-field-behaviour"]["placeholders"][name] == str(default)
             (row,) = [line for line in docs.splitlines() if f"extra `{name}`" in line]
-            assert f", {default} |" in row
+            assert f"| {default} |" in row
 
 
 class TestAsync:

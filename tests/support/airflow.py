@@ -119,6 +119,10 @@ def use_dags_of(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
         }
     ]
     monkeypatch.setenv("AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST", json.dumps(bundles))
+    with contextlib.suppress(ImportError, AttributeError):  # Airflow 3.4 reads the setting once per process
+        from airflow.dag_processing.bundles import manager
+
+        manager._load_bundle_config_snapshot.cache_clear()
 
 
 def run_dag(
