@@ -49,6 +49,10 @@ class Hook(Protocol):
         """Send calls side by side."""
         ...
 
+    def explain_not_found(self, kind: str, project_ids: Sequence[str]) -> Mapping[str, MagicHourError]:
+        """Ask for projects under the other kinds."""
+        ...
+
 
 @dataclass
 class Row:
@@ -218,10 +222,16 @@ class Cleanup:
             row.outcome = "deleted"
 
     def _keep_what_is_there(self, missing: Sequence[Row]) -> None:
-        """Keep what Magic Hour still has."""
+        """Keep what Magic Hour still has, under whatever kind: a receipt may have been edited."""
+        unknown: dict[str, dict[str, Row]] = {}
         for row, response in zip(missing, self._ask(missing, api.get_project), strict=True):
             if reason := not_gone_reason(response):
                 row.keep(reason)
+            elif row.receipt and isinstance(response, MagicHourNotFoundError):
+                unknown.setdefault(row.receipt.kind, {})[row.receipt.project_id] = row
+        for kind, rows in unknown.items():
+            for project_id, error in self.hook.explain_not_found(kind, list(rows)).items():
+                rows[project_id].keep(f"Magic Hour did not delete it: {error}")
 
     def _stop_where_useless(self, responses: Sequence[Any]) -> None:
         """Stop where the key is refused, and where Magic Hour is down."""

@@ -66,6 +66,15 @@ def test_gateway_that_refuses_deletes_does_not_count_as_deleted(sim, hook, tmp_p
     assert clean_up(tmp_path) == {**NOTHING, "deleted": [project_id]}
 
 
+def test_project_whose_receipt_names_a_wrong_kind_is_kept(sim, hook, tmp_path):
+    project_id = downloaded(sim, hook, tmp_path)
+    edit(entry_file(tmp_path, project_id), kind="video")
+    outcome = clean_up(tmp_path)
+    (kept,) = outcome["kept"]
+    assert (kept["id"], "image" in kept["reason"], outcome["missing"]) == (project_id, True, [])
+    assert exists(hook, project_id)
+
+
 def test_project_is_kept_where_only_a_404_to_its_deletion_is_known(sim, hook, tmp_path):
     project_id = downloaded(sim, hook, tmp_path)
     sim.faults(
