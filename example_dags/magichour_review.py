@@ -19,10 +19,11 @@ after a person has chosen.
 
 from __future__ import annotations
 
+import inspect
 from datetime import timedelta
 from typing import Any
 
-from airflow.providers.standard.operators.hitl import HITLBranchOperator
+from airflow.providers.standard.operators.hitl import HITLBranchOperator, HITLOperator
 from airflow.sdk import ObjectStoragePath, Param, dag, task
 
 from airflow_provider_magichour.operators import MagicHourGenerateOperator
@@ -30,6 +31,9 @@ from airflow_provider_magichour.ui import review_body
 
 DRAFTS = range(1, 5)
 NONE = "None of them"
+# Older standard providers, such as that of Airflow 3.1, have another name for it.
+IS_NEW = "response_timeout" in inspect.signature(HITLOperator.__init__).parameters
+TIMEOUT = {"response_timeout" if IS_NEW else "execution_timeout": timedelta(days=1)}
 
 
 @dag(
@@ -65,7 +69,7 @@ def magichour_review() -> None:
         options=[*(f"Draft {n}" for n in DRAFTS), NONE],
         options_mapping={**{f"Draft {n}": f"video_{n}" for n in DRAFTS}, NONE: "rejected"},
         defaults=[NONE],  # the choice if nobody responds in time
-        response_timeout=timedelta(days=1),
+        **TIMEOUT,
     )
 
     @task
