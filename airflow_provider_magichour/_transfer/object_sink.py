@@ -185,7 +185,7 @@ def check_open_args(storage: Storage, open_args: Any) -> None:
     """
     Raise where a store refuses ``open_args``, as far as that can be known before a file is stored.
 
-    For S3 the names are compared; for other stores, a small file is written with them and removed.
+    A small file is written with them and removed.
 
     :raises MagicHourArgumentError: if they are none, or the store does not take them.
     :raises MagicHourDownloadError: if nothing can be stored with them.
@@ -194,16 +194,20 @@ def check_open_args(storage: Storage, open_args: Any) -> None:
         raise MagicHourArgumentError(f"open_args must be a mapping of names to values, not {open_args!r}")
     if not open_args or storage.is_local:
         return
-    if s3 := open_s3(storage, open_args):
-        s3.close()
-        return
     probe = ".magichour-check"
+    s3 = open_s3(storage, open_args)
     try:
-        storage.make_folder("")
-        arguments = {"block_size": PART, **_file_arguments(storage.protocol, open_args, "", {})}
-        with storage.fs.open(storage.full(probe), "wb", **arguments) as file:
-            file.write(b"{}")
-    except (TypeError, ValueError) as error:
+        if s3:
+            s3.close()
+            s3.try_arguments(storage.full(probe))
+        else:
+            storage.make_folder("")
+            arguments = {"block_size": PART, **_file_arguments(storage.protocol, open_args, "", {})}
+            with storage.fs.open(storage.full(probe), "wb", **arguments) as file:
+                file.write(b"{}")
+    except MagicHourArgumentError:
+        raise
+    except (TypeError, ValueError, AttributeError) as error:
         raise MagicHourArgumentError(
             f"open_args has {', '.join(sorted(map(str, open_args)))}, with which {storage.shown('')} cannot "
             f"be written: {error} - use the arguments that the store's fsspec open takes"

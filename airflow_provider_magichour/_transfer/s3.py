@@ -35,6 +35,17 @@ _OF_ALL_OBJECTS = (
     "BucketKeyEnabled",
 )
 
+#: How the codes of S3's errors begin that blame an argument.
+_ARGUMENT_ERRORS = (
+    "InvalidStorageClass",
+    "InvalidArgument",
+    "InvalidTag",
+    "InvalidRequest",
+    "InvalidEncryption",
+    "MalformedACL",
+    "KMS.",
+)
+
 
 class S3:
     """
@@ -65,6 +76,28 @@ class S3:
         for storage in storages:
             if storage.fs is fs:
                 storage.fs = _SmallRequests(fs, self)
+
+    def try_arguments(self, path: str) -> None:
+        """
+        Make a small object with the arguments of all, but for a lock, which would keep it.
+
+        :raises MagicHourArgumentError: if S3 does not take their values.
+        """
+        from botocore.exceptions import (  # type: ignore[import-untyped]
+            ClientError,
+            ParamValidationError,
+        )
+
+        bucket, _, key = path.partition("/")
+        given = self.arguments("PutObject", "", {})
+        arguments = {name: value for name, value in given.items() if not name.startswith("ObjectLock")}
+        try:
+            self.client.put_object(Bucket=bucket, Key=key, Body=b"{}", **arguments)
+        except (ClientError, ParamValidationError) as error:
+            code = getattr(error, "response", {}).get("Error", {}).get("Code", "")
+            if isinstance(error, ClientError) and not code.startswith(_ARGUMENT_ERRORS):
+                raise
+            raise MagicHourArgumentError(f"open_args has a value that S3 does not take: {error}") from error
 
     def absent(self, folder: str, names: Sequence[str]) -> set[str]:
         """

@@ -353,7 +353,7 @@ class TestArguments:
 @pytest.mark.parametrize(
     ("destination", "open_args", "named"),
     [
-        ("s3://aws_test@{bucket}/media", {"StorageClas": "GLACIER"}, "StorageClas, which S3 does not take"),
+        ("s3://aws_test@{bucket}/media", {"StorageClass": "GLACIAL"}, "value that S3 does not take"),
         ("s3://aws_test@{bucket}/media", "StorageClass=GLACIER", "must be a mapping"),
         ("memory://open-args/media", {"compression": "zipp"}, "zipp"),
         ("memory://open-args/media", {"mode": "wb"}, "mode"),

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from airflow_provider_magichour._transfer.object_sink import check_open_args
+from airflow_provider_magichour._transfer.storage import open_destination
 from airflow_provider_magichour.exceptions import MagicHourArgumentError
 from airflow_provider_magichour.hooks import MagicHourHook
 from tests.support.files import visible
@@ -144,6 +146,28 @@ def test_open_args_reach_s3(host: Host, s3_store: S3Store, media: bytes, size: i
 def test_misspelt_open_arg_is_refused(host: Host, s3_store: S3Store) -> None:
     with pytest.raises(MagicHourArgumentError, match="open_args has StorageClas, which S3 does not take"):
         MagicHourHook().download_project("image", "p1", s3_store.url, open_args={"StorageClas": "GLACIER"})
+    assert s3_store.keys() == []
+
+
+@pytest.mark.parametrize(
+    ("open_args", "said"),
+    [
+        ({"StorageClas": "GLACIER"}, "StorageClas, which S3 does not take"),
+        ({"StorageClass": "GLACIAL"}, "value that S3 does not take.*storage class"),
+        ({"Metadata": {"campaign": 5}}, "open_args has Metadata, with which .* cannot be written"),
+        ({"Tagging": {"team": "media"}}, "value that S3 does not take: Parameter validation failed"),
+        ({"StorageClass": "STANDARD_IA", "ObjectLockMode": "GOVERNANCE"}, None),
+    ],
+)
+def test_open_args_are_tried_before_a_submit(
+    s3_store: S3Store, open_args: dict[str, Any], said: str | None
+) -> None:
+    destination = open_destination(s3_store.url)
+    if said is None:
+        check_open_args(destination, open_args)
+    else:
+        with pytest.raises(MagicHourArgumentError, match=said):
+            check_open_args(destination, open_args)
     assert s3_store.keys() == []
 
 
