@@ -297,7 +297,7 @@ def translated_errors() -> Iterator[None]:
 
     :raises InterruptedDownloadError: if the upload is gone, so that the file starts over.
     """
-    from botocore.exceptions import ClientError  # type: ignore[import-untyped]
+    from botocore.exceptions import ClientError
     from s3fs.errors import translate_boto_error  # type: ignore[import-untyped]
 
     try:
