@@ -20,6 +20,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from benchmarks.file_server import connection_to
 from benchmarks.report import Figure, at_most, figures_table, write_section
 
 MIB = 2**20
@@ -133,11 +134,9 @@ def clean_up(folder: str, limit: str) -> None:
 
 
 def _child(folder: Path, url: str, limit: int | None) -> dict[str, Any]:
-    host, _, port = url.partition("://")[2].partition(":")
-    connection = {"conn_type": "magichour", "host": f"http://{host}", "port": int(port), "password": "mhk_x"}
     env = {
         **os.environ,
-        "AIRFLOW_CONN_MAGICHOUR_DEFAULT": json.dumps(connection),
+        "AIRFLOW_CONN_MAGICHOUR_DEFAULT": connection_to(url),
         "AIRFLOW_HOME": str(folder.parent / "home"),
     }
     command = [sys.executable, "-m", "benchmarks.cleanup", "--child", str(folder), str(limit)]

@@ -134,6 +134,11 @@ class _Handler(BaseHTTPRequestHandler):
                     time.sleep(max(0.0, started + sent / shape.rate - time.monotonic()))
 
 
+def connection_to(url: str) -> str:
+    """Return an Airflow connection to a Magic Hour, as ``AIRFLOW_CONN_...`` holds it."""
+    return json.dumps({"conn_type": "magichour", "host": url, "password": "mhk_benchmark"})
+
+
 @contextmanager
 def file_server(content: Path) -> Iterator[str]:
     """Run the server in a process of its own and give its base URL."""

@@ -22,11 +22,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from benchmarks import object_files
 from benchmarks.cleanup import write_history
-from benchmarks.file_server import file_server
+from benchmarks.file_server import connection_to, file_server
 from benchmarks.report import Figure, at_least, at_most, figures_table, write_section
 
 MIB = 1024 * 1024
@@ -54,16 +53,9 @@ class Bench:
         """Run one side in a process of its own; return its ``seconds`` and ``growth`` in bytes."""
         target = self.folder / "out"
         target.mkdir()
-        parts = urlsplit(self.url)
-        connection = {
-            "conn_type": "magichour",
-            "host": f"http://{parts.hostname}",
-            "port": parts.port,
-            "password": "mhk_benchmark",
-        }
         env = {
             **os.environ,
-            "AIRFLOW_CONN_MAGICHOUR_DEFAULT": json.dumps(connection),
+            "AIRFLOW_CONN_MAGICHOUR_DEFAULT": connection_to(self.url),
             "AIRFLOW_HOME": str(self.folder / "home"),
             "BENCH_URL": self.url,
         }

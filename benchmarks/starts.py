@@ -10,7 +10,6 @@ bytecode: without (PYTHONDONTWRITEBYTECODE, as in some images), each task compil
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import statistics
 import sys
@@ -20,12 +19,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import psutil
 
 from benchmarks.dags.magichour_starts import TASKS
-from benchmarks.file_server import file_server
+from benchmarks.file_server import connection_to, file_server
 from benchmarks.object_files import store_server
 from benchmarks.report import Figure, at_most, figures_table, write_section
 from benchmarks.scale.airflow import cpu_seconds, process_tree
@@ -51,15 +49,8 @@ def airflow(folder: Path, bytecode: bool) -> Iterator[LocalAirflow]:
     content = folder / "content"
     content.write_bytes(os.urandom(1_000_000))
     with file_server(content) as url, store_server(0, "0"):
-        parts = urlsplit(url)
-        magichour = {
-            "conn_type": "magichour",
-            "host": f"http://{parts.hostname}",
-            "port": parts.port,
-            "password": "mhk_benchmark",
-        }
         connections = {
-            "magichour_default": json.dumps(magichour),
+            "magichour_default": connection_to(url),
             "aws_bench": os.environ["AIRFLOW_CONN_AWS_BENCH"],
         }
         env = {

@@ -16,7 +16,7 @@ def test_calls_are_spaced_evenly_over_threads():
 
     def take():
         for _ in range(5):
-            throttle.wait_turn()
+            throttle.acquire()
             turns.append(time.monotonic())
 
     threads = [threading.Thread(target=take) for _ in range(4)]
@@ -30,7 +30,7 @@ def test_calls_are_spaced_evenly_over_threads():
 def test_pause_applies_to_waiting_callers():
     async def run():
         throttle = Throttle(requests_per_second=20)
-        waiters = [asyncio.create_task(throttle.wait_turn_async()) for _ in range(6)]
+        waiters = [asyncio.create_task(throttle.acquire_async()) for _ in range(6)]
         await asyncio.sleep(0.12)
         sent_before = sum(waiter.done() for waiter in waiters)
         throttle.pause(0.5)
@@ -49,7 +49,7 @@ def test_shorter_pause_does_not_end_a_longer_one():
     started = time.monotonic()
     throttle.pause(0.3)
     throttle.pause(0.01)
-    throttle.wait_turn()
+    throttle.acquire()
     assert time.monotonic() - started >= 0.29
 
 

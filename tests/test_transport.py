@@ -250,7 +250,7 @@ class TestExecutionTimeout:
 
     def test_create_call_that_waits_for_its_turn_was_not_sent(self, server, execution_timeout):
         settings = settings_for(server, requests_per_second=0.1)
-        settings.throttle.wait_turn()
+        settings.throttle.acquire()
         execution_timeout(0.3)
         with pytest.raises(AirflowTaskTimeout):
             send_sync(settings, CREATE)

@@ -75,7 +75,7 @@ class ConnectionLimit:
         await self._acquire()
         surplus = False
         try:
-            await throttle.wait_turn_async()
+            await throttle.acquire_async()
             loop = asyncio.get_running_loop()
             started = loop.time()
             self._sent += 1

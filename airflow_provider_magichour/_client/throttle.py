@@ -36,7 +36,7 @@ class Throttle:
                 "Rate limited (429): all calls of this process over the connection pause %.0f s", seconds
             )
 
-    def wait_turn(self, stopping: threading.Event | None = None) -> None:
+    def acquire(self, stopping: threading.Event | None = None) -> None:
         """
         Block the thread until it may send.
 
@@ -48,7 +48,7 @@ class Throttle:
             elif stopping.wait(seconds):
                 return
 
-    async def wait_turn_async(self) -> None:
+    async def acquire_async(self) -> None:
         """Suspend the task until it may send."""
         for seconds in self._waits():
             await asyncio.sleep(seconds)

@@ -150,14 +150,14 @@ class Sender:
             raise
 
     def _attempt(self, request: api.Request) -> api.Response:
-        self.throttle.wait_turn()
+        self.throttle.acquire()
         try:
             return self._exchange(self.session, request)
         except (requests.RequestException, HTTPError, OSError) as error:
             raise _connection_error(request, error, self.settings.mask) from self.settings.mask.cause(error)
 
     def _attempt_once_only(self, request: api.Request) -> api.Response:
-        self.throttle.wait_turn()
+        self.throttle.acquire()
         return self._exchange_once(request)
 
     def _exchange_once(self, request: api.Request) -> api.Response:

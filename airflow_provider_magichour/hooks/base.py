@@ -127,13 +127,13 @@ class MagicHourBaseHook(BaseHook):
                 raise
             return self._sender.send(request)
 
-    def wait_turn(self, stopping: threading.Event | None = None) -> None:
+    def wait_for_rate_limit(self, stopping: threading.Event | None = None) -> None:
         """
         Wait until the connection's rate limit allows one more call.
 
         :param stopping: ends the wait when it is set.
         """
-        self._sender.throttle.wait_turn(stopping)
+        self._sender.throttle.acquire(stopping)
 
     def send_once(self, request: api.Request) -> Any:
         """

@@ -50,7 +50,7 @@ class EarlierTries:
         self._ask = ask
         self._retry_uncertain = retry_uncertain_submit
         #: The error of a project that another account made: then nothing else may be paid for.
-        self.foreign: MagicHourError | None = None
+        self.other_account: MagicHourError | None = None
 
     def outcomes(self, bodies: Sequence[str], names: Sequence[str]) -> dict[int, Submitted | MagicHourError]:
         """
@@ -122,7 +122,7 @@ class EarlierTries:
     def _of_missing(self, record: Record, response: MagicHourNotFoundError) -> MagicHourError | None:
         """Return the error of a project that Magic Hour does not know, which proves nothing."""
         if (error := self._foreign_account(record)) is not None:
-            self.foreign = error
+            self.other_account = error
             return error
         if record.reported is not None and self._records.is_cleared(record):
             log.info("The task was cleared after project %s was not found: submitting again.", record.id)

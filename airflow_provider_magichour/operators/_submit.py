@@ -158,8 +158,8 @@ class Submitter:
         )
         outcomes: dict[int, Submitted | MagicHourError] = earlier.outcomes(prints, self._names)
         self.project_ids += [one.id for one in outcomes.values() if isinstance(one, Submitted)]
-        if earlier.foreign is not None:
-            self._stop_all(earlier.foreign)
+        if earlier.other_account is not None:
+            self._stop_all(earlier.other_account)
         if self._options.reuse is not None and not self._records.was_cleared:
             outcomes |= self._options.reuse.find(_without(bodies, outcomes), self.project_ids, self._ask)
         if missing := _without(named, outcomes):
@@ -277,7 +277,7 @@ class Submitter:
         """Write the intent, send the create call once, write the outcome; only then wait, and try again."""
         limited = failed = 0
         while True:
-            self._hook.wait_turn(self._stop)  # before the intent, because a 429 may hold all calls back
+            self._hook.wait_for_rate_limit(self._stop)  # before the intent: a 429 may hold all back
             self._budget.check(name, self._hook.get_account)
             try:
                 return self._submit_once(name, body, record)

@@ -170,14 +170,14 @@ class Backend:
         """Bring a project to its end now, whatever it was doing."""
         _cancel(project)
         project.status = outcome.status
-        self._settle(project, outcome)
+        self._set_final_price(project, outcome)
         self._free_slot(project)
         if outcome.status == "complete":
             self._notify("completed", project)
         elif outcome.status == "error":
             self._notify("errored", project)
 
-    def _settle(self, project: Project, outcome: Outcome) -> None:
+    def _set_final_price(self, project: Project, outcome: Outcome) -> None:
         """Turn the estimate into the final price: nothing for what failed."""
         if project.settled:
             return
@@ -215,7 +215,7 @@ class Backend:
         if project.statuses and project.enabled:
             project.status = project.statuses.popleft() if len(project.statuses) > 1 else project.statuses[0]
             if project.status in TERMINAL_STATUSES:
-                self._settle(project, project.outcome.model_copy(update={"status": project.status}))
+                self._set_final_price(project, project.outcome.model_copy(update={"status": project.status}))
 
     def find(self, account: Account, kind: str, project_id: str) -> Project:
         """

@@ -23,13 +23,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import psutil
 import sqlalchemy
 
 from benchmarks.dags.magichour_scale import LIST, NOTHINGS, TASKS
-from benchmarks.file_server import file_server
+from benchmarks.file_server import connection_to, file_server
 from scripts.local import LocalAirflow
 from scripts.local.services import start_services
 
@@ -159,23 +158,18 @@ def measure(rounds: int) -> dict[str, Any]:
         folder = Path(name)
         content = folder / "content"
         content.write_bytes(os.urandom(1_000_000))
-        with file_server(content) as url:
-            parts = urlsplit(url)
-            connection = {
-                "conn_type": "magichour",
-                "host": f"http://{parts.hostname}",
-                "port": parts.port,
-                "password": "mhk_benchmark",
-            }
-            with LocalAirflow(
+        with (
+            file_server(content) as url,
+            LocalAirflow(
                 folder / "home",
                 [Path(__file__).parents[1] / "dags"],
                 database_url=services.database_url,
-                connections={"magichour_default": json.dumps(connection)},
+                connections={"magichour_default": connection_to(url)},
                 parallelism=SLOTS,
-            ) as airflow:
-                observed = Observed(airflow, services.database_url)
-                return _measure(observed, rounds, str(folder / "files"))
+            ) as airflow,
+        ):
+            observed = Observed(airflow, services.database_url)
+            return _measure(observed, rounds, str(folder / "files"))
 
 
 def _measure(observed: Observed, rounds: int, destination: str) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks.cleanup import write_history
-from benchmarks.file_server import file_server
+from benchmarks.file_server import connection_to, file_server
 from benchmarks.files import MIB, Bench
 from benchmarks.load_server import load_server
 from benchmarks.waiting import cpu
@@ -132,14 +132,7 @@ def _submits(rounds: int) -> dict[str, float]:
         content = Path(name, "content")
         content.write_bytes(b"x")
         with file_server(content) as url:
-            os.environ["AIRFLOW_CONN_MAGICHOUR_DEFAULT"] = json.dumps(
-                {
-                    "conn_type": "magichour",
-                    "host": url.rpartition(":")[0],
-                    "port": int(url.rpartition(":")[2]),
-                    "password": "mhk_benchmark",
-                }
-            )
+            os.environ["AIRFLOW_CONN_MAGICHOUR_DEFAULT"] = connection_to(url)
             return {
                 "submit_single": statistics.median(submits(1) for _ in range(rounds)),
                 "submit_in_list": statistics.median(submits(100) for _ in range(rounds)),
