@@ -63,7 +63,9 @@ class Try(NamedTuple):
 
     def is_cleared_after_report(self, reported: Reported | None) -> bool:
         """Return whether a person heard of a submit by an error, and cleared the task then."""
-        return reported is not None and self.is_cleared_since(reported.max_tries, reported.clear_number)
+        if reported is None or reported.pending is not None:
+            return False
+        return self.is_cleared_since(reported.max_tries, reported.clear_number)
 
     def is_cleared_after_success(self, ending: Ending, *, is_same_run: bool) -> bool:
         """
@@ -85,11 +87,13 @@ class Reported(NamedTuple):
 
     :param why: ``uncertain``, ``missing`` or ``killed``.
     :param clear_number: the DAG run's, None where it is not known, or the task may have gone on with a retry.
+    :param pending: the number of the try that has yet to end with the error; None when it has.
     """
 
     why: str
     max_tries: int
     clear_number: int | None = None
+    pending: int | None = None
 
 
 @dataclass(frozen=True)

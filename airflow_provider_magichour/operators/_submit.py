@@ -150,18 +150,18 @@ class Submitter:
         prints = fingerprints(self._hook.magichour_conn_id, self._tool, self._kind, bodies)
         named = with_names(self._tool, bodies, self._options.project_name)
         self._names = describe(self._tool, named)
-        earlier = EarlierTries(
-            self._hook,
-            self._records,
-            self._ask,
-            retry_uncertain_submit=self._options.retry_uncertain_submit,
-        )
+        again = self._options.retry_uncertain_submit
+        earlier = EarlierTries(self._hook, self._records, self._ask, retry_uncertain_submit=again)
         outcomes: dict[int, Submitted | MagicHourError] = earlier.outcomes(prints, self._names)
         self.project_ids += [one.id for one in outcomes.values() if isinstance(one, Submitted)]
         if earlier.other_account is not None:
             self._stop_all(earlier.other_account)
         if self._options.reuse is not None and not self._records.was_cleared:
-            outcomes |= self._options.reuse.find(_without(bodies, outcomes), self.project_ids, self._ask)
+            left = _without(bodies, outcomes)
+            try:
+                outcomes |= self._options.reuse.find(left, self.project_ids, self._ask)
+            except MagicHourError as error:
+                outcomes |= dict.fromkeys(left, error)
         if missing := _without(named, outcomes):
             outcomes |= self._submit_missing(missing, prints)
         return [outcomes[n] if n in outcomes else self._not_submitted() for n in range(len(bodies))]

@@ -22,17 +22,10 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import AirflowFailException
 
-from airflow_provider_magichour.exceptions import (
-    MagicHourError,
-    MagicHourSubmitRecordError,
-    MagicHourUncertainSubmitError,
-)
+from airflow_provider_magichour import exceptions
+from airflow_provider_magichour.exceptions import MagicHourError, MagicHourSubmitRecordError
 from airflow_provider_magichour.operators import _submit_record
-from airflow_provider_magichour.operators._clear_or_retry import (
-    Ending,
-    Reported,
-    Try,
-)
+from airflow_provider_magichour.operators._clear_or_retry import KILLED, Ending, Reported, Try
 from airflow_provider_magichour.operators._store_access import (
     AFTER_SUBMIT_PAUSES,
     describe_error,
@@ -174,10 +167,9 @@ class SubmitRecords:
 
     def _unwritten_success(self, ending: Ending) -> Ending:
         """
-        Return the success of a try that made all of the task's projects, and stored the results of all.
+        Return the success of a try that made and stored all of the task's projects: the catalogue has it.
 
-        The catalogue tells that, so nothing else is written. It matters only where the task was cleared: a
-        retry goes on with the projects, and comes to the same results.
+        It matters only where the task was cleared: a retry comes to the same results anyway.
         """
         made = [one for one in self._records.values() if one.epoch == ending.epoch and one.is_live]
         origins = {one.origin and one.origin[:4] for one in made}
@@ -305,7 +297,7 @@ class SubmitRecords:
         )
         if self._stores and len(errors) == len(self._stores):
             described = "; ".join(f"{store.name}: {describe_error(error)}" for store, error in errors.items())
-            raise MagicHourUncertainSubmitError(
+            raise exceptions.MagicHourUncertainSubmitError(
                 f"{name} made project {project_id}, which is paid for and continues at Magic Hour, but the "
                 f"project id could not be written to {described}. A retry could not find it, so there is no "
                 f"retry: use project {project_id}. To submit again instead, clear the task; if it then says "
@@ -335,34 +327,40 @@ class SubmitRecords:
 
     def mark_reported(self, record: Record, why: str) -> bool:
         """
-        Write down that an error asks a person about a submit: a Clear from now on submits it again.
+        Write down that a person is asked about a submit: a Clear from now on submits it anew.
 
-        Where the try ends in a retry, another task's Clear may change the run's number before that: so the
-        number is left to :meth:`ending`.
+        What an error asks is pending until the try ends with it (:meth:`ending`): if the worker dies before
+        that, nobody has heard of it.
 
         :return: whether a later try will know.
         """
-        return self._report(record, Reported(why, self._now.max_tries))
+        pending = None if why == KILLED else self._now.try_number
+        return self._report(record, Reported(why, self._now.max_tries, None, pending))
 
     @contextlib.contextmanager
     def ending(self) -> Iterator[None]:
-        """Write down that only a Clear can follow what the try reported, where its error is final."""
+        """
+        Write down that a person has heard what was reported, where the try ends with an error.
+
+        If it is final, the run's number too, which before a retry another task's Clear may change.
+        """
         try:
             yield
-        except AirflowFailException:
-            try:
-                self._confirm_reports()
-            except MagicHourError as error:
-                log.warning("A Clear may not be recognised, and has to be repeated then: %s", error)
+        except MagicHourError as error:
+            with contextlib.suppress(MagicHourError):  # logged; then a Clear has to be repeated
+                self._confirm_reports(is_final=isinstance(error, AirflowFailException))
             raise
 
-    def _confirm_reports(self) -> None:
+    def _confirm_reports(self, *, is_final: bool) -> None:
         if not self._records:
             self.read(0)
+        now = (self._now.max_tries, self._now.clear_number if is_final else None, None)
         for record in self._counted():
             reported = record.reported
-            if record.is_live and reported and reported[1:] == (self._now.max_tries, None):
-                self._report(record, reported._replace(clear_number=self._now.clear_number))
+            if not record.is_live or reported is None or reported[1:] == now:
+                continue
+            if reported.pending == self._now.try_number or reported[1:] == (now[0], None, None):
+                self._report(record, Reported(reported.why, *now))
 
     def withdraw_report(self, record: Record) -> None:
         """Write down that a person's decision is no longer needed: what was reported is there."""

@@ -12,7 +12,11 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_provider_magichour._transfer.storage import Storage
-from airflow_provider_magichour.exceptions import MagicHourError, MagicHourSubmitRecordError
+from airflow_provider_magichour.exceptions import (
+    MagicHourError,
+    MagicHourSubmitRecordError,
+    MagicHourUncertainSubmitError,
+)
 from airflow_provider_magichour.operators import _submit_records
 from airflow_provider_magichour.operators._clear_or_retry import UNCERTAIN
 from airflow_provider_magichour.operators._submit_record import INTENT, Record
@@ -93,7 +97,9 @@ class TestRetry:
             )
 
 
-def fail(records: SubmitRecords, record: Record, error: type[Exception] = AirflowFailException) -> None:
+def fail(
+    records: SubmitRecords, record: Record, error: type[Exception] = MagicHourUncertainSubmitError
+) -> None:
     """Let a try report a submit, and end with an error."""
 
     def work() -> None:
@@ -155,6 +161,14 @@ class TestClear:
         fail(first, intent)
         again = open_records(**start)
         assert again.is_cleared(again.match(["b"])[0]) == is_clear
+
+    def test_clear_does_not_count_where_the_worker_died_before_the_error(
+        self, open_records: Open, start: dict[str, Any], is_clear: bool
+    ) -> None:
+        first = open_records(max_tries=3)
+        first.mark_reported(write_intent(first), UNCERTAIN)
+        again = open_records(**start)
+        assert not again.is_cleared(again.match(["b"])[0])
 
     def test_clear_of_a_failure_goes_on_with_the_project(
         self, open_records: Open, start: dict[str, Any], is_clear: bool

@@ -284,6 +284,7 @@ class TestNames:
             Record(7, 12, "b" * 32, MADE, 3, "cm9-x_.y", "account-1", 2.5),
             Record(99999, 2, "b" * 32, CLOSED, 0, "p,=%", None, 5.0, Reported(KILLED, 3, None)),
             Record(1, 2, "b" * 32, MADE, 0, "p", "a/b", None, Reported(UNCERTAIN, 0, 4)),
+            Record(1, 2, "b" * 32, INTENT, reported=Reported(UNCERTAIN, 3, None, 2)),
             Record(1, 2, "b" * 32, MADE, 0, "p", origin=Origin(3, None, 1, 40, 1795651200)),
         ],
         ids=lambda record: record.state,
