@@ -41,7 +41,7 @@ def on_every_airflow():
 
 on_every_airflow()
 """
-NO_RECORDS = "Nothing outlives this try that could record its submits"
+NO_RECORDS = "This task cannot record its submits"
 KILLED_DEFERRED = "delete_on_kill needs Airflow 3.3 or newer"
 remembers = AIRFLOW_VERSION >= (3, 3)
 

@@ -174,7 +174,7 @@ def timeout_error(
     when = datetime.fromtimestamp(deadline, UTC).isoformat(timespec="seconds")
     failed = f"; the last status check failed: {last_error}" if last_error is not None else ""
     return MagicHourTimeoutError(
-        f"Timed out waiting for {what}, at {when}{failed}. It goes on at Magic Hour: "
+        f"Timed out waiting for {what}, at {when}{failed}. It continues at Magic Hour: "
         "clear the task to wait again, and raise its timeout if it needs longer",
         next(iter(pending)) if len(pending) == 1 else None,
     )

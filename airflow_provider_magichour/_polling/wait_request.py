@@ -100,7 +100,7 @@ class WaitRequest:
             if self._is_killed is not None:
                 if self._is_killed():
                     raise MagicHourError(
-                        "The task was killed while it waited. Its projects go on at Magic Hour: clear the "
+                        "The task was killed while it waited. Its projects continue at Magic Hour: clear the "
                         "task to wait for them again"
                     )
                 left = min(left, KILL_CHECK_SECONDS)

@@ -150,7 +150,7 @@ class Downloads:
         project = self._get_if_there(project_id)
         receipt = self._trusted_receipt(project_id, project, sizes) if sizes else None
         if receipt and not self.overwrite and receipts.is_whole(receipt, sizes):
-            log.info("Project %s is there and whole: nothing to fetch", project_id)
+            log.info("Project %s is already stored completely: nothing to download", project_id)
             self._sweep(project_id)
             return [self._result(file) for file in receipt.files]
         if isinstance(project, MagicHourNotFoundError):

@@ -101,7 +101,7 @@ class Fetch:
         self._progress = _Progress(self.shown)
         self._farthest = sink.offset
         if sink.offset:
-            log.info("%s: going on at %d bytes, where an earlier try stopped", self.shown, sink.offset)
+            log.info("%s: continuing at %d bytes, where an earlier try stopped", self.shown, sink.offset)
         while True:
             try:
                 if not self._is_whole(sink):
@@ -278,8 +278,8 @@ class Fetch:
         what = without_query(str(error))
         if self._failures >= self.max_attempts:
             raise MagicHourDownloadError(
-                f"{self.shown} could not be fetched whole: {what} - {self._failures} tries in a row made no "
-                "progress; a retry of the task goes on from here"
+                f"{self.shown} could not be downloaded completely: {what} - {self._failures} tries in a row "
+                "made no progress; a retry of the task continues from here"
             ) from None
         asked = getattr(error, "retry_after", None)
         seconds = min(retry.retry_wait(max(self._failures, 1), asked, random.random()), retry.MAX_RETRY_AFTER)

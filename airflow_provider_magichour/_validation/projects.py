@@ -42,7 +42,7 @@ def check_id(value: object, name: str = "project_id") -> str:
         shown = repr(re.split(r"[?&=\s]", value.strip())[0][:128])
         raise MagicHourArgumentError(
             f"{name} {shown} is not a Magic Hour id: "
-            "it may hold letters, digits, '-', '_' and '.', 128 at most, and not start with '.'"
+            "it may contain letters, digits, '-', '_' and '.', 128 at most, and not start with '.'"
         )
     raise MagicHourArgumentError(
         f"{name} must be a Magic Hour id such as 'cm9x1y2z30001', not a value of type {type(value).__name__}"

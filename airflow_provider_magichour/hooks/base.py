@@ -184,7 +184,7 @@ class MagicHourBaseHook(BaseHook):
     def _use(self, settings: Settings) -> Settings:
         with self._changing:
             if settings != self.settings:
-                log.info("The connection has changed: going on with its new key.")
+                log.info("The connection has changed: continuing with its new key.")
                 self.settings = settings
                 self.__dict__.pop("_sender", None)
                 self._account = None  # the new key may be another account's

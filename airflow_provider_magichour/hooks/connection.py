@@ -36,7 +36,7 @@ def get_connection(conn_id: str) -> Connection:
         return BaseHook.get_connection(conn_id)
     except AirflowNotFoundException as error:
         raise MagicHourConnectionNotFoundError(
-            f"There is no connection {conn_id!r}: make one of type 'Magic Hour' {_where(conn_id)}, "
+            f"There is no connection {conn_id!r}: create one of type 'Magic Hour' {_where(conn_id)}, "
             f"with the API key as its password; create a key at {KEYS_PAGE}"
         ) from error
 
@@ -95,7 +95,7 @@ def _api_key(connection: Connection, conn_id: str) -> str:
         )
     if not re.fullmatch(r"[!-~]+", key):
         raise MagicHourArgumentError(
-            f"The API key of connection {conn_id!r} holds a space, a line break or another character that "
+            f"The API key of connection {conn_id!r} contains a space, a line break or another character that "
             f"no key has: set it again as the password {_where(conn_id)}"
         )
     return key

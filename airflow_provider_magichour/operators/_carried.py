@@ -81,7 +81,7 @@ def outcomes_of_0_1_0(
     if len(submitted) + len(failed) != count:
         raise MagicHourError(
             f"The task has {count} bodies, but was resumed with an event about {len(submitted)} projects, "
-            "which is not trusted. What was submitted is recorded: a retry goes on with it"
+            "which is not trusted. What was submitted is recorded: a retry continues with it"
         )
     ids = iter(submitted)
     return [

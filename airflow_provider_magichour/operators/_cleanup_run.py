@@ -94,7 +94,7 @@ class CleanupRun:
         if not isinstance(account_id, str) or not account_id:
             raise MagicHourError(
                 "Magic Hour does not say which account the connection's key belongs to, so nothing was "
-                "deleted: what another account's key does not find is not gone. Check the connection's host"
+                "deleted: the projects may belong to another account. Check the connection's host"
             )
         return account_id
 

@@ -140,9 +140,9 @@ class CreateTask:
         )
         if self._operator.durable and not records.is_persistent:
             log.warning(
-                "Nothing outlives this try that could record its submits: Airflow keeps task state from 3.3 "
-                "on, and the connection names no folder for submit_records. What fails after a submit is "
-                "therefore not retried, and a worker that dies makes a retry pay again."
+                "This task cannot record its submits: Airflow keeps task state only from 3.3 on, and the "
+                "connection has no folder in submit_records. Therefore an error after a submit is not "
+                "retried, and if the worker dies, a retry pays again."
             )
         return records
 
@@ -252,4 +252,4 @@ class CreateTask:
             for name, error in failed.items():
                 log.error("%s: %s", name, error)
             self._context["ti"].xcom_push(key="results", value=list(results))
-        raise batch_error(failed, len(outcomes), " (the XCom 'results' holds what came of the others)")
+        raise batch_error(failed, len(outcomes), " (the XCom 'results' has the results of the others)")

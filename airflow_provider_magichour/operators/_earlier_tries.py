@@ -85,7 +85,7 @@ class EarlierTries:
         """Return the error of a submit whose outcome is unknown; None if it may be made again."""
         if self._retry_uncertain:
             log.warning(
-                "Nobody knows whether an earlier try submitted %s. Submitting again, because "
+                "It is unknown whether an earlier try submitted %s. Submitting again, because "
                 "retry_uncertain_submit is set.",
                 name,
             )
@@ -114,7 +114,7 @@ class EarlierTries:
             log.warning("%s. Submitting again.", error)
             self._records.give_up(record, refunded=response.get("status") == "error")
             return None
-        log.info("Going on with project %s, which an earlier try submitted.", record.id)
+        log.info("Continuing with project %s, which an earlier try submitted.", record.id)
         if record.reported is not None:
             self._records.withdraw_report(record)
         return Submitted(str(record.id), record.credits_charged, record, api.is_finished(response))
@@ -141,7 +141,7 @@ class EarlierTries:
             404,
             f"project {record.id} was made by the account {record.account}, but the connection's key belongs "
             f"to the account {account}. Nothing was submitted, because that would pay again: restore the "
-            "key, then clear the task, which goes on with the project",
+            "key, then clear the task, which continues with the project",
         )
 
     def _of_deleted(self, record: Record) -> Submitted | MagicHourError | None:
@@ -188,7 +188,7 @@ def ask_for_projects(
         left = until - time.monotonic()
         if left <= 0 or any(map(is_in_vain, unknown)):
             break
-        log.info("%d project(s) not found; asking again in %g s.", len(unknown), NOT_FOUND_PAUSE)
+        log.info("%d project(s) not found; checking again in %g s.", len(unknown), NOT_FOUND_PAUSE)
         if stopping.wait(min(NOT_FOUND_PAUSE, left)):
             break
         again = hook.send_all([calls[n] for n in unknown])

@@ -276,7 +276,7 @@ class SubmitRecords:
                 if record.writer != self._writer and record not in self._known:
                     raise MagicHourSubmitRecordError(
                         "Another try of this task submits at the same time: one of them is on a worker that "
-                        "Airflow has lost. Nothing was submitted; a retry goes on with what it made"
+                        "Airflow has lost. Nothing was submitted; a retry continues with its projects"
                     )
             self._read_at, self._has_checked = began, True
 

@@ -125,7 +125,7 @@ def _check_assets(assets: Any) -> dict[str, Any]:
     target = checked.get("target_file_path")
     if not isinstance(target, str) or not target.strip():
         raise argument_error(
-            "assets must hold target_file_path, the image or video to look for faces in, "
+            "assets must have target_file_path, the image or video to search for faces, "
             f"not {target!r} under that name"
         )
     return checked

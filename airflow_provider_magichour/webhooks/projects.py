@@ -114,7 +114,7 @@ def queued_projects(
                 events.check_signature(secrets, signature, body)
                 found = events.parse_event(body, magichour_conn_id)
             except (events.RefusedError, AttributeError, KeyError, TypeError, ValueError) as error:
-                log.warning("Passed over a message that is no webhook signed by Magic Hour: %r", error)
+                log.warning("Skipped a message that is not a webhook signed by Magic Hour: %r", error)
             else:
                 yield from _read_extra(found) if "project" in found else ()
 
@@ -151,7 +151,7 @@ def _read_extra(extra: Mapping[str, Any]) -> Iterator[TriggeringProject]:
             "downloads": downloads if isinstance(downloads, list) else [],
         }
     except MagicHourArgumentError as error:
-        log.warning("Passed over an asset event that names no Magic Hour project: %s", error)
+        log.warning("Skipped an asset event that names no Magic Hour project: %s", error)
 
 
 def _collect(source: Mapping[Any, Any], read: _Read, wanted: str | None) -> list[TriggeringProject]:

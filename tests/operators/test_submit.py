@@ -134,7 +134,7 @@ class TestRetry:
 
     def test_missing_store_is_warned_of_once(self, sim: Simulator, caplog: pytest.LogCaptureFixture) -> None:
         operator().execute(task_context())
-        assert caplog.text.count("makes a retry pay again") == 1
+        assert caplog.text.count("a retry pays again") == 1
         assert "submit_records" in caplog.text
 
 

@@ -297,7 +297,7 @@ class TestBodyWithoutLength:
             return self.unannounced(media[:200_000]) if whole_file else confirm(media, seen)
 
         host.fetch = fetch_it
-        with pytest.raises(errors.MagicHourDownloadError, match="could not be fetched whole"):
+        with pytest.raises(errors.MagicHourDownloadError, match="could not be downloaded completely"):
             download(host, tmp_path)
         assert visible(tmp_path) == []
 
