@@ -112,19 +112,19 @@ class TestEndpoint:
         self, mounted: Endpoint, configure: Callable[..., None], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         configure(webhooks="True")
-        read = []
-        read = plugin.BaseHook.get_connection
+        conn_ids = []
+        get_connection = plugin.BaseHook.get_connection
 
         def spy(conn_id: str) -> Any:
-            read.append(conn_id)
-            return read(conn_id)
+            conn_ids.append(conn_id)
+            return get_connection(conn_id)
 
         monkeypatch.setattr(plugin.BaseHook, "get_connection", spy)
         mounted.airflow.use(used())
         for number in range(20):
             mounted.deliver(event_body(), f"stranger_{number}")
             mounted.deliver(event_body())
-        assert read == ["hooked"]
+        assert conn_ids == ["hooked"]
 
     def test_uses_a_changed_secret_after_some_seconds(
         self,
