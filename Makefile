@@ -35,7 +35,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@echo "Installing into .venv: a few minutes the first time"
 	@rm -f $(STAMP)
 	@test "$$(.venv/bin/python -c 'import sys; print(sys.prefix)' 2>/dev/null)" = "$(CURDIR)/.venv" || rm -rf .venv
-	$(PYTHON) -m venv .venv
+	@$(PYTHON) -m venv .venv
 	@bash -o pipefail -c "$(subst --quiet,,$(PIP)) '.[dev]' | awk -f scripts/progress.awk"
 	@printf '%s' "$(CURDIR)" > $(STAMP)
 

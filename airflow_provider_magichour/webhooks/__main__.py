@@ -16,9 +16,9 @@ from airflow_provider_magichour.webhooks.settings import SettingsError
 #: Seconds until the headers of a connection's first request must have come.
 HEADER_SECONDS = 5.0
 ABOUT = """\
-Receive Magic Hour's webhooks and hand them to Airflow as asset events. Settings are environment variables:
-MAGICHOUR_WEBHOOKS_AIRFLOW_URL, ..._USERNAME and ..._PASSWORD or ..._TOKEN, ..._SECRETS; or keys of these
-names in lower case in a TOML file that ..._CONFIG names."""
+Receive Magic Hour's webhooks and create asset events in Airflow. Set the environment variables
+MAGICHOUR_WEBHOOKS_AIRFLOW_URL, ..._SECRETS, and ..._USERNAME with ..._PASSWORD, or ..._TOKEN. Or set
+MAGICHOUR_WEBHOOKS_CONFIG to the path of a TOML file with the same names in lower case."""
 
 
 class _Protocol(AutoHTTPProtocol):  # type: ignore[misc,valid-type,unused-ignore]
@@ -35,7 +35,9 @@ class _Protocol(AutoHTTPProtocol):  # type: ignore[misc,valid-type,unused-ignore
 
 def main() -> None:
     """Serve until a signal ends it."""
-    parser = argparse.ArgumentParser(description=ABOUT)
+    packed = sys.argv[0].endswith(".pyz")  # as `make dist` builds it
+    command = "magichour-webhooks.pyz" if packed else "python -m airflow_provider_magichour.webhooks"
+    parser = argparse.ArgumentParser(prog=command, description=ABOUT)
     parser.add_argument("--host", default="127.0.0.1", help="the address to listen on (default: %(default)s)")
     parser.add_argument("--port", type=int, default=8090, help="the port (default: %(default)s)")
     arguments = parser.parse_args()
