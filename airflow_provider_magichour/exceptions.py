@@ -254,7 +254,18 @@ class MagicHourProjectCanceledError(MagicHourError, AirflowFailException):
         )
 
 
-class MagicHourTimeoutError(MagicHourError):
+class _MessageError(MagicHourError):
+    """An error that its raiser describes, with the project that it is about, if there is only one."""
+
+    def __init__(self, message: str, project_id: str | None = None) -> None:
+        super().__init__(message, project_id)
+        self.project_id = project_id
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+class MagicHourTimeoutError(_MessageError):
     """
     A wait reached its deadline; the project continues at Magic Hour.
 
@@ -262,32 +273,18 @@ class MagicHourTimeoutError(MagicHourError):
     :param project_id: the project, if there is only one.
     """
 
-    def __init__(self, message: str, project_id: str | None = None) -> None:
-        super().__init__(message, project_id)
-        self.project_id = project_id
-
-    def __str__(self) -> str:
-        return str(self.args[0])
-
 
 class MagicHourSensorTimeoutError(MagicHourTimeoutError, AirflowSensorTimeout):
     """A sensor's wait reached its deadline, in any mode."""
 
 
-class MagicHourDownloadError(MagicHourError):
+class MagicHourDownloadError(_MessageError):
     """
     A file could not be downloaded or stored completely. No incomplete file has its final name.
 
     :param message: which file, what happened, and what to do.
     :param project_id: the project, if it is known.
     """
-
-    def __init__(self, message: str, project_id: str | None = None) -> None:
-        super().__init__(message, project_id)
-        self.project_id = project_id
-
-    def __str__(self) -> str:
-        return str(self.args[0])
 
 
 class MagicHourUploadError(MagicHourError):
