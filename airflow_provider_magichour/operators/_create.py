@@ -27,7 +27,7 @@ from airflow_provider_magichour.operators._catalogue import TaskRecorder
 from airflow_provider_magichour.operators._store_access import describe_error
 from airflow_provider_magichour.operators._submit import SubmitOptions, Submitter
 from airflow_provider_magichour.operators._submit_record import Submitted
-from airflow_provider_magichour.operators._submit_records import FindStored, SubmitRecords
+from airflow_provider_magichour.operators._submit_records import SubmitRecords
 from airflow_provider_magichour.operators.base import describe_outlets, on_a_thread
 from airflow_provider_magichour.tools import tool_kind
 
@@ -46,23 +46,17 @@ _REFUNDED = (MagicHourProjectFailedError, MagicHourRenderError)
 MAX_FILES_OF_EVENT = 1000
 
 
-def open_records(
-    operator: Any,
-    context: Mapping[str, Any],
-    root: Storage | None = None,
-    find_stored: FindStored | None = None,
-) -> SubmitRecords:
+def open_records(operator: Any, context: Mapping[str, Any], root: Storage | None = None) -> SubmitRecords:
     """
     Return a task's submit records: in ``submit_records`` of the connection, else below a root.
 
     :param root: where they are kept if the connection names no place, None where there is none.
-    :param find_stored: see :class:`SubmitRecords`.
     """
     from airflow_provider_magichour._transfer.storage import open_destination
 
     url = operator.hook.settings.submit_records if operator.durable else None
     storage = open_destination(url, "submit_records") if url else root
-    return SubmitRecords.of_task(context, durable=operator.durable, storage=storage, find_stored=find_stored)
+    return SubmitRecords.of_task(context, durable=operator.durable, storage=storage)
 
 
 class CreateTask:
@@ -128,16 +122,10 @@ class CreateTask:
         """Return where submits are recorded where the connection names no place for it."""
         return None
 
-    def _find_stored_results(self) -> FindStored | None:
-        """Return what finds the results that an earlier try has stored."""
-        return None
-
     @cached_property
     def records(self) -> SubmitRecords:
         """The task's submit records."""
-        records = open_records(
-            self._operator, self._context, self._records_root(), self._find_stored_results()
-        )
+        records = open_records(self._operator, self._context, self._records_root())
         if self._operator.durable and not records.is_persistent:
             log.warning(
                 "This task cannot record its submits: Airflow keeps task state only from 3.3 on, and the "

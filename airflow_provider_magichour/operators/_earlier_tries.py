@@ -115,7 +115,7 @@ class EarlierTries:
             self._records.give_up(record, refunded=response.get("status") == "error")
             return None
         log.info("Continuing with project %s, which an earlier try submitted.", record.id)
-        if record.reported is not None:
+        if record.reported is not None and record.reported.why != KILLED:  # its deletion may still come
             self._records.withdraw_report(record)
         return Submitted(str(record.id), record.credits_charged, record, api.is_finished(response))
 
@@ -145,7 +145,7 @@ class EarlierTries:
         )
 
     def _of_deleted(self, record: Record) -> Submitted | MagicHourError | None:
-        if (result := self._records.stored_result(record)) is not None:
+        if (result := self._records.result_of(str(record.id), record)) is not None:
             return Submitted(str(record.id), record.credits_charged, record, True, result)
         if (
             record.reported is not None

@@ -39,7 +39,6 @@ from airflow_provider_magichour.operators._catalogue import TaskRecorder
 from airflow_provider_magichour.operators._create import CreateTask
 from airflow_provider_magichour.operators._earlier_tries import not_found
 from airflow_provider_magichour.operators._submit_record import Submitted
-from airflow_provider_magichour.operators._submit_records import FindStored
 from airflow_provider_magichour.operators.base import on_a_thread
 from airflow_provider_magichour.tools import seconds_before_deferral, typical_seconds_of
 
@@ -236,15 +235,12 @@ class GenerateTask(CreateTask):
         in_order = [ends[n] for n in range(len(outcomes))]
         results = [None if isinstance(end, MagicHourError) else end for end in in_order]
         self.files = [file for one in results if one for file in one["files"]]
-        are_stored = operator.destination is not None and operator.download_options["receipt"]
         if not all(isinstance(one, MagicHourError) for one in outcomes):
             self.records.end(
-                succeeded=all(results),
-                results={str(one["project"]["id"]): one for one in results if one},
-                is_catalogued=are_stored
-                and all(isinstance(one, Submitted) and one.is_new for one in outcomes),
+                succeeded=all(results), results={str(one["project"]["id"]): one for one in results if one}
             )
         self._report_usage(outcomes, in_order, complete)
+        are_stored = operator.destination is not None and operator.download_options["receipt"]
         self._recorder.record_ends(outcomes, in_order, are_stored=are_stored)
         self._raise_for_failed(in_order, results)
         return results if is_many(operator.body) else results[0]
@@ -309,12 +305,6 @@ class GenerateTask(CreateTask):
 
     def _records_root(self) -> Storage | None:
         return self._root if self._operator.durable else None
-
-    def _find_stored_results(self) -> FindStored | None:
-        if (stored := self._stored_results) is None:
-            return None
-        more = {"reused": False} if self._operator.reuse else {}
-        return functools.partial(stored.results_of, run_of(self._context), more)
 
     @functools.cached_property
     def _stored_results(self) -> StoredResults | None:

@@ -12,7 +12,7 @@ import hashlib
 import json
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
@@ -30,7 +30,7 @@ from airflow_provider_magichour.exceptions import (
     MagicHourSubmitRecordError,
 )
 from airflow_provider_magichour.operators._bodies import digest, with_files, without_signature
-from airflow_provider_magichour.operators._submit_record import BODY_DIGITS, Origin, Submitted
+from airflow_provider_magichour.operators._submit_record import BODY_DIGITS, Submitted
 
 if TYPE_CHECKING:
     from airflow_provider_magichour._transfer.receipts import Receipt
@@ -45,10 +45,6 @@ FOLDER = ".magichour/reuse"
 MAX_PARALLEL = 16
 #: The largest index that is read, in bytes.
 MAX_INDEX = 64 * 1024 * 1024
-#: What a result says besides that is reused.
-REUSED = {"reused": True}
-#: By how much the clocks of Magic Hour and of the workers may differ, in seconds.
-CLOCKS = 3600.0
 #: After so many days no more entries of a day are expected.
 CLOSED_AFTER = timedelta(days=8)
 #: What object stores call a content's checksum.
@@ -156,34 +152,8 @@ class StoredResults:
         """Return a stored result, None where there is none."""
         for entry in self._index.get(self.keys.get(position, ""), ()):
             if entry.project_id == project_id and (receipt := self._read(entry, self.keys[position])):
-                return {**self._result(receipt), **REUSED}
+                return self._result(receipt)
         return None
-
-    def results_of(
-        self, task: Mapping[str, Any], more: Mapping[str, Any], origins: Mapping[str, Origin]
-    ) -> dict[str, dict[str, Any]]:
-        """
-        Return by project the results that the very try has stored which made it.
-
-        :param task: the task, by the names of :data:`receipts.TASK_FIELDS`.
-        :param more: what each result says besides.
-        :param origins: the tries, by project.
-        """
-        found = {}
-        for entry in self._entries_around({one.at for one in origins.values()}):
-            if (origin := origins.get(entry.project_id)) is None:
-                continue
-            writer = {**task, "try_number": origin.try_number}
-            receipt = self._read_trusted(entry)
-            if receipt is not None and {name: receipt.data.get(name) for name in writer} == writer:
-                found[receipt.project_id] = {**self._result(receipt), **more}
-        return found
-
-    def _entries_around(self, times: Collection[float]) -> Iterator[Entry]:
-        """Give the entries of projects that were made about these times."""
-        edges = [datetime.fromtimestamp(at + shift, UTC) for at in times for shift in (-CLOCKS, CLOCKS)]
-        for day in sorted({f"{edge:%Y-%m-%d}" for edge in edges}):
-            yield from catalogue.entries(self._root, day)
 
     # --------------------------------------------------------------------------------------------- results
 
@@ -197,7 +167,7 @@ class StoredResults:
             if entry.project_id in taken or (receipt := self._read(entry, key)) is None:
                 continue
             if receipts.is_whole(receipt, self._destination.sizes(receipt.project_id)):
-                whole.append(_finished(receipt, {**self._result(receipt), **REUSED}))
+                whole.append(_finished(receipt, self._result(receipt)))
             else:
                 damaged.append(receipt)
         return whole, damaged
@@ -215,6 +185,7 @@ class StoredResults:
                 }
                 for file in receipt.files
             ],
+            "reused": True,
         }
 
     def _fetch_again(self, damaged: Mapping[int, Receipt], ask: Ask) -> dict[int, Submitted]:
@@ -247,17 +218,14 @@ class StoredResults:
     # --------------------------------------------------------------------------------------------- entries
 
     def _read(self, entry: Entry, key: str) -> Receipt | None:
-        """Read an entry; None where it is not what is looked for."""
-        receipt = self._read_trusted(entry)
-        return receipt if receipt is not None and receipt.data.get("body_fingerprint") == key else None
-
-    def _read_trusted(self, entry: Entry) -> Receipt | None:
-        """Read an entry, which anybody may have written; None where it is not about files in this place."""
+        """Read an entry, which anybody may have written; None where it is not what is looked for."""
         try:
             receipt = catalogue.read(self._root, entry.path, entry.project_id)
         except ReceiptError:
             return None
-        return receipt if receipt and receipt.is_at(self._root, self._destination) else None
+        if receipt is None or receipt.data.get("body_fingerprint") != key:
+            return None
+        return receipt if receipt.is_at(self._root, self._destination) else None
 
     @cached_property
     def _index(self) -> dict[str, list[Entry]]:

@@ -15,41 +15,15 @@ import dataclasses
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
-from airflow_provider_magichour.operators._clear_or_retry import (
-    UNCERTAIN,
-    Reported,
-    Try,
-    UnreadableRecordError,
-)
+from airflow_provider_magichour.operators._clear_or_retry import UNCERTAIN, Reported, UnreadableRecordError
 
 INTENT, MADE, DISCARDED, CLOSED = "intent", "made", "discarded", "closed"
 #: As much of a fingerprint as is kept, in hexadecimal digits.
 BODY_DIGITS = 32
 
 _AS_IT_IS = ("id", "account", "credits_charged", "writer", "result")
-
-
-class Origin(NamedTuple):
-    """
-    The try that made a project, and when.
-
-    :param max_tries: see :class:`Try`, as the next two.
-    :param bodies: how many bodies the task had.
-    :param at: seconds since 1970.
-    """
-
-    max_tries: int
-    clear_number: int | None
-    try_number: int
-    bodies: int
-    at: int
-
-    @property
-    def as_try(self) -> Try:
-        """Return the try."""
-        return Try(*self[:3])
 
 
 @dataclass(frozen=True)
@@ -66,7 +40,6 @@ class Record:
     :param account: the account whose key submitted it, where it is known.
     :param credits_charged: what the create call said.
     :param reported: the error that asked a person to decide.
-    :param origin: the try that made the project, None in records of 0.1.0.
     :param result: what 0.1.0 kept here of a finished project.
     :param writer: the process that wrote it.
     """
@@ -80,7 +53,6 @@ class Record:
     account: str | None = None
     credits_charged: float | None = None
     reported: Reported | None = None
-    origin: Origin | None = None
     result: dict[str, Any] | None = None
     writer: str | None = None
 
@@ -102,7 +74,6 @@ class Record:
                 state=_text(value["state"] if "state" in value else _state_of_old(value)),
                 epoch=int(value.get("epoch", 0)),
                 reported=Reported(**reported) if reported else None,
-                origin=Origin(*value["origin"]) if value.get("origin") else None,
                 **{name: value.get(name) for name in _AS_IT_IS},
             )
         except (AttributeError, KeyError, TypeError, ValueError):
@@ -111,7 +82,7 @@ class Record:
     def to_json(self) -> dict[str, Any]:
         """Return it as plain JSON, without what is not known: Airflow's task state store takes no tuples."""
         reported = self.reported and _known(self.reported._asdict())
-        value = _known({**vars(self), "reported": reported, "origin": self.origin and list(self.origin)})
+        value = _known({**vars(self), "reported": reported})
         del value["slot"]
         return value
 

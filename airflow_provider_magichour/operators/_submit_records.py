@@ -15,7 +15,7 @@ import logging
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -39,7 +39,6 @@ from airflow_provider_magichour.operators._submit_record import (
     DISCARDED,
     INTENT,
     MADE,
-    Origin,
     Record,
 )
 
@@ -48,8 +47,6 @@ if TYPE_CHECKING:
     from airflow_provider_magichour.operators._submit_stores import Store
 
 log = logging.getLogger(__name__)
-
-FindStored = Callable[[Mapping[str, Origin]], Mapping[str, Mapping[str, Any]]]
 
 #: After so many seconds another try may have begun, because Airflow took this one for dead.
 FRESH_SECONDS = 30.0
@@ -62,15 +59,11 @@ class SubmitRecords:
     :param stores: those that outlive the try. A store of files is needed, where there is one; Airflow's own
         may fail meanwhile.
     :param now: the try that runs.
-    :param find_stored: returns by project the results that the very try which made them has stored; None
-        where nothing is stored.
     """
 
-    def __init__(self, stores: Sequence[Store], now: Try, find_stored: FindStored | None = None) -> None:
+    def __init__(self, stores: Sequence[Store], now: Try) -> None:
         self._stores = sorted(stores, key=lambda store: not store.outlives_run)
         self._now = now
-        self._find_stored = find_stored
-        self._bodies = 0
         self._writer = uuid.uuid4().hex[:8]
         self._lock = threading.Lock()
         self._checking = threading.Lock()
@@ -81,19 +74,13 @@ class SubmitRecords:
 
     @classmethod
     def of_task(
-        cls,
-        context: Mapping[str, Any],
-        *,
-        durable: bool = True,
-        storage: Storage | None = None,
-        find_stored: FindStored | None = None,
+        cls, context: Mapping[str, Any], *, durable: bool = True, storage: Storage | None = None
     ) -> SubmitRecords:
         """
         Return the records of the task that runs in this context.
 
         :param durable: whether to record anything that outlives the try.
         :param storage: the root in object storage, None where there is none.
-        :param find_stored: see the class.
         """
         from airflow_provider_magichour.operators._submit_stores import ObjectStore, TaskStateStore
 
@@ -103,7 +90,7 @@ class SubmitRecords:
             stores.append(ObjectStore(storage, (ti.dag_id, ti.run_id, ti.task_id, ti.map_index)))
         if durable and context.get("task_state_store") is not None:
             stores.append(TaskStateStore(context["task_state_store"]))
-        return cls(stores, Try.of_context(context), find_stored)
+        return cls(stores, Try.of_context(context))
 
     @property
     def is_persistent(self) -> bool:
@@ -124,7 +111,6 @@ class SubmitRecords:
         :raises MagicHourSubmitRecordError: if a store cannot be read.
         :raises MagicHourUncertainSubmitError: if what is stored is no record.
         """
-        self._bodies = len(bodies)
         self.read(len(bodies))
         matched = _submit_record.match(self._counted(), bodies)
         taken = {record.slot for record in matched.values()}
@@ -154,8 +140,6 @@ class SubmitRecords:
         """How the task last ended. A Clear of a success begins a new epoch, which is written down at once."""
         found = {store: read_store(store, store.read_ending) or Ending() for store in self._stores}
         ending = max(found.values(), key=lambda one: (one.number, one.success is not None), default=Ending())
-        if ending.success is None:
-            ending = self._unwritten_success(ending)
         # a run that was deleted and made again under the same id has no task state, but objects
         same_run = any(not store.outlives_run and one.number == ending.number for store, one in found.items())
         if not self._now.is_cleared_after_success(ending, is_same_run=same_run):
@@ -164,25 +148,6 @@ class SubmitRecords:
         anew = replace(ending, number=ending.number + 1, epoch=ending.epoch + 1, success=None, results={})
         must_write(self._stores, lambda store: store.write_ending(anew), "the Clear of a success")
         return anew
-
-    def _unwritten_success(self, ending: Ending) -> Ending:
-        """
-        Return the success of a try that made and stored all of the task's projects: the catalogue has it.
-
-        It matters only where the task was cleared: a retry comes to the same results anyway.
-        """
-        made = [one for one in self._records.values() if one.epoch == ending.epoch and one.is_live]
-        origins = {one.origin and one.origin[:4] for one in made}
-        if len(origins) != 1 or not made[0].origin or made[0].origin.bodies != len(made):
-            return ending
-        success = replace(ending, number=ending.number + 1, success=made[0].origin.as_try)
-        if not self._now.is_cleared_after_success(success, is_same_run=False):
-            return ending
-        return success if len(self._stored(made)) == len(made) else ending
-
-    def _stored(self, records: Sequence[Record]) -> Mapping[str, Mapping[str, Any]]:
-        origins = {str(one.id): one.origin for one in records if one.origin is not None}
-        return self._find_stored(origins) if self._find_stored and origins else {}
 
     @property
     def was_cleared(self) -> bool:
@@ -202,10 +167,6 @@ class SubmitRecords:
         """Return what an earlier try made of a project, None if that is not known."""
         found = self._ending.results.get(project_id, record.result if record else None)
         return found if isinstance(found, Mapping) else None
-
-    def stored_result(self, record: Record) -> Mapping[str, Any] | None:
-        """Return what the try that made a project has stored of it, None if that is not known."""
-        return self.result_of(str(record.id), record) or self._stored([record]).get(str(record.id))
 
     def of_project(self, project_id: str, count: int) -> Record | None:
         """Return the record of a project, None where there is none."""
@@ -286,9 +247,7 @@ class SubmitRecords:
 
         :raises MagicHourUncertainSubmitError: naming the project, if no store takes it.
         """
-        origin = Origin(*self._now[:3], self._bodies, int(time.time()))
-        made = intent.next(state=MADE, id=project_id, credits_charged=credits_charged, origin=origin)
-        record = self._keep(made)
+        record = self._keep(intent.next(state=MADE, id=project_id, credits_charged=credits_charged))
         errors = write_stores(
             self._stores,
             lambda store: store.write(record),
@@ -347,7 +306,7 @@ class SubmitRecords:
         try:
             yield
         except MagicHourError as error:
-            with contextlib.suppress(MagicHourError):  # logged; then a Clear has to be repeated
+            with contextlib.suppress(Exception):  # logged; then a Clear has to be repeated
                 self._confirm_reports(is_final=isinstance(error, AirflowFailException))
             raise
 
@@ -370,22 +329,15 @@ class SubmitRecords:
         later = self._keep(record.next(reported=reported))
         return len(write_stores(self._stores, lambda store: store.write(later))) < len(self._stores)
 
-    def end(
-        self, *, succeeded: bool, results: Mapping[str, Any] | None = None, is_catalogued: bool = False
-    ) -> None:
+    def end(self, *, succeeded: bool, results: Mapping[str, Any] | None = None) -> None:
         """
         Write down how the task ends: a Clear of a success submits again, a retry of it does not.
 
         :param results: by project, what the task made of it; kept in case the project is deleted.
-        :param is_catalogued: whether this try made and stored all of them, which the catalogue tells a later
-            try: then a store of files gets nothing.
         """
-        stores = [store for store in self._stores if not (is_catalogued and store.outlives_run)]
-        if not stores:
-            return
         now = self._now if succeeded else self._ending.success
         ending = replace(self._ending, number=self._ending.number + 1, success=now, results=results or {})
-        write_stores(stores, lambda store: store.write_ending(ending))
+        write_stores(self._stores, lambda store: store.write_ending(ending))
 
     def succeed(self) -> None:
         """Write down that the task succeeded."""

@@ -233,7 +233,7 @@ def _record_name(record: Record) -> str:
     """Return a record as a name: ``00000-00002,made,b=3f2a...,i=cm9x...,c=5,u=1795651200.json``."""
     start = f"{record.slot:05d}-{record.number:05d},{record.state}"
     values = {letter: getattr(record, name) for letter, name in _LETTERS.items()}
-    values |= {"e": record.epoch or None, "t": _join(record.reported), "o": _join(record.origin)}
+    values |= {"e": record.epoch or None, "t": _join(record.reported)}
     written = f"u={time.time():.0f}.json"
     given = [f"{key}={quote(str(value), safe='')}" for key, value in values.items() if value is not None]
     name = ",".join([start, *given, written])
@@ -255,8 +255,6 @@ def _record_of_name(name: str) -> Record | None:
     if "t" in values:
         why, *numbers = values["t"].split(".")
         value["reported"] = Reported(why, *map(_int, numbers))._asdict()  # type: ignore[arg-type]
-    if "o" in values:
-        value["origin"] = list(map(_int, values["o"].split(".")))
     return Record.from_json({**value, "number": match[2], "state": match[3]}, int(match[1]))
 
 

@@ -115,6 +115,20 @@ def test_kill_that_could_not_delete_goes_on_with_the_project(long: Simulator) ->
     assert posts(long) == 1
 
 
+def test_deletion_by_a_kill_that_takes_effect_after_a_retry_is_not_paid_again(long: Simulator) -> None:
+    store = TaskStateStore()
+    task = waiting_task(task_context(store=store, max_tries=3), delete_on_kill=True)
+    long.faults({"match": {"route": "delete_project"}, "status": 504, "html": True})
+    task.on_kill()
+    long.clear_faults()
+    with pytest.raises(exceptions.MagicHourTimeoutError):
+        run_task(generate(bodies(1), timeout=0.3), task_context(store=store, try_number=2, max_tries=3))
+    operator().hook.delete_project("image", only_project(long))
+    with pytest.raises(exceptions.MagicHourNotFoundError, match="delete_on_kill"):
+        run_task(generate(bodies(1)), task_context(store=store, try_number=3, max_tries=3))
+    assert posts(long) == 1
+
+
 @pytest.mark.parametrize("make", [operator, generate])
 def test_kill_stops_submitting(sim: Simulator, make: Callable[..., Any]) -> None:
     sim.faults({"match": CREATE, "delay_after": 0.2, "duration": 600})

@@ -15,7 +15,7 @@ from tests.support.tasks import run_task, task_context
 
 @pytest.mark.parametrize("deferrable", [False, True])
 @pytest.mark.parametrize("count", [1, 4])
-def test_submit_record_is_two_writes(
+def test_submit_records_are_two_writes_per_body_and_one_per_task(
     sim: Simulator,
     s3_store: S3Store,
     s3_endpoint: str,
@@ -23,7 +23,7 @@ def test_submit_record_is_two_writes(
     count: int,
     deferrable: bool,
 ) -> None:
-    """The intent and the id: that the task succeeded is told by the entries of its files."""
+    """The intent and the id of each body, and how the task ended."""
     sent = requests_to(s3_endpoint, monkeypatch)
 
     def run(run_id: str, *, reuse: bool = False) -> Counter[str]:
@@ -36,8 +36,9 @@ def test_submit_record_is_two_writes(
     run("opens the store")
     counted = run("without reuse")
     records = Counter(method for method, path in sent if "/submits/" in unquote(path))
-    assert records == {"GET": 1, "PUT": 2 * count}
-    assert counted == {"GET": 1, "PUT": 4 * count}
+    reads = 2 if deferrable else 1  # each start of the task
+    assert records == {"GET": reads, "PUT": 2 * count + 1}
+    assert counted == {"GET": reads, "PUT": 4 * count + 1}
     run("reads what is there", reuse=True)
-    assert run("with reuse", reuse=True)["PUT"] == 4 * count + 1  # the day's index
+    assert run("with reuse", reuse=True)["PUT"] == 4 * count + 2  # the day's index
     assert posts(sim) == 4 * count

@@ -21,7 +21,7 @@ from airflow_provider_magichour.exceptions import (
 )
 from airflow_provider_magichour.operators._bodies import fingerprint
 from airflow_provider_magichour.operators._clear_or_retry import KILLED, UNCERTAIN, Reported
-from airflow_provider_magichour.operators._submit_record import CLOSED, INTENT, MADE, Origin, Record
+from airflow_provider_magichour.operators._submit_record import CLOSED, INTENT, MADE, Record
 from airflow_provider_magichour.operators._submit_records import SubmitRecords
 from airflow_provider_magichour.operators._submit_stores import (
     FOLDER,
@@ -285,7 +285,6 @@ class TestNames:
             Record(99999, 2, "b" * 32, CLOSED, 0, "p,=%", None, 5.0, Reported(KILLED, 3, None)),
             Record(1, 2, "b" * 32, MADE, 0, "p", "a/b", None, Reported(UNCERTAIN, 0, 4)),
             Record(1, 2, "b" * 32, INTENT, reported=Reported(UNCERTAIN, 3, None, 2)),
-            Record(1, 2, "b" * 32, MADE, 0, "p", origin=Origin(3, None, 1, 40, 1795651200)),
         ],
         ids=lambda record: record.state,
     )
@@ -294,8 +293,7 @@ class TestNames:
 
     def test_long_id_is_read_from_the_content(self, folder: Storage) -> None:
         store = ObjectStore(folder, ("dag", "run", "task", -1))
-        long = {"id": "p" * 128, "account": "a" * 128, "credits_charged": 5}
-        record = Record(0, 2, "b" * 32, MADE, origin=Origin(3, 0, 1, 1, 1795651200), **long)
+        record = Record(0, 2, "b" * 32, MADE, id="p" * 128, account="a" * 128, credits_charged=5)
         store.write(record)
         assert ObjectStore(folder, ("dag", "run", "task", -1)).read_records(1) == [record]
 

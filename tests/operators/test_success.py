@@ -1,4 +1,4 @@
-"""What tells a later try that a task succeeded, where the entries of its files are all that there is."""
+"""What a later try knows of a success: after a Clear, and where Airflow never heard of it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from airflow_provider_magichour._transfer import catalogue
 from airflow_provider_magichour.hooks import MagicHourHook
 from airflow_provider_magichour.operators._create import CreateTask
 from airflow_provider_magichour.simulator import Simulator
-from tests.operators.support import bodies, created, generate, operator, posts
+from tests.operators.support import CREATE, bodies, created, generate, operator, posts
 from tests.support.tasks import run_task, task_context
 
 pytestmark = pytest.mark.usefixtures("no_pauses")
@@ -57,7 +57,6 @@ def test_clear_of_a_success_submits_anew(
     sim: Simulator, tmp_path: Path, start: tuple[int, int, int], deferrable: bool
 ) -> None:
     run(tmp_path, 3, deferrable=deferrable)
-    assert not list(tmp_path.glob(".magichour/submits/*/*/*/*/end-*"))
     run(tmp_path, 3, start, deferrable=deferrable)
     assert posts(sim) == 6
     run(tmp_path, 3, (3, *start[1:]), deferrable=deferrable)  # its retry
@@ -115,3 +114,36 @@ def test_run_that_was_made_again_submits_anew(sim: Simulator, tmp_path: Path) ->
     for _ in range(2):
         run(tmp_path, 2)
     assert posts(sim) == 4
+
+
+def test_clear_of_a_success_after_its_body_was_corrected_submits_anew(sim: Simulator, tmp_path: Path) -> None:
+    sim.faults({"match": CREATE, "outcome": {"status": "error", "code": "no_source_face"}})
+    with pytest.raises(exceptions.MagicHourError):
+        run(tmp_path, 2)
+    sim.clear_faults()
+    run(tmp_path, 1, (2, 3, 1))  # cleared, and shorter
+    run(tmp_path, 1, (3, 4, 2))  # the success was cleared
+    assert posts(sim) == 4
+
+
+@pytest.mark.parametrize("status", [401, 404, 503])
+def test_retry_after_an_unheard_success_asks_magic_hour_nothing(
+    sim: Simulator, tmp_path: Path, status: int
+) -> None:
+    with dying(CreateTask, "_report_usage"):
+        run(tmp_path, 2)
+    sim.faults({"match": {"route": "get_project"}, "status": status})
+    assert len(run(tmp_path, 2, RETRY)) == 2
+    assert posts(sim) == 2
+
+
+def test_stored_result_of_a_deleted_project_is_kept_where_the_destination_changes(
+    sim: Simulator, tmp_path: Path
+) -> None:
+    sim.faults({"match": CREATE, "outcome": {"status": "error"}, "times": 1})
+    with pytest.raises(exceptions.MagicHourError):
+        run(tmp_path / "try-1", 2, index=str(tmp_path))
+    complete = [one for one, project in sim.state()["projects"].items() if project["status"] == "complete"]
+    operator().hook.delete_project("image", complete)
+    run(tmp_path / "try-2", 2, RETRY, index=str(tmp_path))
+    assert posts(sim) == 3
