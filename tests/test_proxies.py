@@ -7,8 +7,10 @@ import threading
 from types import SimpleNamespace
 
 import pytest
+import requests
 
 from airflow_provider_magichour import exceptions as errors
+from airflow_provider_magichour._client import environment
 from airflow_provider_magichour._client.settings import Settings
 from airflow_provider_magichour._client.transport import Sender
 from tests.support.scripted_server import Reply
@@ -50,6 +52,16 @@ class TestProxies:
         with pytest.raises(errors.MagicHourArgumentError, match="SOCKS is not supported"):
             Sender(settings).send(CREATE)
         assert "pass-word" not in str(caught.value)
+
+    def test_session_goes_through_the_proxies_that_it_is_given(self, server):
+        url, proxies = "http://magichour.invalid/", {"http": server.url}
+        with environment.Session() as session:
+            with pytest.raises(requests.ConnectionError):
+                session.get(url, timeout=5)
+            assert session.get(url, proxies=proxies, timeout=5).ok
+            session.proxies = proxies
+            assert session.get(url, timeout=5).ok
+        assert [seen.path for seen in server.seen] == [url, url]
 
     def test_proxy_of_other_hosts_does_not_matter(self, server, send, monkeypatch):
         self.use(monkeypatch, "socks5h://127.0.0.1:1")

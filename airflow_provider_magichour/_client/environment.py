@@ -22,8 +22,11 @@ class Session(requests.Session):
         self._environment: dict[Any, Any] = {}
 
     def merge_environment_settings(self, url: Any, proxies: Any, stream: Any, verify: Any, cert: Any) -> Any:
-        """Return the proxies, the certificates and so on of a request, for which it names none itself."""
-        key = (*urlsplit(url)[:2], stream, verify, cert)
+        """Return the proxies, the certificates and so on of a request."""
+        if proxies:
+            return super().merge_environment_settings(url, proxies, stream, verify, cert)
+        own = (self.trust_env, self.verify, self.cert, *sorted(self.proxies.items()))
+        key = (*urlsplit(url)[:2], stream, verify, cert, *own)
         if key not in self._environment:
             self._environment[key] = super().merge_environment_settings(url, {}, stream, verify, cert)
         return {**self._environment[key]}
