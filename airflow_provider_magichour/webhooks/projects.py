@@ -162,21 +162,33 @@ def _collect(source: Mapping[Any, Any], read: _Read, wanted: str | None) -> list
     store = None if stores is None else stores[inlets[0]]
     ti: Any = context.get("ti")
     key = f"{ti.dag_id}/{ti.task_id}" if ti else ""
-    since, handled = _find_start(None if store is None else store.get(key), ti)
-    read_events = [each for some in (context.get("triggering_asset_events") or {}).values() for each in some]
+    last = None if store is None else store.get(key)
+    since, handled = _find_start(last, ti)
+    own = [each for some in (context.get("triggering_asset_events") or {}).values() for each in some]
+    later: list[Any] = []
     for accessor in (context["inlet_events"][inlet] for inlet in inlets):
-        read_events += accessor.after(since.isoformat()) if hasattr(accessor, "after") else ()
-    found: dict[str, TriggeringProject] = {}
-    for project in (project for each in read_events for project in read(each.extra or {})):
-        names = (project["magichour_conn_id"], project["kind"], project["event"], project["id"])
-        if wanted in {None, project["event"]}:
-            found[hashlib.sha256("\n".join(names).encode()).hexdigest()[:12]] = project
-    if store is not None and read_events:
+        later += accessor.after(since.isoformat()) if hasattr(accessor, "after") else ()
+    found = _by_key(own, read, wanted)
+    if isinstance(last, dict) and last["run_id"] != ti.run_id and (getattr(ti, "try_number", None) or 1) > 1:
+        # an older run than the last was cleared: it gets what started it once more
+        handled = [name for name in handled if name not in found]
+    found |= _by_key(later, read, wanted)
+    if store is not None and (read_events := own + later):
         newest = max(each.timestamp for each in read_events).astimezone(UTC).isoformat()
         this_run = {"run_id": ti.run_id, "since": since.isoformat(), "newest": newest, "handled": handled}
         store.set(key, {**this_run, "keys": [*found][-MAX_KEYS:]})
     passed_over = set(handled)
     return [project for name, project in found.items() if name not in passed_over]
+
+
+def _by_key(read_events: Iterable[Any], read: _Read, wanted: str | None) -> dict[str, TriggeringProject]:
+    """Return the projects of asset events, each once, by what tells them apart."""
+    found: dict[str, TriggeringProject] = {}
+    for project in (project for each in read_events for project in read(each.extra or {})):
+        names = (project["magichour_conn_id"], project["kind"], project["event"], project["id"])
+        if wanted in {None, project["event"]}:
+            found[hashlib.sha256("\n".join(names).encode()).hexdigest()[:12]] = project
+    return found
 
 
 def _find_start(last: Any, ti: Any) -> tuple[datetime, list[str]]:

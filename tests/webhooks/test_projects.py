@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -152,6 +153,13 @@ def left_by(run_id: str, newest: datetime) -> Store:
     return Store({"save/completed": {"run_id": run_id, **times, "keys": [], "handled": []}})
 
 
+@dataclass(frozen=True)
+class FakeAsset:
+    """What Airflow's accessors are keyed by; an Asset of Airflow 3.1 cannot be a key of a plain dict."""
+
+    uri: str
+
+
 @dataclass
 class Airflow:
     """A DAG whose task reads the events, run after run."""
@@ -160,7 +168,8 @@ class Airflow:
     states: dict[str, str] = field(default_factory=dict)
     store: Store | None = field(default_factory=Store)
     filters: bool = True
-    asset: Any = field(default_factory=lambda: magichour_asset("video"))
+    tries: Counter[str] = field(default_factory=Counter)
+    asset: Any = field(default_factory=lambda: FakeAsset("magichour://video/completed"))
 
     def run(
         self, run_id: str, state: str = "success", triggering: Sequence[FakeAssetEvent] = ()
@@ -176,7 +185,8 @@ class Airflow:
                 return sum(airflow.states.get(run_id) in states for run_id in run_ids)
 
         ti = TaskInstance()
-        ti.run_id = run_id  # type: ignore[attr-defined]
+        self.tries[run_id] += 1
+        ti.run_id, ti.try_number = run_id, self.tries[run_id]  # type: ignore[attr-defined]
         accessor = Accessor(self.committed) if self.filters else list(self.committed)
         context: dict[str, Any] = {
             "ti": ti,
@@ -257,6 +267,14 @@ class TestRuns:
         assert airflow.run("3", "failed") == ["b", "c"]
         assert airflow.run("2") == ["b", "c"]  # cleared, and it succeeds
         assert airflow.run("4") == []
+
+    def test_give_an_older_run_that_is_cleared_its_own_again(self) -> None:
+        airflow = Airflow([completed("a")])
+        airflow.run("1", triggering=[completed("a")])
+        airflow.committed.append(completed("b", 5))
+        assert airflow.run("2", triggering=[completed("b", 5)]) == ["b"]
+        assert airflow.run("1", triggering=[completed("a")]) == ["a"]
+        assert airflow.run("3") == []
 
     def test_of_a_dag_that_never_succeeded_keep_what_the_first_run_had(self) -> None:
         airflow = Airflow([completed("a", -50)])
