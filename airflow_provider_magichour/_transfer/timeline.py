@@ -128,7 +128,9 @@ class Timeline:
         """Return all names from a moment until another."""
         names, is_whole = self._page(start, end)
         while not is_whole:
-            more, is_whole = self._page(names[-1], end)
+            more, is_whole = self._page(names[-1] if names else start, end)
+            if not more:  # a store that says there is more, and gives nothing
+                break
             names += more
         return Block(start, [name for name in names if self.moment(name) >= 0])
 

@@ -147,8 +147,11 @@ class Library:
         :param root: the name of the root.
         :param at: where it is recorded, if that is known: as an item says.
         """
-        storage = self._reachable().get(root)
-        if storage is None:
+        if root not in self._roots:
+            return None
+        try:
+            storage = self._storage(root)
+        except Exception:  # noqa: BLE001 - the page says what is wrong with it
             return None
         match = _CURSOR.fullmatch(at)
         if match and match[4] == project_id:  # then nothing has to be listed
