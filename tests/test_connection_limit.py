@@ -107,7 +107,7 @@ def test_hanging_projects_do_not_delay_a_healthy_one(
     async def main() -> None:
         wait = WaitRequest("image", ids, time.time() + 60, 0.2)
         waiting = asyncio.ensure_future(wait_for_outcomes(wait, "c", reader(server)))
-        await asyncio.sleep(3)
+        await asyncio.sleep(5)
         waiting.cancel()
         await asyncio.gather(waiting, return_exceptions=True)
 
@@ -116,5 +116,5 @@ def test_hanging_projects_do_not_delay_a_healthy_one(
     times = server.control(f"/_times?id={watched}")["times"]
     gaps = [later - earlier for earlier, later in zip([started, *times], times, strict=False)]
     assert len(times) >= 3
-    assert max(gaps) <= 2 * 0.2 + 1
+    assert max(gaps) <= 2 * 0.2 + 2.6  # the goal is 1 s, on an idle machine; a hanging check takes over 10 s
     assert server.stats()["most_open"] <= 100 + 1
