@@ -223,15 +223,17 @@ class Cleanup:
 
     def _keep_what_is_there(self, missing: Sequence[Row]) -> None:
         """Keep what Magic Hour still has, under whatever kind: a receipt may have been edited."""
-        unknown: dict[str, dict[str, Row]] = {}
+        unknown: dict[str, dict[str, list[Row]]] = {}  # a project may be recorded twice
         for row, response in zip(missing, self._ask(missing, api.get_project), strict=True):
             if reason := not_gone_reason(response):
                 row.keep(reason)
             elif row.receipt and isinstance(response, MagicHourNotFoundError):
-                unknown.setdefault(row.receipt.kind, {})[row.receipt.project_id] = row
+                of_kind = unknown.setdefault(row.receipt.kind, {})
+                of_kind.setdefault(row.receipt.project_id, []).append(row)
         for kind, rows in unknown.items():
             for project_id, error in self.hook.explain_not_found(kind, list(rows)).items():
-                rows[project_id].keep(f"Magic Hour did not delete it: {error}")
+                for row in rows[project_id]:
+                    row.keep(f"Magic Hour did not delete it: {error}")
 
     def _stop_where_useless(self, responses: Sequence[Any]) -> None:
         """Stop where the key is refused, and where Magic Hour is down."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -72,6 +73,19 @@ def test_project_whose_receipt_names_a_wrong_kind_is_kept(sim, hook, tmp_path):
     outcome = clean_up(tmp_path)
     (kept,) = outcome["kept"]
     assert (kept["id"], "image" in kept["reason"], outcome["missing"]) == (project_id, True, [])
+    assert exists(hook, project_id)
+
+
+def test_project_of_a_wrong_kind_that_is_recorded_twice_is_kept_twice(sim, hook, tmp_path):
+    project_id = downloaded(sim, hook, tmp_path)
+    file = entry_file(tmp_path, project_id)
+    edit(file, kind="video")
+    again = file.parent.parent / "dt=2026-01-01" / f"000000-{project_id}.json"
+    again.parent.mkdir()
+    shutil.copy(file, again)
+    outcome = clean_up(tmp_path)
+    assert [kept["id"] for kept in outcome["kept"]] == [project_id] * 2
+    assert outcome["missing"] == []
     assert exists(hook, project_id)
 
 
