@@ -35,16 +35,21 @@ _OF_ALL_OBJECTS = (
     "BucketKeyEnabled",
 )
 
+#: How arguments begin that are not tried: a lock keeps the object, and a condition asks what is there.
+_NOT_TRIED = ("ObjectLock", "IfMatch", "IfNoneMatch")
 #: How the codes of S3's errors begin that blame an argument.
 _ARGUMENT_ERRORS = (
     "InvalidStorageClass",
-    "InvalidArgument",
     "InvalidTag",
-    "InvalidRequest",
     "InvalidEncryption",
     "MalformedACL",
+    "AccessControlListNotSupported",
     "KMS.",
 )
+#: Codes that blame an argument, or the request as a whole, such as how it is signed.
+_UNCLEAR_ERRORS = frozenset({"InvalidArgument", "InvalidRequest"})
+#: How buckets of S3 Express end, whose lists are in no order.
+_UNORDERED = "--x-s3"
 
 
 class S3:
@@ -79,7 +84,7 @@ class S3:
 
     def try_arguments(self, path: str) -> None:
         """
-        Make a small object with the arguments of all, but for a lock, which would keep it.
+        Make a small object with the arguments of all, but for those that depend on what is there.
 
         :raises MagicHourArgumentError: if S3 does not take their values.
         """
@@ -90,14 +95,25 @@ class S3:
 
         bucket, _, key = path.partition("/")
         given = self.arguments("PutObject", "", {})
-        arguments = {name: value for name, value in given.items() if not name.startswith("ObjectLock")}
+        arguments = {name: value for name, value in given.items() if not name.startswith(_NOT_TRIED)}
         try:
             self.client.put_object(Bucket=bucket, Key=key, Body=b"{}", **arguments)
-        except (ClientError, ParamValidationError) as error:
-            code = getattr(error, "response", {}).get("Error", {}).get("Code", "")
-            if isinstance(error, ClientError) and not code.startswith(_ARGUMENT_ERRORS):
-                raise
+        except ParamValidationError as error:
             raise MagicHourArgumentError(f"open_args has a value that S3 does not take: {error}") from error
+        except ClientError as error:
+            code = error.response.get("Error", {}).get("Code", "")
+            if code in _UNCLEAR_ERRORS:
+                try:
+                    self.client.put_object(Bucket=bucket, Key=key, Body=b"{}")
+                except Exception:  # noqa: BLE001 - whatever it is, the arguments are not to blame for it
+                    raise error from None
+            elif not code.startswith(_ARGUMENT_ERRORS):
+                raise
+            lists = [name for name in arguments if name == "ACL" or name.startswith("Grant")]
+            cause = f"{', '.join(lists)}: " if code == "AccessControlListNotSupported" else ""
+            raise MagicHourArgumentError(
+                f"open_args has a value that S3 does not take: {cause}{error}"
+            ) from error
 
     def absent(self, folder: str, names: Sequence[str]) -> set[str]:
         """
@@ -106,15 +122,21 @@ class S3:
         :param folder: where they would be, with its bucket.
         """
         bucket, _, key = folder.partition("/")
+        if bucket.endswith(_UNORDERED):
+            return set()
         prefix = f"{key}/" if key else ""
         page = self.client.list_objects_v2(
             Bucket=bucket, Prefix=prefix, Delimiter="/", StartAfter=f"{prefix}{min(names)}"
         )
-        present = {one["Prefix"] for one in page.get("CommonPrefixes", ())}
+        folders = [one["Prefix"] for one in page.get("CommonPrefixes", ())]
+        keys = [one["Key"] for one in page.get("Contents", ())]
+        present = set(folders)
         absent = {name for name in names if f"{prefix}{name}/" not in present}
         if not page.get("IsTruncated"):
             return absent
-        last = max([*present, *(one["Key"] for one in page.get("Contents", ()))], default="")
+        if folders != sorted(folders) or keys != sorted(keys):
+            return set()
+        last = max([*folders, *keys], default="")
         return {name for name in absent if f"{prefix}{name}/" < last}
 
     def close(self) -> None:
