@@ -7,14 +7,15 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence, Set
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from airflow_provider_magichour._client import api, stats
 from airflow_provider_magichour._client.settings import Settings
 from airflow_provider_magichour._transfer import receipts
+from airflow_provider_magichour._transfer.absent import Absent
 from airflow_provider_magichour._transfer.catalogue import Catalogue
 from airflow_provider_magichour._transfer.fetch import Fetch, Fetched
 from airflow_provider_magichour._transfer.file_names import (
@@ -109,7 +110,8 @@ class Downloads:
         with DownloadSession(
             self.settings.timeout, self.settings.allow_private_hosts, self.parallel
         ) as self._session:
-            self._absent = self._find_absent(unique)
+            find = partial(self._s3.absent, self.storage.full("")) if self._s3 else None
+            self._absent = Absent(self.made, unique, find)
             running = [projects.submit(self._project_or_error, one) for one in unique]
             try:
                 results = {one: future.result() for one, future in zip(unique, running, strict=True)}
@@ -146,8 +148,11 @@ class Downloads:
     # ------------------------------------------------------------------------------------- one project
 
     def _project(self, project_id: str) -> list[File]:
-        sizes = {} if project_id in self._absent else self.storage.sizes(project_id)
+        is_absent = project_id in self._absent
+        sizes = {} if is_absent else self.storage.sizes(project_id)
         project = self._get_if_there(project_id)
+        if is_absent and (isinstance(project, MagicHourNotFoundError) or project.get("enabled") is False):
+            sizes = self.storage.sizes(project_id)  # another task may have stored it before it was deleted
         receipt = self._trusted_receipt(project_id, project, sizes) if sizes else None
         if receipt and not self.overwrite and receipts.is_whole(receipt, sizes):
             log.info("Project %s is already stored completely: nothing to download", project_id)
@@ -163,15 +168,6 @@ class Downloads:
             )
         self._sweep(project_id)
         return [self._result(file) for file in fetched]
-
-    def _find_absent(self, project_ids: Sequence[str]) -> set[str]:
-        """Return projects that have no folder here, as far as that is known without a list for each."""
-        absent = set(self.made)  # of what this very try made, nothing can be there
-        others = [one for one in project_ids if one not in absent]
-        if self._s3 and len(others) > 1:
-            with suppress(Exception):  # each project's own list says what is wrong
-                absent |= self._s3.absent(self.storage.full(""), others)
-        return absent
 
     def _get_if_there(self, project_id: str) -> Mapping[str, Any] | MagicHourNotFoundError:
         """Return a project, or what Magic Hour says where it is gone: its files may be here all the same."""
