@@ -75,6 +75,8 @@ class CreateTask:
         self._submitter: Submitter | None = None
         #: Each project of this task, as soon as it is known.
         self.project_ids: list[str] = []
+        #: What the try knew before its deferral of whether a retry finds its records; None for nothing.
+        self._was_recorded: bool | None = None
 
     def run(self) -> Any:
         """Submit, or go on with what an earlier try submitted."""
@@ -176,7 +178,7 @@ class CreateTask:
             with self.records.ending():
                 yield
         except (Exception, AirflowTaskTimeout) as error:
-            if self.records.is_persistent or not self.project_ids or isinstance(error, AirflowFailException):
+            if isinstance(error, AirflowFailException) or not self.project_ids or self._is_recorded():
                 raise
             if isinstance(error, AirflowTaskTimeout):
                 self._operator.on_kill()  # as Airflow does
@@ -186,6 +188,10 @@ class CreateTask:
                 f"nothing records the submit, so there is none. Paid for: {', '.join(self.project_ids)}. "
                 "Wait for them with a MagicHourProjectSensor; to pay again instead, clear the task"
             ) from error
+
+    def _is_recorded(self) -> bool:
+        """Return whether a retry finds the submits; the connection may not be readable for a moment."""
+        return self.records.is_persistent if self._was_recorded is None else self._was_recorded
 
     # ---------------------------------------------------------------------------------------------- result
 

@@ -92,6 +92,7 @@ class GenerateTask(CreateTask):
         ended: Mapping[str, str] | None = None,
         deadline: float | None = None,
         keys: Mapping[str, str] | None = None,
+        recorded: bool | None = None,
         **of_0_1_0: Any,
     ) -> Any:
         """
@@ -100,9 +101,11 @@ class GenerateTask(CreateTask):
         ``dag.test()`` hands over the event alone; version 0.1.0 deferred with ``submitted`` and ``failed``.
         The other arguments are what :meth:`_defer` has left.
         """
-        if self._stored_results is not None:
-            self._stored_results.keys = {int(position): key for position, key in (keys or {}).items()}
+        self._was_recorded = recorded
+        self.project_ids += [one["id"] for one in outcomes or () if "id" in one]
         with self._no_retry_without_records():
+            if self._stored_results is not None:
+                self._stored_results.keys = {int(position): key for position, key in (keys or {}).items()}
             if outcomes is not None:
                 known = outcomes_from_json(outcomes, self.records, self._stored_results)
             else:
@@ -110,7 +113,7 @@ class GenerateTask(CreateTask):
                 if self._is_event_about_a_part(event, count, of_0_1_0):
                     return self.run()  # as a retry does: each project is recorded
                 known = outcomes_of_0_1_0(event, count, **of_0_1_0)
-            self.project_ids += [one.id for one in known if not isinstance(one, MagicHourError)]
+            self.project_ids[:] = [one.id for one in known if not isinstance(one, MagicHourError)]
             before = WaitEnd(ended or {})
             wait = read_wait(event, self._kind, pending(known, before), before)
             if wait.timeout_error is None and deadline is not None and pending(known, wait):
@@ -204,6 +207,7 @@ class GenerateTask(CreateTask):
             "ended": dict(wait.ended),
             "deadline": deadline,
             "keys": {str(n): key for n, key in stored.keys.items()} if stored else {},
+            "recorded": self.records.is_persistent,
         }
         defer(operator, trigger, deadline, left, log)
 

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from airflow.providers.common.compat.sdk import AirflowFailException, AirflowTaskTimeout
+from airflow.providers.common.compat.sdk import AirflowFailException, AirflowTaskTimeout, TaskDeferred
 
 from airflow_provider_magichour import exceptions
 from airflow_provider_magichour.operators import _earlier_tries
@@ -24,7 +24,7 @@ from tests.operators.support import (
     operator,
     posts,
 )
-from tests.support.tasks import TaskStateStore, run_task, task_context
+from tests.support.tasks import TaskStateStore, run_task, run_trigger, stored, task_context
 
 pytestmark = pytest.mark.usefixtures("no_pauses")
 
@@ -263,6 +263,20 @@ class TestWithoutRecords:
         monkeypatch.setattr(context["ti"], "xcom_push", lambda **_: Path("/nowhere").read_bytes())
         with pytest.raises(exceptions.MagicHourUnrecordedSubmitError, match="FileNotFoundError") as caught:
             operator().execute(context)
+        assert only_project(sim) in str(caught.value)
+
+    @pytest.mark.parametrize("durable", [False, True])
+    def test_connection_that_cannot_be_read_after_a_deferral_is_final(
+        self, sim: Simulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, durable: bool
+    ) -> None:
+        more = {} if durable else {"durable": False, "destination": str(tmp_path)}
+        with pytest.raises(TaskDeferred) as deferred:
+            generate(deferrable=True, **more).execute(task_context("generate"))
+        event = run_trigger(deferred.value.trigger)
+        monkeypatch.delenv("AIRFLOW_CONN_MAGICHOUR_DEFAULT")
+        resumed = generate(deferrable=True, **more)
+        with pytest.raises(exceptions.MagicHourUnrecordedSubmitError) as caught:
+            resumed.execute_complete(task_context("generate"), event=event, **stored(deferred.value.kwargs))
         assert only_project(sim) in str(caught.value)
 
     def test_destination_records_on_any_airflow(self, sim: Simulator, tmp_path: Path) -> None:
