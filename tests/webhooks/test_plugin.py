@@ -120,6 +120,7 @@ class TestEndpoint:
             return get_connection(conn_id)
 
         monkeypatch.setattr(plugin.BaseHook, "get_connection", spy)
+        monkeypatch.setattr(plugin, "SECRET_SECONDS", 1e9)  # no new period begins meanwhile
         mounted.airflow.use(used())
         for number in range(20):
             mounted.deliver(event_body(), f"stranger_{number}")
