@@ -36,9 +36,12 @@ def test_submit_records_are_two_writes_per_body_and_one_per_task(
     run("opens the store")
     counted = run("without reuse")
     records = Counter(method for method, path in sent if "/submits/" in unquote(path))
-    reads = 2 if deferrable else 1  # each start of the task
-    assert records == {"GET": reads, "PUT": 2 * count + 1}
-    assert counted == {"GET": reads, "PUT": 4 * count + 1}
+    starts = {1, 2} if deferrable else {1}  # a start reads once; older Airflows resume in the same one
+    assert records["PUT"] == 2 * count + 1
+    assert counted["PUT"] == 4 * count + 1
+    assert records["GET"] == counted["GET"]
+    assert records["GET"] in starts
+    assert counted.keys() == {"GET", "PUT"}
     run("reads what is there", reuse=True)
     assert run("with reuse", reuse=True)["PUT"] == 4 * count + 2  # the day's index
     assert posts(sim) == 4 * count
