@@ -13,7 +13,8 @@ from airflow_provider_magichour.sensors import MagicHourProjectSensor
 def magichour_modes() -> None:
     for name, how in {
         "poke": {"mode": "poke", "deferrable": False},
-        "reschedule": {"mode": "reschedule", "deferrable": False},
+        # Airflow may fail a task that is started again every second (apache/airflow#72716)
+        "reschedule": {"mode": "reschedule", "deferrable": False, "poll_interval": 5, "retries": 2},
         "deferred": {"deferrable": True},
     }.items():
         MagicHourProjectSensor(
@@ -21,9 +22,8 @@ def magichour_modes() -> None:
             project_id="{{ dag_run.conf['ids'] }}",
             kind="{{ dag_run.conf['kind'] }}",
             magichour_conn_id="{{ dag_run.conf['conn_id'] }}",
-            poll_interval=0.5,
             timeout=60,
-            **how,  # type: ignore[arg-type]
+            **{"poll_interval": 0.5, **how},  # type: ignore[arg-type]
         )
 
 

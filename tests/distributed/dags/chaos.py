@@ -156,7 +156,7 @@ def chaos_deadline() -> None:
         timeout=40,
         deferrable=True,
         defer_after=0,
-        retries=0,
+        retries=2,  # its worker may be killed; a timeout is final
         **CONNECTION,
     )
 
