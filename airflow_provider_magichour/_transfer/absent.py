@@ -32,14 +32,14 @@ class Absent:
         self._found: Set[str] = frozenset()
         self._expires = 0.0
 
-    def __contains__(self, project_id: object) -> bool:
-        """Return whether a project has no folder; False where that is not known."""
+    def includes(self, project_id: str) -> bool:
+        """Return whether a project has no folder, False where that is not known; may list the store again."""
         if project_id in self._made:
             return True
         with self._lock:
             if time.monotonic() >= self._expires:
                 self._ask()
-            self._left.pop(str(project_id), None)
+            self._left.pop(project_id, None)
             return project_id in self._found
 
     def _ask(self) -> None:

@@ -148,11 +148,11 @@ class Downloads:
     # ------------------------------------------------------------------------------------- one project
 
     def _project(self, project_id: str) -> list[File]:
-        is_absent = project_id in self._absent
-        sizes = {} if is_absent else self.storage.sizes(project_id)
         project = self._get_if_there(project_id)
-        if is_absent and (isinstance(project, MagicHourNotFoundError) or project.get("enabled") is False):
-            sizes = self.storage.sizes(project_id)  # another task may have stored it before it was deleted
+        is_gone = isinstance(project, MagicHourNotFoundError) or project.get("enabled") is False
+        # what is gone may have been stored by another task since the list was made
+        is_new = not is_gone and self._absent.includes(project_id)
+        sizes = {} if is_new else self.storage.sizes(project_id)
         receipt = self._trusted_receipt(project_id, project, sizes) if sizes else None
         if receipt and not self.overwrite and receipts.is_whole(receipt, sizes):
             log.info("Project %s is already stored completely: nothing to download", project_id)

@@ -3,7 +3,8 @@ The last names of the catalogue in a store that lists a thousand at a time, in a
 
 They are found by a few lists that start at guessed moments, instead of listing them all. First by days, as
 long as these have few; where a list is not enough for what lies between two moments, by what it shows of how
-close the names are. Ten thousand names, however they lie, take five lists with hardly an exception.
+close the names are. Most spreads of ten thousand names take five lists; a model of the search took 8 for
+hourly batches of 1,200, and 21 for ten thousand in one second.
 """
 
 from __future__ import annotations
