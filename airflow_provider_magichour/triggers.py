@@ -24,10 +24,14 @@ if TYPE_CHECKING:
 
 __all__ = ["MagicHourGenerateTrigger", "MagicHourProjectTrigger"]
 
-#: No event comes sooner after the trigger's start, in seconds. Up to 3.3 at least, Airflow fails a task that
-#: is resumed before the scheduler has noticed that its worker went away (apache/airflow#72716). That took up
-#: to 8 s in bursts of 30 tasks on two cores; ``python -m benchmarks.waiting.bursts`` measures it.
+#: A trigger sends its event this many seconds after its start at the earliest. At least up to 3.3, Airflow
+#: fails a task that resumes before the scheduler has noticed that its worker finished (apache/airflow#72716).
+#: That took up to 8 s in bursts of 30 tasks on two cores; ``python -m benchmarks.waiting.bursts`` measures
+#: it.
 MIN_EVENT_SECONDS = 20.0
+
+#: The states of a task that has ended, and does not run again by itself.
+ENDED = frozenset({"success", "failed", "skipped", "upstream_failed", "removed"})
 
 
 class MagicHourProjectTrigger(BaseTrigger):
@@ -95,7 +99,7 @@ class MagicHourProjectTrigger(BaseTrigger):
         )
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Wait, then send the event; a poller that no other wait uses is closed before."""
+        """Wait, close the poller if no other wait uses it, and send the event."""
         event: dict[str, Any] = {"kind": self.kind}
         started = asyncio.get_running_loop().time()
         try:
@@ -126,14 +130,41 @@ class MagicHourGenerateTrigger(MagicHourProjectTrigger):
     """
     Wait like :class:`MagicHourProjectTrigger`, and delete the projects if a person kills the task.
 
-    A person kills a deferred task by clearing or marking it, on Airflow 3.3 and newer. A restart of a
-    triggerer deletes nothing.
+    A person kills a deferred task by marking it, on Airflow 3.3 and newer. It is also killed by
+    ``dagrun_timeout`` and ``fail_fast``. A restart of a triggerer deletes nothing, nor does a Clear, because
+    the next try continues with the projects.
     """
 
     async def on_kill(self) -> None:
-        """Delete the projects that are not finished, as many as possible within 10 seconds."""
+        """
+        Delete the projects that are not finished, as many as possible within 10 seconds.
+
+        Airflow also calls this in a triggerer that was too slow, after another triggerer has started the wait
+        again (apache/airflow#73454), and after a Clear, when the next try may run already. The task has not
+        ended then, and nothing is deleted.
+        """
+        try:
+            state = await asyncio.to_thread(self._task_state)
+        except Exception as error:  # noqa: BLE001 - Airflow raises whatever its API does
+            kept = ", ".join(self.project_ids)
+            self.log.warning("The task's state is not known (%s), so these go on: %s", error, kept)
+            return
+        if state not in ENDED:
+            self.log.info("This wait was stopped, but the task has not ended: nothing is deleted.")
+            return
         settings = await get_settings_async(self.magichour_conn_id)
         await delete_killed(settings, self.kind, self.project_ids, self.log)
+
+    def _task_state(self) -> str | None:
+        from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
+
+        ti: Any = self.task_instance
+        states = RuntimeTaskInstance.get_task_states(
+            dag_id=ti.dag_id, task_ids=[ti.task_id], run_ids=[ti.run_id], map_index=ti.map_index
+        )
+        name = ti.task_id if ti.map_index < 0 else f"{ti.task_id}_{ti.map_index}"
+        found: str | None = states.get(ti.run_id, {}).get(name)
+        return found
 
 
 def read_event(event: object, kind: str, project_ids: Iterable[str]) -> dict[str, str]:
@@ -197,7 +228,7 @@ def _foreign(event: object, kind: str) -> MagicHourError:
     )
 
 
-#: How long a kill may be held up, in seconds.
+#: The longest time that the deletions may delay a kill, in seconds.
 MAX_SECONDS = 10.0
 
 
@@ -230,7 +261,7 @@ async def delete_killed(
     :param kind: the kind of the projects.
     :param project_ids: the projects.
     :param logger: logs what was deleted, and what was not. Nothing is raised.
-    :param before_delete: called with each project that is about to be deleted.
+    :param before_delete: called with each project, before its last status check. An error keeps the project.
     """
     from airflow_provider_magichour._client.transport import AsyncSender
 
@@ -239,11 +270,12 @@ async def delete_killed(
     async def delete(sender: AsyncSender, project_id: str) -> None:
         try:
             project = await sender.send(api.get_project(kind, project_id))
+            if before_delete is not None and not api.is_finished(project):
+                await asyncio.to_thread(before_delete, project_id)
+                project = await sender.send(api.get_project(kind, project_id))
             if api.is_finished(project):
                 logger.info("The task was killed: project %s is finished already.", project_id)
             else:
-                if before_delete is not None:
-                    await asyncio.to_thread(before_delete, project_id)
                 await sender.send(api.delete_project(kind, project_id))
                 logger.info("The task was killed: project %s is deleted.", project_id)
         except MagicHourError as error:

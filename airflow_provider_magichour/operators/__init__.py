@@ -1,4 +1,4 @@
-"""The operators; each is loaded when it is first used, so that a DAG file pays only for its own."""
+"""The operators. Each one is imported when it is first used, so that DAG files are parsed quickly."""
 
 from __future__ import annotations
 

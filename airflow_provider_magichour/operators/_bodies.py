@@ -1,4 +1,4 @@
-"""Bodies: their fingerprints, which are the same in each try, and the names of their projects."""
+"""The fingerprints of bodies, which are the same in each try, and the names of their projects."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 from airflow_provider_magichour._validation.bodies import encode_json
 from airflow_provider_magichour.tools import takes_name
 
-#: The fields of a body that hold files.
+#: The fields of a body that contain files.
 FILE_FIELDS = ("assets", "references")
 
-#: What proves that a URL is signed, and the parameters that differ each time it is signed.
+#: The parameters of signed URLs, and those of them that differ with each signature.
 _SIGNATURES = (
     (r"x-([a-z]+)-signature", r"x-(amz|goog|oss|cos|obs|ms)-.*"),
     (
@@ -26,18 +26,18 @@ _SIGNATURES = (
 )
 
 
-#: The longest name that is given to a project, in characters.
+#: The longest name of a project, in characters.
 MAX_NAME = 200
 
 
 def fingerprint(conn_id: str, tool: str, kind: str, body: Mapping[str, Any], name: str = "body") -> str:
     """
-    Return the name of what is submitted, the same in each try.
+    Return the fingerprint of a body, which is the same in each try.
 
-    It is taken before local files are replaced by their uploads, and without the signatures of URLs: both
-    differ in each try although the same thing is asked for.
+    It is computed before local files are replaced by their uploads, and without the signatures of URLs,
+    because both differ in each try.
 
-    :param name: what messages call the body.
+    :param name: the name of the body in messages.
     :raises MagicHourArgumentError: if the body cannot be JSON.
     """
     return digest([conn_id, tool, kind, with_files(body, without_signature)], name)
@@ -49,12 +49,12 @@ def fingerprints(conn_id: str, tool: str, kind: str, bodies: Sequence[Mapping[st
 
 
 def digest(value: Any, name: str = "body") -> str:
-    """Return the SHA-256 of a JSON value, in which paths count as texts."""
+    """Return the SHA-256 of a JSON value. Paths count as texts."""
     return hashlib.sha256(encode_json(value, name)).hexdigest()
 
 
 def with_names(tool: str, bodies: Sequence[dict[str, Any]], name: str | None) -> list[dict[str, Any]]:
-    """Return the bodies, each with a name by which a person finds its project in the library."""
+    """Return the bodies, each with a name, so that a person finds its project in the library."""
     if name is None or not takes_name(tool):
         return list(bodies)
     ends = [f" [{position}]" if len(bodies) > 1 else "" for position in range(len(bodies))]
@@ -71,7 +71,7 @@ def _bounded(name: str, most: int) -> str:
 
 
 def describe(tool: str, bodies: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return what messages call the bodies: with the names to look for in the library."""
+    """Return the names of the bodies in messages, with the names to search for in the library."""
     described = []
     for position, body in enumerate(bodies):
         name = body.get("name")
@@ -95,7 +95,7 @@ def _changed(value: Any, change: Callable[[str], str]) -> Any:
 
 def without_signature(url: str) -> str:
     """Return a presigned URL without its signature; any other text as it is."""
-    if not re.match(r"https?://", url):
+    if not re.match(r"https?://", url, re.IGNORECASE):
         return url
     try:
         parts = urlsplit(url)

@@ -1,4 +1,4 @@
-"""What a task's submits may cost."""
+"""The limits for the costs of a task's submits."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from airflow_provider_magichour.exceptions import MagicHourBudgetError
 
 log = logging.getLogger(__name__)
 
-#: More than this is no number of credits.
+#: A larger number is not a valid number of credits.
 MAX_CREDITS = 1e15
 #: The share of the limit above which a warning is logged.
 WARN_SHARE = 0.8
@@ -19,9 +19,8 @@ WARN_SHARE = 0.8
 
 class Budget:
     """
-    The credits of one task instance, all its tries together.
+    The credits of one task instance, of all its tries together.
 
-    :param tool: the tool, for messages.
     :param limit: ``max_credits``, None for none.
     :param keep: ``keep_credits``, None for none.
     """
@@ -40,7 +39,7 @@ class Budget:
         Count what was charged.
 
         :param charges: of each project what Magic Hour said; what is no number of credits counts as unknown.
-        :param uncertain: submits of which nobody knows whether they were accepted.
+        :param uncertain: submits of which it is unknown whether they were accepted.
         """
         with self._lock:
             for charge in map(as_credits, charges):
@@ -52,7 +51,7 @@ class Budget:
 
     @property
     def is_limited(self) -> bool:
-        """Return whether each charge has to be known before the next submit."""
+        """Return whether each charge must be known before the next submit."""
         return self.limit is not None or self._keep is not None
 
     @property
@@ -61,15 +60,15 @@ class Budget:
 
     @property
     def spent(self) -> float:
-        """What was spent; an uncertain submit counts as the most expensive charge so far."""
+        """The spent credits. An uncertain submit counts as the most expensive charge so far."""
         return sum(self._charges) + self._uncertain * self._most_expensive
 
     def check(self, name: str, read_account: Callable[[], Any]) -> None:
         """
-        Refuse a submit that would break a limit if it cost as much as the most expensive one so far.
+        Refuse a submit that would exceed a limit if it cost as much as the most expensive one so far.
 
-        :param read_account: returns the account as it is now.
-        :raises MagicHourBudgetError: if it would, or if what was spent is not known.
+        :param read_account: returns the current account.
+        :raises MagicHourBudgetError: if it would exceed a limit, or if the spent credits are not known.
         """
         if self._keep is not None:
             left = balance_of(read_account())
@@ -97,10 +96,10 @@ class Budget:
 
     def check_balance(self, account: Any) -> None:
         """
-        Refuse all submits where the account has less than is left of the limit.
+        Refuse all submits if the account has less credits than the rest of the limit.
 
-        :param account: what ``GET /v1/account`` said.
-        :raises MagicHourBudgetError: if it has less, or says no number of credits.
+        :param account: the response to ``GET /v1/account``.
+        :raises MagicHourBudgetError: if it has less, or if the response has no valid number of credits.
         """
         if self.limit is None:
             return
@@ -121,7 +120,7 @@ class Budget:
             )
 
     def report(self) -> None:
-        """Log what was spent."""
+        """Log the spent credits."""
         if len(self._charges) > 1:
             log.info("%d projects, %g credits in all (an estimate).", len(self._charges), self.spent)
         if self.limit is not None and self.spent > WARN_SHARE * self.limit:
@@ -135,11 +134,11 @@ class Budget:
 
 
 def as_credits(value: Any) -> float | None:
-    """Return a response's number of credits, None for anything else: it must fit into a JSON store."""
+    """Return the number of credits in a response, or None if it is not valid."""
     is_number = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < MAX_CREDITS
     return value if is_number else None
 
 
 def balance_of(account: Any) -> float | None:
-    """Return the credits that an account has left, None where it does not say."""
+    """Return the credits of an account, or None if they are not known."""
     return as_credits(account.get("credits")) if isinstance(account, Mapping) else None

@@ -1,4 +1,4 @@
-"""What a generate task carries across a deferral, and how its wait ends."""
+"""The data that a generate task keeps during a deferral, and the results of its wait."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ if TYPE_CHECKING:
     from airflow_provider_magichour._polling.wait_request import WaitRequest
     from airflow_provider_magichour.operators._reuse import StoredResults
 
-#: The longest message of an error that is carried across a deferral, in characters.
+#: The longest error message that is kept during a deferral, in characters.
 MAX_MESSAGE = 500
 
 
 def outcomes_to_json(outcomes: Sequence[Submitted | MagicHourError]) -> list[dict[str, Any]]:
-    """Return the outcomes as JSON that Airflow stores while the task is deferred; results are left out."""
+    """Return the outcomes, without the results, as JSON that Airflow stores during the deferral."""
     return [
         {"error": _carry_error(one)}
         if isinstance(one, MagicHourError)
@@ -36,7 +36,7 @@ def outcomes_to_json(outcomes: Sequence[Submitted | MagicHourError]) -> list[dic
 def outcomes_from_json(
     outcomes: Sequence[Mapping[str, Any]], records: SubmitRecords, reuse: StoredResults | None
 ) -> list[Submitted | MagicHourError]:
-    """Return what :func:`outcomes_to_json` made JSON of, with the results that were there before."""
+    """Return the outcomes from the JSON of :func:`outcomes_to_json`, with the results from before."""
     from airflow_provider_magichour.triggers import carried_error
 
     known: list[Submitted | MagicHourError] = []
@@ -70,10 +70,10 @@ def outcomes_of_0_1_0(
     """
     Return the outcomes from the projects in order, and from the errors of the other bodies by position.
 
-    Version 0.1.0 deferred with these; ``dag.test()`` drops both, and the event names the projects alone.
+    Version 0.1.0 deferred with these two. ``dag.test()`` drops both, and then only the event has the
+    projects.
 
-    :param count: how many bodies the task has.
-    :raises MagicHourError: if they do not add up to that.
+    :raises MagicHourError: if they do not match the number of bodies.
     """
     from airflow_provider_magichour.triggers import carried_error, named_ids
 
@@ -102,10 +102,9 @@ def _carry_error(error: MagicHourError) -> dict[str, Any]:
 
 class WaitEnd(NamedTuple):
     """
-    How a wait ended.
+    The result of a wait.
 
-    :param ended: how each project ended, by id.
-    :param timeout_error: the error of a wait that took too long.
+    :param timeout_error: the error of a wait that timed out.
     """
 
     ended: Mapping[str, str]
@@ -113,7 +112,7 @@ class WaitEnd(NamedTuple):
 
 
 def pending(outcomes: Sequence[Submitted | MagicHourError], wait: WaitEnd) -> list[str]:
-    """Return the projects that have to be waited for."""
+    """Return the projects that are not finished."""
     return [
         one.id
         for one in outcomes
@@ -125,7 +124,7 @@ def wait_here(request: WaitRequest, conn_id: str, seconds: float | None, logger:
     """
     Wait on this thread.
 
-    :param seconds: for how long at most; None until the deadline, after which a timeout is the result.
+    :param seconds: the longest time to wait. None to wait until the deadline, and then time out.
     """
     from airflow_provider_magichour._client.transport import run_async
     from airflow_provider_magichour._polling import wait
@@ -144,10 +143,10 @@ def wait_here(request: WaitRequest, conn_id: str, seconds: float | None, logger:
 
 def read_wait(event: object, kind: str, waiting: Sequence[str], before: WaitEnd) -> WaitEnd:
     """
-    Return how the wait of a trigger ended, together with what was known before.
+    Return the result of a trigger's wait, together with the results before it.
 
     :param waiting: the projects that were pending when the task deferred.
-    :raises MagicHourError: if the event is about others, or carries another error than a timeout.
+    :raises MagicHourError: if the event is about other projects, or has another error than a timeout.
     """
     from airflow_provider_magichour._polling.deferral import split_ids
     from airflow_provider_magichour.triggers import read_event

@@ -1,4 +1,4 @@
-"""Records in the catalogue what became of a task's bodies: projects that failed, uncertain submits, reuse."""
+"""Records the results of a task's bodies in the catalogue: failed projects, uncertain submits, reuse."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 
 def _never_fails(record: Callable[..., None]) -> Callable[..., None]:
-    """Warn of what cannot be recorded: what the task has paid for counts more."""
+    """Log a warning if something cannot be recorded, because the task must not fail after it has paid."""
 
     @functools.wraps(record)
     def wrapper(*args: Any, **kwargs: Any) -> None:
@@ -33,13 +33,10 @@ def _never_fails(record: Callable[..., None]) -> Callable[..., None]:
 
 class TaskRecorder:
     """
-    Record what became of a task's bodies.
+    Record the results of a task's bodies.
 
-    :param operator: the operator, its arguments rendered.
-    :param context: the task's.
-    :param kind: the kind of its projects.
-    :param index: where the catalogue lies; None for the connection's ``catalog``.
-    :param keys: by position the fingerprints of bodies that name files.
+    :param index: the place of the catalogue; None for the connection's ``catalog``.
+    :param keys: by position, the fingerprints of bodies that contain files.
     """
 
     def __init__(
@@ -57,9 +54,9 @@ class TaskRecorder:
 
     def facts(self, outcomes: Sequence[Any], *, are_finished: bool) -> dict[str, dict[str, Any]]:
         """
-        Return by project what the catalogue says of it besides what the API gives.
+        Return, by project, the fields for the catalogue that are not in the API's response.
 
-        :param are_finished: whether this task has just seen the ends of its projects.
+        :param are_finished: whether this task has just seen that its projects are finished.
         """
         finished_at = timestamp(datetime.now(UTC)) if are_finished else None
         return {
@@ -77,7 +74,7 @@ class TaskRecorder:
         yield from ((n, one) for n, one in enumerate(outcomes) if isinstance(one, Submitted))
 
     def _body(self, position: int) -> Mapping[str, Any]:
-        """Return a body; an empty one where a template gives fewer than before the deferral."""
+        """Return a body; an empty one if a template now gives fewer bodies than before the deferral."""
         return self._bodies[position] if position < len(self._bodies) else {}
 
     def _fingerprint(self, position: int) -> str:
@@ -88,26 +85,27 @@ class TaskRecorder:
 
     @_never_fails
     def record_submits(self, outcomes: Sequence[Submitted | MagicHourError]) -> None:
-        """Record what a create task submitted, for which nobody may wait."""
+        """Record the submitted projects of a create task, because no other task may wait for them."""
         recorder = self._open(outcomes, are_finished=False)
         if recorder is None:
             return
-        made = {one.id: {"credits_charged": one.credits_charged} for _, one in self._new(outcomes)}
+        made = {
+            one.id: {"credits_charged": one.credits_charged}
+            for _, one in self._projects(outcomes)
+            if one.is_new
+        }
         recorder.add_events(catalogue.SUBMITTED, made)
         recorder.add_uncertain(self._uncertain(outcomes))
-
-    def _new(self, outcomes: Sequence[Any]) -> Iterator[tuple[int, Submitted]]:
-        yield from ((n, one) for n, one in self._projects(outcomes) if one.is_new)
 
     @_never_fails
     def record_ends(
         self, outcomes: Sequence[Submitted | MagicHourError], ends: Sequence[Any], *, are_stored: bool
     ) -> None:
         """
-        Record what a generate task has not stored, and what it reused.
+        Record the projects that a generate task has not stored, and those that it reused.
 
-        :param ends: by position what the task returns for the body, or the error.
-        :param are_stored: whether the downloads have written the entries of the others.
+        :param ends: by position, the result of the task for the body, or the error.
+        :param are_stored: whether the downloads have written the other entries.
         """
         reused, left = {}, dict[str, Any]()
         for n, one in self._projects(outcomes):
@@ -129,9 +127,9 @@ class TaskRecorder:
         recorder.add_events(catalogue.REUSED, reused)
         recorder.add_uncertain(uncertain)
 
-    def _uncertain(self, outcomes: Sequence[Any]) -> dict[str, None]:
+    def _uncertain(self, outcomes: Sequence[Any]) -> list[str]:
         positions = [n for n, one in enumerate(outcomes) if isinstance(one, MagicHourUncertainSubmitError)]
-        return {self._fingerprint(n): None for n in positions}
+        return [self._fingerprint(n) for n in positions]
 
     def _open(self, outcomes: Sequence[Any], *, are_finished: bool) -> Any:
         if not self._operator.catalog:

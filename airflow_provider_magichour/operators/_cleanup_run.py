@@ -1,4 +1,4 @@
-"""One run of the clean-up operator: what it goes through, and what it says in the end."""
+"""One run of the clean-up operator."""
 
 from __future__ import annotations
 
@@ -16,10 +16,9 @@ from airflow_provider_magichour._transfer import candidates
 from airflow_provider_magichour._transfer.candidates import Candidates, Candidates010
 from airflow_provider_magichour._transfer.catalogue import Catalogue
 from airflow_provider_magichour._transfer.cleanup import Cleanup, Row
-from airflow_provider_magichour._transfer.locations import index_root
 from airflow_provider_magichour._transfer.receipts import Receipt
-from airflow_provider_magichour._transfer.storage import Storage, open_destination
-from airflow_provider_magichour._validation import check_age, check_bool, check_count, optional
+from airflow_provider_magichour._transfer.storage import Storage
+from airflow_provider_magichour._validation import check_age, check_bool, check_count
 from airflow_provider_magichour.exceptions import MagicHourArgumentError, MagicHourError
 from airflow_provider_magichour.operators._submit_stores import remove_old_records
 
@@ -29,37 +28,31 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: Bytes of each list that is returned: an XCom should stay below 64 KiB.
+#: The most bytes of each list in the result, because an XCom should stay below 64 KiB.
 MAX_LIST_BYTES = 20_000
-#: Projects that the log names one by one.
+#: How many projects have their own log line.
 MAX_LOGGED = 1000
-#: What a dry run says of a project that it would delete.
+#: The reason in a dry run for a project that would be deleted.
 WOULD_DELETE = "would delete"
-#: Temporary files that are older are of writers that were killed.
+#: Older temporary files are from killed tasks.
 STALE = timedelta(days=1)
-#: Submit records that are older are of no use any more.
+#: Older submit records are not needed any more.
 RECORDS_AGE = timedelta(days=90)
 
 
 class CleanupRun:
-    """
-    One run of the operator.
-
-    :param operator: what was asked for.
-    :param context: of the task.
-    """
+    """One run of the operator."""
 
     def __init__(self, operator: Any, context: Mapping[str, Any]) -> None:
         self._asked, self._hook = operator, operator.hook
         self._ti = context["ti"]
         self._now, self._age = datetime.now(UTC), check_age(operator.older_than)
-        destination = open_destination(operator.destination)
-        root = index_root(operator._unrendered, operator.destination, operator.index)
-        self._catalogue = Catalogue(open_destination(root, "index"), destination)
+        unrendered = operator.unrendered["destination"]
+        self._catalogue = Catalogue.open(operator.destination, unrendered, operator.index)
         self._ours = frozenset({operator.magichour_conn_id, *_names(operator.connections)})
 
     def run(self) -> dict[str, list[Any]]:
-        """Delete what is due, and return what became of it."""
+        """Delete the due projects, and return the report."""
         root, dry_run = self._catalogue.root, check_bool(self._asked.dry_run, "dry_run")
         done, listed_at = candidates.read_done_days(root, self._now, self._age)
         entries, outcome = Candidates(self._catalogue, frozenset(done)), Outcome(dry_run)
@@ -71,7 +64,7 @@ class CleanupRun:
             connections=self._ours,
             before=self._now - self._age,
             dry_run=dry_run,
-            limit=optional(check_count, self._asked.limit, "limit"),
+            limit=None if self._asked.limit is None else check_count(self._asked.limit, "limit"),
             check_sha256=self._asked.check_sha256,
             report=outcome.add,
         )
@@ -100,25 +93,26 @@ class CleanupRun:
 
     def _explain_nothing(self) -> None:
         """
-        Say why nothing was due.
+        Log why nothing was due.
 
-        :raises AirflowSkipException: if nothing is recorded at all.
-        :raises MagicHourArgumentError: if all that is recorded is of other connections.
+        :raises AirflowSkipException: if there are no records at all.
+        :raises MagicHourArgumentError: if all records are of other connections.
         """
         root, ours = self._catalogue.root, self._ours
         found = candidates.count_recorded(root, self._catalogue.destination, ours)
         where = root.shown("")
-        others = sorted(set(found.connections) - ours)
+        others = sorted(found.connections - ours)
         if not found.projects and not others:
             raise AirflowSkipException(
                 f"Nothing is recorded at {where}, so there is nothing to clean up. If files were downloaded, "
                 "check destination, or index, which must be the root of what the downloads were given"
             )
-        if others and not ours.intersection(found.connections):
+        if others and found.is_complete and not ours.intersection(found.connections):
             raise MagicHourArgumentError(
                 f"magichour_conn_id is {self._asked.magichour_conn_id!r}, but what is recorded at {where} "
-                f"was downloaded over {', '.join(map(repr, others))}. If the connection was renamed, name "
-                f"the old one in connections={others!r}; if not, check magichour_conn_id and destination"
+                f"was downloaded over {', '.join(map(repr, others))}. Check magichour_conn_id and "
+                f"destination. Only if the connection was renamed, pass connections={others!r}: all that was "
+                "downloaded over it is then cleaned up, too"
             )
         due = found.next_download and found.next_download + self._age
         log.info(
@@ -126,19 +120,19 @@ class CleanupRun:
             where,
             found.projects,
             found.deleted,
-            f"the next is due at {due:%Y-%m-%d %H:%M} UTC" if due else "none is waiting to be due",
+            f"the next is due at {due:%Y-%m-%d %H:%M} UTC" if due else "no other project is waiting",
         )
 
     def _raise_or_warn(
         self, stopped: MagicHourError | None, unreadable: Sequence[str], outcome: Outcome
     ) -> None:
-        """Fail, or warn of what was kept."""
+        """Fail, or log a warning, because of the kept projects."""
         if stopped:
             raise stopped
         if unreadable:
             raise MagicHourError(
-                f"{len(unreadable)} days of the catalogue could not be read, so what they list was not "
-                f"cleaned up: {'; '.join(unreadable[:10])}. The rest is done; the next run tries again"
+                f"{len(unreadable)} days of the catalogue could not be read, so their projects were "
+                f"not cleaned up: {'; '.join(unreadable[:10])}. The rest is done; the next run tries again"
             )
         if not outcome.counts["kept"]:
             return
@@ -154,7 +148,7 @@ class CleanupRun:
 
 class Outcome:
     """
-    What became of the projects: counts, and the first of each list.
+    The result of a clean-up: counts, and the first projects of each list.
 
     :param dry_run: whether nothing is deleted.
     """
@@ -167,7 +161,7 @@ class Outcome:
         self._bytes: Counter[str] = Counter()
 
     def add(self, rows: Sequence[Row]) -> None:
-        """Take the rows of a batch, and log them."""
+        """Add the results of a batch, and log them."""
         for row in rows:
             if row.outcome == "due":
                 self._add(row, "would_delete", "kept", WOULD_DELETE)
@@ -194,7 +188,7 @@ class Outcome:
 
 
 def _tidy_up(root: Storage, now: datetime) -> None:
-    """Remove what killed workers left, and submit records that nobody needs any more."""
+    """Remove the temporary files of killed workers, and old submit records."""
     root.remove_stale_temporaries(("magichour-catalog", ".magichour", ".magichour-index"), now - STALE)
     try:
         removed = remove_old_records(root, now - RECORDS_AGE)

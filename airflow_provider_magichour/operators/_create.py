@@ -1,15 +1,15 @@
-"""One try of a task that submits: what the create and the generate operator share."""
+"""One try of a task that submits, for the create and the generate operator."""
 
 from __future__ import annotations
 
 import logging
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from airflow.providers.common.compat.sdk import AirflowFailException, AirflowTaskTimeout
+from airflow.providers.common.compat.sdk import AirflowFailException, AirflowTaskTimeout, TaskDeferred
 
 from airflow_provider_magichour._polling.schedule import started_at
 from airflow_provider_magichour._validation import check_number, check_seconds, is_many, optional
@@ -36,21 +36,21 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: How long create calls go on while the response is 429, in seconds.
+#: How long create calls are repeated after a 429, in seconds.
 LIMIT_PATIENCE = 3600.0
-#: How long a kill waits for the create calls that are on their way, in seconds.
+#: How long a kill waits for the create calls that were already sent, in seconds.
 KILL_SECONDS = 5.0
 #: Projects that ended in these are refunded.
 _REFUNDED = (MagicHourProjectFailedError, MagicHourRenderError)
-#: Files that an asset event names at most.
+#: The most files in an asset event.
 MAX_FILES_OF_EVENT = 1000
 
 
 def open_records(operator: Any, context: Mapping[str, Any], root: Storage | None = None) -> SubmitRecords:
     """
-    Return a task's submit records: in ``submit_records`` of the connection, else below a root.
+    Return a task's submit records: in the connection's ``submit_records``, or else below a root.
 
-    :param root: where they are kept if the connection names no place, None where there is none.
+    :param root: the place of the records if the connection has none; None if there is no such place.
     """
     from airflow_provider_magichour._transfer.storage import open_destination
 
@@ -60,12 +60,7 @@ def open_records(operator: Any, context: Mapping[str, Any], root: Storage | None
 
 
 class CreateTask:
-    """
-    One try of a create task.
-
-    :param operator: the operator, its arguments rendered.
-    :param context: the task's.
-    """
+    """One try of a create task."""
 
     def __init__(self, operator: Any, context: Mapping[str, Any]) -> None:
         self._operator = operator
@@ -75,11 +70,12 @@ class CreateTask:
         self._submitter: Submitter | None = None
         #: Each project of this task, as soon as it is known.
         self.project_ids: list[str] = []
-        #: What the try knew before its deferral of whether a retry finds its records; None for nothing.
+        #: Whether a retry finds the records, according to the try before its deferral; None if it is not
+        #: known.
         self._was_recorded: bool | None = None
 
     def run(self) -> Any:
-        """Submit, or go on with what an earlier try submitted."""
+        """Submit, or continue with the projects of an earlier try."""
         bodies = self._read_bodies()
         if not bodies:
             return []
@@ -99,11 +95,12 @@ class CreateTask:
             self._report_usage(outcomes, [one or outcomes[n] for n, one in enumerate(projects)])
             TaskRecorder(self._operator, self._context, self._kind).record_submits(outcomes)
             self._raise_for_failed(outcomes, projects)
-        self.records.succeed()
+        if not self._operator._is_killed():  # a Clear of a killed task continues with its projects
+            self.records.end(succeeded=True)
         return projects if is_many(self._operator.body) else projects[0]
 
     def stop(self) -> None:
-        """Submit nothing more, because the task is killed; what is on its way is written down."""
+        """Stop submitting, because the task is killed. Create calls that were already sent are recorded."""
         submitter = self._submitter
         if submitter is not None:
             on_a_thread(lambda: submitter.stop(KILL_SECONDS), KILL_SECONDS + 1)
@@ -114,14 +111,14 @@ class CreateTask:
         """Return the bodies as JSON objects."""
         operator = self._operator
         if is_many(operator.body):
-            operator.body = [*operator.body]  # XComs of mapped tasks are read when they are gone through
+            operator.body = [*operator.body]  # iterating over the XComs of mapped tasks reads them
         bodies = check_bodies(operator.body, encode=False)
         if not bodies:
             log.info("body is an empty list: there is nothing to submit.")
         return bodies
 
     def _records_root(self) -> Storage | None:
-        """Return where submits are recorded where the connection names no place for it."""
+        """Return the place of the submit records if the connection has none."""
         return None
 
     @cached_property
@@ -137,7 +134,7 @@ class CreateTask:
         return records
 
     def _submit_options(self) -> dict[str, Any]:
-        """Return what else a submit needs to know."""
+        """Return the options of a submit."""
         return {}
 
     def _submit(self, bodies: Sequence[dict[str, Any]]) -> list[Submitted | MagicHourError]:
@@ -145,8 +142,8 @@ class CreateTask:
         operator, ti = self._operator, self._context["ti"]
         options = SubmitOptions(
             retry_uncertain_submit=operator.retry_uncertain_submit,
-            max_credits=optional(check_number, operator.max_credits, "max_credits"),
-            keep_credits=optional(check_number, operator.keep_credits, "keep_credits"),
+            max_credits=self._credits("max_credits"),
+            keep_credits=self._credits("keep_credits"),
             patience=optional(check_seconds, operator.timeout, "timeout") or LIMIT_PATIENCE,
             project_name=self._project_name(),
             **self._submit_options(),
@@ -155,6 +152,8 @@ class CreateTask:
         self._submitter = Submitter(
             self._hook, operator.tool, self._kind, records, options, project_ids=self.project_ids
         )
+        if operator._is_killed():  # before there was a submitter to stop
+            self._submitter.stop(0)
         outcomes = self._submitter.submit(bodies)
         submitted = [one.id for one in outcomes if not isinstance(one, MagicHourError)]
         if submitted:
@@ -162,6 +161,14 @@ class CreateTask:
             if not is_many(operator.body):
                 ti.xcom_push(key="id", value=submitted[0])  # what .output["id"] gives
         return outcomes
+
+    def _credits(self, name: str) -> float | None:
+        """Return a limit of credits; a template that rendered to nothing sets none, which is logged."""
+        value = getattr(self._operator, name)
+        limit = optional(check_number, value, name)
+        if value is not None and limit is None:
+            log.warning("%s is %r, so there is no such limit.", name, value)
+        return limit
 
     def _project_name(self) -> str | None:
         name, ti = self._operator.project_name, self._context["ti"]
@@ -173,24 +180,38 @@ class CreateTask:
 
     @contextmanager
     def _no_retry_without_records(self) -> Iterator[None]:
-        """Make what fails after a submit final where a retry could not know of it."""
+        """Make an error after a submit final if a retry could not find the submit."""
         try:
-            with self.records.ending():
+            with self.records.ending(self._operator._is_killed):
                 yield
-        except (Exception, AirflowTaskTimeout) as error:
-            if isinstance(error, AirflowFailException) or not self.project_ids or self._is_recorded():
+        except BaseException as error:
+            is_final = isinstance(error, AirflowFailException | TaskDeferred)
+            uncertain = self._submitter.uncertain if self._submitter else []
+            paid = [*self.project_ids, *(f"perhaps {name}" for name in uncertain)]
+            if is_final or not paid or self._is_recorded() or not self._is_failure(error):
                 raise
-            if isinstance(error, AirflowTaskTimeout):
+            if not isinstance(error, Exception):  # execution_timeout, and on Airflow 2 also SIGTERM
                 self._operator.on_kill()  # as Airflow does
             said = str(error) if isinstance(error, MagicHourError) else describe_error(error)
             raise MagicHourUnrecordedSubmitError(
                 f"{said}. A retry would submit again and pay again, because "
-                f"nothing records the submit, so there is none. Paid for: {', '.join(self.project_ids)}. "
+                f"nothing records the submit, so there is none. Paid for: {', '.join(paid)}. "
                 "Wait for them with a MagicHourProjectSensor; to pay again instead, clear the task"
             ) from error
 
+    def _is_failure(self, error: BaseException) -> bool:
+        """Return whether Airflow may retry the task after this: on Airflow 2, also after SIGTERM."""
+        if isinstance(error, Exception | AirflowTaskTimeout):
+            return True
+        if type(error).__name__ != "AirflowTaskTerminated":
+            return False
+        ti = self._context["ti"]
+        with suppress(Exception):  # the database may be away
+            ti.refresh_from_db()
+        return str(getattr(ti, "state", "running")) == "running"  # otherwise a person has set another state
+
     def _is_recorded(self) -> bool:
-        """Return whether a retry finds the submits; the connection may not be readable for a moment."""
+        """Return whether a retry finds the submits. The connection may be unreadable for a moment."""
         return self.records.is_persistent if self._was_recorded is None else self._was_recorded
 
     # ---------------------------------------------------------------------------------------------- result
@@ -202,10 +223,10 @@ class CreateTask:
         complete: Iterable[int] = (),
     ) -> None:
         """
-        Leave what the task has used as the XCom ``usage`` and with the asset events of its outlets.
+        Store the usage of the task in the XCom ``usage`` and in the asset events of its outlets.
 
         :param outcomes: by position the project, or the error of its submit.
-        :param ends: by position what the task returns for the body, or the error.
+        :param ends: by position, the result of the task for the body, or the error.
         :param complete: the positions of projects that are complete, even if their files could not be stored.
         """
         results = [{} if isinstance(end, MagicHourError) else end for end in ends]
@@ -235,9 +256,9 @@ class CreateTask:
         """
         Raise the errors among the outcomes as one.
 
-        Before that, leave the results as the XCom ``results``, because a failed task returns none.
+        Before that, store the results in the XCom ``results``, because a failed task returns nothing.
 
-        :param results: by position, None where the body failed.
+        :param results: by position, None if the body failed.
         """
         failed = {f"body[{n}]": one for n, one in enumerate(outcomes) if isinstance(one, MagicHourError)}
         if not failed:

@@ -1,4 +1,4 @@
-"""What becomes of the projects that earlier tries of a task submitted."""
+"""Decides about the projects that earlier tries of a task submitted."""
 
 from __future__ import annotations
 
@@ -25,64 +25,87 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: Returns the responses of projects by their ids; what it is given else, see :func:`ask_for_projects`.
+#: Returns the responses for projects by their ids. See :func:`ask_for_projects` for the other arguments.
 Ask = Callable[[Sequence[str], Callable[[int], bool]], list[Any]]
 
-#: For how long 404 has to be the only response before it counts, and the pause between two requests.
+#: How long 404 must be the only response before it counts, and the pause between two requests.
 NOT_FOUND_SECONDS, NOT_FOUND_PAUSE = CERTAIN_SECONDS, 5.0
 
 
 class EarlierTries:
     """
-    Decide for each recorded submit whether the task goes on with it, submits again, or asks a person.
+    Decides for each recorded submit whether the task continues with it, submits again, or asks a person.
 
-    :param hook: how to reach Magic Hour.
-    :param records: the task's records.
-    :param ask: asks for projects, as :func:`ask_for_projects` does.
-    :param retry_uncertain_submit: whether an uncertain submit may be made again.
+    :param ask: requests projects, as :func:`ask_for_projects` does.
+    :param retry_uncertain_submit: whether an uncertain submit may be sent again.
     """
 
     def __init__(
-        self, hook: MagicHourHook, records: SubmitRecords, ask: Ask, *, retry_uncertain_submit: bool
+        self,
+        hook: MagicHourHook,
+        kind: str,
+        records: SubmitRecords,
+        ask: Ask,
+        *,
+        retry_uncertain_submit: bool,
     ) -> None:
         self._hook = hook
+        self._kind = kind
         self._records = records
         self._ask = ask
         self._retry_uncertain = retry_uncertain_submit
-        #: The error of a project that another account made: then nothing else may be paid for.
+        #: The error of a project of another account. Nothing else may be paid for then.
         self.other_account: MagicHourError | None = None
 
     def outcomes(self, bodies: Sequence[str], names: Sequence[str]) -> dict[int, Submitted | MagicHourError]:
         """
-        Return by position the projects to go on with, and the errors that a person has to hear of.
+        Return, by position, the projects to continue with, and the errors for a person.
 
-        :param bodies: the fingerprints; those that are missing from the result are to be submitted.
-        :param names: what messages call them.
+        :param bodies: the fingerprints. Bodies that are missing in the result must be submitted.
         """
         matched = self._records.match(bodies)
         if self._records.succeeded:
-            log.info("An earlier try succeeded without Airflow hearing of it: returning the same result.")
-            return {position: self._as_it_is(record) for position, record in matched.items() if record.id}
-        decided: dict[int, Submitted | MagicHourError | None] = {
-            position: self._of_intent(record, names[position])
-            for position, record in matched.items()
-            if record.id is None
-        }
-        made = {position: record for position, record in matched.items() if record.id is not None}
-        submitted = list(made.values())
-        responses = self._ask(
-            [str(one.id) for one in submitted], lambda n: self._foreign_account(submitted[n]) is not None
-        )
-        for (position, record), response in zip(made.items(), responses, strict=True):
-            decided[position] = self._of_project(record, response)
+            log.info("An earlier try succeeded, but Airflow did not record it: returning the same result.")
+        decided: dict[int, Submitted | MagicHourError | None] = {}
+        taken: set[int] = set()
+        while matched:
+            taken |= {record.slot for record in matched.values()}
+            decided |= self._decide(matched, names)
+            left = {position: bodies[position] for position in matched if decided[position] is None}
+            matched = self._records.match_others(left, taken)  # a list can have the same body twice
         return {position: outcome for position, outcome in decided.items() if outcome is not None}
+
+    def _decide(
+        self, matched: Mapping[int, Record], names: Sequence[str]
+    ) -> dict[int, Submitted | MagicHourError | None]:
+        """Return by position what :meth:`outcomes` does; None for what is to be submitted again."""
+        made = {position: record for position, record in matched.items() if record.id is not None}
+        if self._records.succeeded:
+            decided: dict[int, Any] = {position: self._as_it_is(record) for position, record in made.items()}
+        else:
+            decided = self._of_projects(made)
+        for position, record in matched.items():
+            if record.id is None:
+                decided[position] = self._of_intent(record, names[position])
+        return decided
+
+    def _of_projects(self, made: Mapping[int, Record]) -> dict[int, Submitted | MagicHourError | None]:
+        ids = [str(record.id) for record in made.values()]
+        records = list(made.values())
+        responses = self._ask(ids, lambda n: self._foreign_account(records[n]) is not None)
+        missing = [one for one, response in zip(ids, responses, strict=True) if _is_not_found(response)]
+        reasons = self._hook.explain_not_found(self._kind, missing)
+        return {
+            position: reasons.get(str(record.id)) or self._of_project(record, response)
+            for (position, record), response in zip(made.items(), responses, strict=True)
+        }
 
     def _as_it_is(self, record: Record) -> Submitted:
         result = self._records.result_of(str(record.id), record)
         return Submitted(str(record.id), record.credits_charged, record, result is not None, result)
 
     def _of_intent(self, record: Record, name: str) -> MagicHourError | None:
-        """Return the error of a submit whose outcome is unknown; None if it may be made again."""
+        """Return the error of a submit with an unknown outcome, or None if it may be sent again."""
         if self._retry_uncertain:
             log.warning(
                 "It is unknown whether an earlier try submitted %s. Submitting again, because "
@@ -103,7 +126,7 @@ class EarlierTries:
         return None
 
     def _of_project(self, record: Record, response: Any) -> Submitted | MagicHourError | None:
-        """Return what a project's details mean; None if it is to be submitted again."""
+        """Return what the details of a project mean, or None if it must be submitted again."""
         if _is_not_found(response):
             return self._of_missing(record, response)
         if isinstance(response, MagicHourError):
@@ -115,16 +138,17 @@ class EarlierTries:
             self._records.give_up(record, refunded=response.get("status") == "error")
             return None
         log.info("Continuing with project %s, which an earlier try submitted.", record.id)
-        if record.reported is not None and record.reported.why != KILLED:  # its deletion may still come
-            self._records.withdraw_report(record)
+        if record.reported is not None:  # a killed one may still be deleted
+            self._records.mark_reported(record, KILLED if record.reported.why == KILLED else None)
         return Submitted(str(record.id), record.credits_charged, record, api.is_finished(response))
 
     def _of_missing(self, record: Record, response: MagicHourNotFoundError) -> MagicHourError | None:
-        """Return the error of a project that Magic Hour does not know, which proves nothing."""
+        """Return the error of a project that was not found, which does not prove that it is deleted."""
         if (error := self._foreign_account(record)) is not None:
             self.other_account = error
             return error
-        if record.reported is not None and self._records.is_cleared(record):
+        reported = record.reported
+        if reported is not None and reported.why != KILLED and self._records.is_cleared(record):
             log.info("The task was cleared after project %s was not found: submitting again.", record.id)
             self._records.give_up(record)
             return None
@@ -152,6 +176,7 @@ class EarlierTries:
             and record.reported.why == KILLED
             and not self._records.is_cleared(record)
         ):
+            self._records.mark_reported(record, KILLED)  # a Clear from now on is one, also if the run is new
             return MagicHourNotFoundError(
                 404,
                 f"project {record.id} was deleted when the task was killed (delete_on_kill). Nothing was "
@@ -163,7 +188,7 @@ class EarlierTries:
 
     @cached_property
     def _account(self) -> str | MagicHourError | None:
-        """The account of the connection's key, or the error of asking for it."""
+        """The account of the connection's key, or the error."""
         try:
             return account_id(self._hook.check_account())
         except MagicHourError as error:
@@ -177,10 +202,10 @@ def ask_for_projects(
     is_in_vain: Callable[[int], bool],
 ) -> list[Any]:
     """
-    Ask for projects, again for a minute where the response is 404, which proves nothing before.
+    Request projects. After a 404, request them again for a minute, because an earlier 404 does not count.
 
     :param stopping: set when the task is killed.
-    :param is_in_vain: whether to ask no more where this one, by its position, is not found.
+    :param is_in_vain: whether to stop if the project at this position is not found.
     """
     responses = hook.send_all(calls)
     until = time.monotonic() + NOT_FOUND_SECONDS
@@ -190,6 +215,8 @@ def ask_for_projects(
             break
         log.info("%d project(s) not found; checking again in %g s.", len(unknown), NOT_FOUND_PAUSE)
         if stopping.wait(min(NOT_FOUND_PAUSE, left)):
+            for n in unknown:
+                responses[n] = MagicHourError(f"{responses[n]}. The task was killed; a retry checks again")
             break
         again = hook.send_all([calls[n] for n in unknown])
         for n, response in zip(unknown, again, strict=True):
@@ -198,7 +225,7 @@ def ask_for_projects(
 
 
 def account_id(account: Mapping[str, Any]) -> str | None:
-    """Return the id of an account, None where Magic Hour gave none."""
+    """Return the id of an account, or None if the response has none."""
     value = account.get("id")
     return value if isinstance(value, str) and value else None
 

@@ -8,6 +8,8 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
+from airflow.providers.common.compat.sdk import AirflowFailException
+
 from airflow_provider_magichour import triggers
 from airflow_provider_magichour._client import api, stats
 from airflow_provider_magichour._polling import schedule
@@ -48,17 +50,14 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: How long a kill may be held up by the deletions, in seconds.
+#: Seconds in which the projects are read once more after a timeout, plus twice their share of the rate limit.
+LATE_SECONDS = 20.0
+#: The longest time that the deletions may delay a kill, in seconds.
 DELETE_SECONDS = 10.0
 
 
 class GenerateTask(CreateTask):
-    """
-    One try of a generate task.
-
-    :param operator: the operator, its arguments rendered.
-    :param context: the task's.
-    """
+    """One try of a generate task."""
 
     #: The files that the task returns.
     files: Sequence[Mapping[str, Any]] = ()
@@ -66,12 +65,14 @@ class GenerateTask(CreateTask):
     # ------------------------------------------------------------------------------------- submit, wait
 
     def run(self) -> Any:
-        """Submit, or go on with what an earlier try submitted; then wait and download."""
+        """Submit, or continue with the projects of an earlier try. Then wait and download."""
         bodies = self._read_bodies()
         if not bodies:
             return []
-        if self._operator.destination is not None:  # what cannot be a destination costs nothing
+        if self._operator.destination is not None:  # fails before anything is paid for
             open_destination(self._operator.destination)
+        optional(check_seconds, self._operator.poll_interval, "poll_interval")
+        optional(check_delay, self._operator.defer_after, "defer_after")
         with self._no_retry_without_records():
             outcomes = self._submit(bodies)
             if self._stored_results is not None:
@@ -96,10 +97,10 @@ class GenerateTask(CreateTask):
         **of_0_1_0: Any,
     ) -> Any:
         """
-        Download what the trigger waited for, raise what it found, or wait for the next projects.
+        Download the finished projects, raise the trigger's error, or wait for the next projects.
 
-        ``dag.test()`` hands over the event alone; version 0.1.0 deferred with ``submitted`` and ``failed``.
-        The other arguments are what :meth:`_defer` has left.
+        ``dag.test()`` passes only the event. Version 0.1.0 deferred with ``submitted`` and ``failed``. The
+        other arguments are from :meth:`_defer`.
         """
         self._was_recorded = recorded
         self.project_ids += [one["id"] for one in outcomes or () if "id" in one]
@@ -111,7 +112,7 @@ class GenerateTask(CreateTask):
             else:
                 count = len(self._read_bodies())
                 if self._is_event_about_a_part(event, count, of_0_1_0):
-                    return self.run()  # as a retry does: each project is recorded
+                    return self.run()  # as in a retry, because each project is recorded
                 known = outcomes_of_0_1_0(event, count, **of_0_1_0)
             self.project_ids[:] = [one.id for one in known if not isinstance(one, MagicHourError)]
             before = WaitEnd(ended or {})
@@ -122,18 +123,25 @@ class GenerateTask(CreateTask):
 
     def check_last(self) -> Any:
         """
-        Check once more where Airflow ended the deferral itself, and drops what :meth:`_defer` has left.
+        Check once more if Airflow itself ended the deferral, and so dropped the arguments of :meth:`_defer`.
 
-        The task goes on with the projects that are recorded, and submits nothing.
+        The task continues with the recorded projects, and submits nothing.
         """
+        lost = MagicHourUnrecordedSubmitError(
+            "Airflow ended the deferral, and nothing records what was submitted before it. A retry would "
+            "submit again and pay again, so there is none: find the projects in this try's log and at "
+            "https://magichour.ai/my-library; to pay again, clear the task"
+        )
+        try:
+            is_persistent = self.records.is_persistent
+        except MagicHourError as error:  # the connection, which may name a folder, cannot be read
+            if self._context.get("task_state_store") is not None:
+                raise
+            raise lost from error
         known = self._recorded(self._read_bodies())
         self.project_ids += [one.id for one in known if not isinstance(one, MagicHourError)]
-        if not self.project_ids and not self.records.is_persistent:
-            raise MagicHourUnrecordedSubmitError(
-                "Airflow ended the deferral, and nothing records what was submitted before it. A retry would "
-                "submit again and pay again, so there is none: find the projects in this try's log and at "
-                "https://magichour.ai/my-library; to pay again, clear the task"
-            )
+        if not self.project_ids and not is_persistent:
+            raise lost
         with self._no_retry_without_records():
             request = WaitRequest(
                 self._kind, pending(known, WaitEnd({})), time.time(), tool=self._operator.tool
@@ -141,7 +149,7 @@ class GenerateTask(CreateTask):
             return self._finish(known, wait_here(request, self._hook.magichour_conn_id, None, log))
 
     def _recorded(self, bodies: Sequence[Mapping[str, Any]]) -> list[Submitted | MagicHourError]:
-        """Return each body's project as far as it is known, without what was carried over the deferral."""
+        """Return the known project of each body, without the data from before the deferral."""
         conn_id, tool, ti = self._hook.magichour_conn_id, self._operator.tool, self._context["ti"]
         records = self.records.match(fingerprints(conn_id, tool, self._kind, bodies))
         projects = {
@@ -154,7 +162,7 @@ class GenerateTask(CreateTask):
         return [projects.get(n, lost) for n in range(len(bodies))]
 
     def _is_event_about_a_part(self, event: Any, count: int, of_0_1_0: Mapping[str, Any]) -> bool:
-        """Return whether the task was resumed with an event alone that is not about all of its bodies."""
+        """Return whether the task resumed only with an event that is not about all of its bodies."""
         named = triggers.named_ids(event)
         return (
             not of_0_1_0
@@ -163,7 +171,7 @@ class GenerateTask(CreateTask):
         )
 
     def _wait(self, outcomes: Sequence[Submitted | MagicHourError], deadline: float) -> WaitEnd:
-        """Wait on the worker until all projects are finished; a deferrable task for ``defer_after`` only."""
+        """Wait on the worker until all projects are finished; if deferrable, only for ``defer_after``."""
         left = pending(outcomes, WaitEnd({}))
         if not left:
             return WaitEnd({})
@@ -187,7 +195,7 @@ class GenerateTask(CreateTask):
     def _defer(
         self, outcomes: Sequence[Submitted | MagicHourError], wait: WaitEnd, deadline: float
     ) -> NoReturn:
-        """Defer until the first pending projects are finished, as many as one trigger can hold."""
+        """Defer until the first pending projects are finished, as many as fit into one trigger."""
         operator = self._operator
         if operator.delete_on_kill:
             triggers.warn_where_unseen(log)
@@ -212,7 +220,7 @@ class GenerateTask(CreateTask):
         defer(operator, trigger, deadline, left, log)
 
     def _deadline(self) -> float:
-        """Return when to stop: after ``timeout`` from now, or ``execution_timeout`` from the task's start."""
+        """Return when to stop: ``timeout`` from now, or ``execution_timeout`` from the start of the task."""
         operator = self._operator
         until = schedule.deadline(time.time(), optional(check_seconds, operator.timeout, "timeout"))
         if operator.execution_timeout is None:
@@ -223,7 +231,7 @@ class GenerateTask(CreateTask):
     # ------------------------------------------------------------------------------------------- download
 
     def _finish(self, outcomes: Sequence[Submitted | MagicHourError], wait_end: WaitEnd) -> Any:
-        """Store the files of the complete projects, and return or leave the results."""
+        """Store the files of the complete projects, and return or store the results."""
         operator = self._operator
         ends: dict[int, Any] = {
             n: one if isinstance(one, MagicHourError) else one.result for n, one in enumerate(outcomes)
@@ -239,28 +247,31 @@ class GenerateTask(CreateTask):
         in_order = [ends[n] for n in range(len(outcomes))]
         results = [None if isinstance(end, MagicHourError) else end for end in in_order]
         self.files = [file for one in results if one for file in one["files"]]
-        if not all(isinstance(one, MagicHourError) for one in outcomes):
-            self.records.end(
-                succeeded=all(results), results={str(one["project"]["id"]): one for one in results if one}
-            )
         self._report_usage(outcomes, in_order, complete)
         are_stored = operator.destination is not None and operator.download_options["receipt"]
         self._recorder.record_ends(outcomes, in_order, are_stored=are_stored)
+        if not all(isinstance(one, MagicHourError) for one in outcomes):
+            # last: a task that Airflow sees fail or kills, and a person clears, is none that succeeded
+            stored = {str(one["project"]["id"]): one for one in results if one}
+            self.records.end(succeeded=all(results) and not operator._is_killed(), results=stored)
         self._raise_for_failed(in_order, results)
         return results if is_many(operator.body) else results[0]
 
     def _read_projects(
         self, submitted: Mapping[int, Submitted], wait: WaitEnd
     ) -> dict[int, dict[str, Any] | MagicHourError]:
-        """Return by position the projects that are complete, and the errors of the others."""
-        responses = self._hook.send_all([api.get_project(self._kind, one.id) for one in submitted.values()])
+        """Return, by position, the complete projects, and the errors of the others."""
+        calls = [api.get_project(self._kind, one.id) for one in submitted.values()]
+        rate = self._hook.settings.requests_per_second
+        time_limit = None if wait.timeout_error is None else LATE_SECONDS + 2 * len(calls) / rate
+        responses = self._hook.send_all(calls, time_limit)
         ends: dict[int, dict[str, Any] | MagicHourError] = {}
         for (position, one), response in zip(submitted.items(), responses, strict=True):
             if not isinstance(response, MagicHourNotFoundError):
                 ends[position] = _end_of(one, response, wait)
             elif wait.ended.get(one.id) != MISSING:
                 ends[position] = MagicHourError(f"{response}. A retry asks again for project {one.id}")
-            else:  # 404 was the only response for as long as it has to be
+            else:  # 404 was the only response for long enough
                 self._mark(one, _clear_or_retry.REPORTED_MISSING, len(submitted))
                 ends[position] = not_found(one.id, response)
         return ends
@@ -300,11 +311,11 @@ class GenerateTask(CreateTask):
     @property
     def _index(self) -> str:
         operator = self._operator
-        return index_root(operator.unrendered_destination, operator.destination, operator.index)
+        return index_root(operator.unrendered["destination"], operator.destination, operator.index)
 
     @functools.cached_property
     def _root(self) -> Storage | None:
-        """Where the catalogue and the records lie, None where nothing is stored."""
+        """The place of the catalogue and the records, None if no files are stored."""
         return None if self._operator.destination is None else open_destination(self._index)
 
     def _records_root(self) -> Storage | None:
@@ -312,7 +323,7 @@ class GenerateTask(CreateTask):
 
     @functools.cached_property
     def _stored_results(self) -> StoredResults | None:
-        """The results in the destination, None where there are none that a later task could find."""
+        """The results in the destination, None if a later task cannot find any."""
         if self._root is None or not self._operator.download_options["receipt"]:
             return None
         from airflow_provider_magichour.operators._reuse import StoredResults
@@ -326,7 +337,7 @@ class GenerateTask(CreateTask):
         return {"reuse": reuse, "before_submit": self._check_destination}
 
     def _check_destination(self, bodies: Sequence[Mapping[str, Any]]) -> None:
-        """Raise where nothing can be stored, unless the intent finds out by being written there."""
+        """Raise an error if the destination cannot be written, unless writing the intent checks that."""
         if self._operator.destination is None:
             return
         from airflow_provider_magichour._transfer.file_names import check_file_name
@@ -336,26 +347,28 @@ class GenerateTask(CreateTask):
             check_file_name(self._operator.file_name, int(count) if count.isdecimal() else None)
         destination = open_destination(self._operator.destination)
         check_open_args(destination, self._operator.open_args)
-        if not self.records.proves_writable(destination):
-            destination.check_writable()
+        places = {place.url: place for place in (destination, self._root) if place is not None}
+        for place in places.values():
+            if not self.records.proves_writable(place):
+                place.check_writable()
 
     # ----------------------------------------------------------------------------------------------- kill
 
     def stop(self) -> None:
-        """Submit nothing more; delete what is not complete, if the user asked for that."""
+        """Submit nothing more; delete what is not complete, if the user requested that."""
         super().stop()
         if self._operator.delete_on_kill and self.project_ids:
             on_a_thread(self._delete_unfinished, DELETE_SECONDS + 1)
 
     def _delete_unfinished(self) -> None:
-        """Delete the unfinished projects; each is recorded as deleted before it is."""
+        """Delete the unfinished projects. What may be deleted is recorded before the last status check."""
         from airflow_provider_magichour._client.transport import run_async
 
         ids = list(self.project_ids)
 
         def record(project_id: str) -> None:
             is_marked = self._mark(Submitted(project_id), _clear_or_retry.KILLED, len(ids))
-            if self.records.is_persistent and not is_marked:  # a retry would take it for lost, and pay again
+            if self.records.is_persistent and not is_marked:  # otherwise, a retry would pay for it again
                 raise MagicHourSubmitRecordError("that could not be written down before")
 
         settings = self._hook.settings
@@ -364,7 +377,8 @@ class GenerateTask(CreateTask):
 
 def _end_of(submitted: Submitted, response: Any, wait: WaitEnd) -> dict[str, Any] | MagicHourError:
     if isinstance(response, MagicHourError):
-        return response
+        is_late = submitted.id not in wait.ended and not isinstance(response, AirflowFailException)
+        return wait.timeout_error if wait.timeout_error is not None and is_late else response
     if not api.is_finished(response):
         return wait.timeout_error or MagicHourError(
             f"The wait for project {submitted.id} ended, but Magic Hour says that it is not finished; a "

@@ -8,9 +8,9 @@ task that looks for one reads each day's entries once, and leaves what it found 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
+import re
 from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -41,15 +41,15 @@ log = logging.getLogger(__name__)
 
 #: The folder of the indexes, relative to the root.
 FOLDER = ".magichour/reuse"
-#: Requests to the store side by side.
+#: How many requests to the store run in parallel.
 MAX_PARALLEL = 16
 #: The largest index that is read, in bytes.
 MAX_INDEX = 64 * 1024 * 1024
-#: After so many days no more entries of a day are expected.
+#: After so many days, a day gets no more entries.
 CLOSED_AFTER = timedelta(days=8)
-#: What object stores call a content's checksum.
+#: The names of checksums in object stores.
 _CHECKSUMS = ("ETag", "etag", "md5Hash", "content_md5", "checksum")
-#: What a result says of a project that is not asked for any more.
+#: The fields of a result whose project is not requested any more.
 _PROJECT_FIELDS = ("type", "name", "status", "created_at", "credits_charged")
 
 
@@ -57,10 +57,8 @@ class StoredResults:
     """
     The results of one tool in one destination.
 
-    :param root: where the catalogue lies.
-    :param destination: where the files lie.
     :param tool_and_kind: the tool, and the kind of its projects.
-    :param account_id: returns the account that the key belongs to, None where it cannot be read.
+    :param account_id: returns the account of the key, None if it cannot be read.
     """
 
     def __init__(
@@ -75,14 +73,14 @@ class StoredResults:
         self._tool_and_kind = tool_and_kind
         self._account_id = account_id
         self._checksums: dict[str, str] = {}
-        #: By position the fingerprints of the task's bodies, where they are known.
+        #: By position, the fingerprints of the task's bodies, if they are known.
         self.keys: dict[int, str] = {}
 
     def key(self, body: Mapping[str, Any]) -> str:
         """
         Return the fingerprint of a body with the contents of its files.
 
-        :raises MagicHourError: if a file that the body names cannot be read.
+        :raises MagicHourError: if a file in the body cannot be read.
         """
         for file, _ in find_assets(body):
             if file not in self._checksums:
@@ -94,22 +92,22 @@ class StoredResults:
         self, bodies: Mapping[int, dict[str, Any]], taken: Collection[str], ask: Ask
     ) -> dict[int, Submitted]:
         """
-        Return by position the results that need not be paid for: n equal bodies are n different ones.
+        Return, by position, the earlier results. Several equal bodies get different results.
 
-        :param taken: projects that are results of this task already.
-        :param ask: asks for the projects whose files are damaged.
+        :param taken: projects that are already results of this task.
+        :param ask: requests the projects whose files are damaged.
         :raises MagicHourSubmitRecordError: if the store cannot be read.
         """
         keys: dict[str, list[int]] = defaultdict(list)
         for position, body in bodies.items():
             try:
                 keys[self.key(body)].append(position)
-            except MagicHourError as error:  # the upload says what is wrong with the file
+            except MagicHourError as error:  # the upload raises the error about the file
                 log.info("There is no fingerprint of body[%d]: %s", position, error)
         found: dict[int, Submitted] = {}
         damaged: dict[int, Receipt] = {}
         try:
-            _ = self._index  # once, and not in each thread
+            _ = self._index  # once, not in each thread
             with ThreadPoolExecutor(MAX_PARALLEL, thread_name_prefix="magichour-reuse") as executor:
                 stored = executor.map(lambda key: self._stored(key, len(keys[key]), taken), keys)
                 for positions, (whole, others) in zip(keys.values(), stored, strict=True):
@@ -137,19 +135,20 @@ class StoredResults:
         self, bodies: Sequence[dict[str, Any]], outcomes: Sequence[Submitted | MagicHourError]
     ) -> None:
         """
-        Set the fingerprints of the results to come.
+        Set the fingerprints of the later results.
 
-        A project of an earlier try has none where its body names files, which may have been others then.
+        A project of an earlier try has none if its body contains files, because the files may have changed
+        since.
         """
         for position, (body, outcome) in enumerate(zip(bodies, outcomes, strict=True)):
             if isinstance(outcome, Submitted) and (outcome.is_new or outcome.result or not find_assets(body)):
                 try:
                     self.keys[position] = self.key(body)
-                except MagicHourError as error:  # it was there to be uploaded, and is gone
+                except MagicHourError as error:  # it was uploaded, but does not exist any more
                     log.info("There is no fingerprint of body[%d]: %s", position, error)
 
     def result_of(self, position: int, project_id: str) -> Mapping[str, Any] | None:
-        """Return a stored result, None where there is none."""
+        """Return a stored result, or None."""
         for entry in self._index.get(self.keys.get(position, ""), ()):
             if entry.project_id == project_id and (receipt := self._read(entry, self.keys[position])):
                 return self._result(receipt)
@@ -158,7 +157,7 @@ class StoredResults:
     # --------------------------------------------------------------------------------------------- results
 
     def _stored(self, key: str, count: int, taken: Collection[str]) -> tuple[list[Submitted], list[Receipt]]:
-        """Return so many results whose files are there, and those with damaged ones that were met before."""
+        """Return so many results with complete files, and the results with damaged files that came before."""
         whole: list[Submitted] = []
         damaged: list[Receipt] = []
         for entry in self._index.get(key, ()):
@@ -176,23 +175,15 @@ class StoredResults:
         project = {name: receipt.data.get(name) for name in _PROJECT_FIELDS}
         return {
             "project": {"id": receipt.project_id, **project, "kind": receipt.kind},
-            "files": [
-                {
-                    "path": self._destination.shown(file["path"]),
-                    "bytes": file["bytes"],
-                    "sha256": file["sha256"],
-                    "content_type": file.get("content_type"),
-                }
-                for file in receipt.files
-            ],
+            "files": receipts.saved_files(self._destination, receipt.files),
             "reused": True,
         }
 
     def _fetch_again(self, damaged: Mapping[int, Receipt], ask: Ask) -> dict[int, Submitted]:
         """
-        Return by position the results of projects that Magic Hour still has; their files are damaged.
+        Return, by position, the results with damaged files whose projects still exist at Magic Hour.
 
-        :raises MagicHourError: if that is not certain of one: paying again could then pay twice.
+        :raises MagicHourError: if this is not certain for a project, because paying again could pay twice.
         """
         asked = list(damaged.values())
         ids = [receipt.project_id for receipt in asked]
@@ -203,22 +194,22 @@ class StoredResults:
                 log.info("Project %s cannot be fetched again: %s", receipt.project_id, project)
             elif isinstance(project, MagicHourError):
                 raise MagicHourError(
-                    f"A file of project {receipt.project_id} is gone or damaged, and it is not certain "
+                    f"A file of project {receipt.project_id} is missing or damaged, and it is not certain "
                     f"whether it can be fetched again: {project}. Nothing was submitted; a retry may succeed"
                 ) from project
             elif project.get("status") == "complete" and api.project_error(project) is None:
-                log.warning("A file of project %s is gone or damaged: fetching it again.", receipt.project_id)
+                log.warning("A file of project %s is missing or damaged: downloading it.", receipt.project_id)
                 found[position] = _finished(receipt, None)
         return found
 
     def _is_ours(self, receipt: Receipt) -> bool:
-        """Return whether the key is of the account that has the project: to others it is unknown."""
+        """Return whether the key belongs to the account of the project. Other accounts do not see it."""
         return receipt.account_id in (None, self._account_id())
 
     # --------------------------------------------------------------------------------------------- entries
 
     def _read(self, entry: Entry, key: str) -> Receipt | None:
-        """Read an entry, which anybody may have written; None where it is not what is looked for."""
+        """Read an entry, which anybody may have written; None if it does not match."""
         try:
             receipt = catalogue.read(self._root, entry.path, entry.project_id)
         except ReceiptError:
@@ -238,7 +229,7 @@ class StoredResults:
         return index
 
     def _day(self, day: str, executor: ThreadPoolExecutor) -> list[tuple[Entry, str]]:
-        """Return the entries of a day that have a fingerprint; those that its index lacks are added to it."""
+        """Return the entries of a day that have a fingerprint, and add missing ones to its index."""
         path = f"{FOLDER}/{day}.json"
         known, is_closed = self._read_index(path)
         if not is_closed:
@@ -258,11 +249,12 @@ class StoredResults:
         return str((receipt and receipt.data.get("body_fingerprint")) or "")
 
     def _read_index(self, path: str) -> tuple[dict[str, str], bool]:
-        """Read the index of a day, which anybody may have written: each entry is read before it is used."""
+        """Read the index of a day. Anybody may have written it, so each entry is read before it is used."""
         try:
             value = json.loads(self._root.read(path, MAX_INDEX) or b"{}")
             entries = {name: str(fingerprint) for name, fingerprint in value.get("entries", {}).items()}
-            return {name: each for name, each in entries.items() if "-" in name}, value.get("closed") is True
+            known = {name: each for name, each in entries.items() if re.match(r"\d{6}-.", name, re.ASCII)}
+            return known, value.get("closed") is True
         except (ValueError, AttributeError):
             return {}, False
 
@@ -284,7 +276,7 @@ def _name(entry: Entry) -> str:
 
 def checksum(source: str) -> str:
     """
-    Return what names a file's contents: the object store's own checksum, or the SHA-256 of its bytes.
+    Return an identifier of a file's content: the checksum of the object store, or the SHA-256 of its bytes.
 
     :raises MagicHourError: if there is no such file, or it cannot be read.
     """
@@ -295,9 +287,6 @@ def checksum(source: str) -> str:
             for name in _CHECKSUMS:
                 if details.get(name):
                     return f"{name.lower()}:{details[name]}"
-        content = hashlib.sha256()
-        for chunk in storage.chunks(""):
-            content.update(chunk)
+        return f"sha256:{storage.sha256('')}"
     except Exception as error:
         raise MagicHourError(f"{source!r} cannot be read: {type(error).__name__}: {error}") from error
-    return f"sha256:{content.hexdigest()}"

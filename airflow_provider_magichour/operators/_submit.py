@@ -1,9 +1,8 @@
-"""Submits bodies to a tool so that each is paid for once: what the create and the generate operator share."""
+"""Submits bodies to a tool so that each is paid for once, for the create and the generate operator."""
 
 from __future__ import annotations
 
 import logging
-import random
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -37,6 +36,7 @@ from airflow_provider_magichour.operators._earlier_tries import (
     account_id,
     ask_for_projects,
 )
+from airflow_provider_magichour.operators._patience import Patience
 from airflow_provider_magichour.operators._submit_record import Record, Submitted
 from airflow_provider_magichour.operators._submit_records import SubmitRecords
 
@@ -45,12 +45,12 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: Create calls that are under way at once.
+#: How many create calls are in progress at once.
 MAX_PARALLEL = 4
-#: The first and the longest pause after a 429 that does not say how long, in seconds.
-FIRST_LIMIT_PAUSE, MAX_LIMIT_PAUSE = 2.0, 30.0
+#: So many uncertain submits in a row mean that the network is broken: the rest of a list is not submitted.
+MAX_UNCERTAIN = 2
 
-#: After these the rest of a list is not submitted, because it would meet the same.
+#: After these errors, the rest of a list is not submitted, because it would get the same error.
 _STOPPING = (
     MagicHourAuthenticationError,
     MagicHourBudgetError,
@@ -63,7 +63,7 @@ _STOPPING = (
 
 
 def meets_all(error: MagicHourError) -> bool:
-    """Return whether the other bodies of a list would meet the same."""
+    """Return whether the other bodies of a list would get the same error."""
     if isinstance(error, MagicHourPaymentRequiredError):
         return not error.is_about_plan
     if isinstance(error, MagicHourUncertainSubmitError):
@@ -72,12 +72,12 @@ def meets_all(error: MagicHourError) -> bool:
 
 
 class Reuse(Protocol):
-    """Finds results that need not be paid for again."""
+    """Finds earlier results, so that they are not paid for again."""
 
     def find(
         self, bodies: Mapping[int, dict[str, Any]], taken: Collection[str], ask: Ask
     ) -> dict[int, Submitted]:
-        """Return by position the results that are there, without those of projects that are taken."""
+        """Return, by position, the earlier results, without the projects that are already taken."""
         ...
 
 
@@ -86,13 +86,14 @@ class SubmitOptions:
     """
     How bodies are submitted.
 
-    :param retry_uncertain_submit: whether a submit whose outcome is unknown may be made again.
-    :param max_credits: what all of it may cost.
-    :param keep_credits: what has to be left on the account.
-    :param patience: seconds to go on while the response is 429.
+    :param retry_uncertain_submit: whether a submit with an unknown outcome may be sent again.
+    :param max_credits: the most that all bodies may cost.
+    :param keep_credits: the credits that must stay on the account.
+    :param patience: how long to repeat calls after a 429, in seconds.
     :param project_name: the name of a project whose body has none, None for Magic Hour's own.
     :param reuse: finds results of other runs, None to pay for each body.
-    :param before_submit: called with the bodies before anything is paid for, to raise what forbids it.
+    :param before_submit: called with the bodies before anything is paid for. It raises an error to prevent
+        that.
     """
 
     retry_uncertain_submit: bool = False
@@ -106,14 +107,9 @@ class SubmitOptions:
 
 class Submitter:
     """
-    Submits the bodies of one task, or goes on with what an earlier try submitted.
+    Submits the bodies of one task, or continues with the projects of an earlier try.
 
-    :param hook: how to reach Magic Hour.
-    :param tool: the tool.
-    :param kind: the kind of project that it makes.
-    :param records: the task's submit records.
-    :param options: see there.
-    :param project_ids: takes the ids of all projects, each as it becomes known.
+    :param project_ids: the list that gets the id of each project as soon as it is known.
     """
 
     def __init__(
@@ -133,25 +129,28 @@ class Submitter:
         self._options = options or SubmitOptions()
         self._budget = Budget(tool, self._options.max_credits, self._options.keep_credits)
         self._names: list[str] = []
-        self._deadline = 0.0
         self._stop = threading.Event()
+        self._patience = Patience(hook, self._stop)
+        self._uncertain_in_a_row = 0
         self._stopped_by: MagicHourError | None = None
         self._under_way = 0
         self._lock = threading.Lock()
         self.project_ids: list[str] = [] if project_ids is None else project_ids
+        #: The bodies of which nobody knows whether they were accepted.
+        self.uncertain: list[str] = []
 
     def submit(self, bodies: Sequence[dict[str, Any]]) -> list[Submitted | MagicHourError]:
         """
-        Return each body's project, or the error, in their order.
+        Return each body's project, or the error, in the same order.
 
-        All of them are tried before an error is raised, except where the rest would meet the same.
+        All of them are tried before an error is raised, except if the rest would get the same error.
         """
-        self._hook.get_conn()  # a connection that cannot be used is no reason to touch the records
+        self._hook.get_conn()  # without a usable connection, the records are not changed
         prints = fingerprints(self._hook.magichour_conn_id, self._tool, self._kind, bodies)
         named = with_names(self._tool, bodies, self._options.project_name)
         self._names = describe(self._tool, named)
         again = self._options.retry_uncertain_submit
-        earlier = EarlierTries(self._hook, self._records, self._ask, retry_uncertain_submit=again)
+        earlier = EarlierTries(self._hook, self._kind, self._records, self._ask, retry_uncertain_submit=again)
         outcomes: dict[int, Submitted | MagicHourError] = earlier.outcomes(prints, self._names)
         self.project_ids += [one.id for one in outcomes.values() if isinstance(one, Submitted)]
         if earlier.other_account is not None:
@@ -167,11 +166,7 @@ class Submitter:
         return [outcomes[n] if n in outcomes else self._not_submitted() for n in range(len(bodies))]
 
     def stop(self, seconds: float) -> None:
-        """
-        Submit nothing more, because the task is killed, and wait for what is on its way.
-
-        :param seconds: how long to wait at most.
-        """
+        """Stop submitting, because the task is killed, and wait for the calls that were already sent."""
         self._stop_all(MagicHourError("The task was killed, so nothing more was submitted"))
         until = time.monotonic() + seconds
         while self._under_way and time.monotonic() < until:
@@ -195,14 +190,15 @@ class Submitter:
         if self._stop.is_set():
             return {}
         self._budget.add(*self._records.charges())
-        self._deadline = time.monotonic() + self._options.patience
+        self._patience.deadline = time.monotonic() + self._options.patience
         try:
             if self._options.before_submit is not None:
                 self._options.before_submit(list(bodies.values()))
-            account = account_id(self._hook.check_account())
+            account = account_id(self._hook.check_account(self._read_account))
             if self._budget.limit is not None:
-                self._budget.check_balance(self._hook.get_account())
+                self._budget.check_balance(self._read_account())
             ready, failed = self._upload(bodies)
+            self._stop.wait(self._records.seconds_to_settle())
             records = self._records.start({n: fingerprints[n] for n in sorted(ready)}, account)
             made = self._submit_side_by_side(ready, records)
         except MagicHourError as error:
@@ -213,7 +209,7 @@ class Submitter:
     def _upload(
         self, bodies: Mapping[int, dict[str, Any]]
     ) -> tuple[dict[int, dict[str, Any]], dict[int, Submitted | MagicHourError]]:
-        """Upload the files of the bodies, each once; return the bodies that are complete, and errors."""
+        """Upload the files of the bodies, each once. Return the complete bodies and the errors."""
         from airflow_provider_magichour._transfer.body_files import find_assets, replace_assets
 
         failed: dict[int, Submitted | MagicHourError] = {}
@@ -253,62 +249,58 @@ class Submitter:
                 outcomes[position] = self._submit_one(
                     self._names[position], bodies[position], records[position]
                 )
+                self._is_broken_after(uncertain=False)
             except MagicHourError as error:
                 outcomes[position] = error
-                if meets_all(error):
+                is_broken = self._is_broken_after(uncertain=isinstance(error, MagicHourUncertainSubmitError))
+                if is_broken or meets_all(error):
                     self._stop_all(error)
 
-        # Threads for a single body, too: where Airflow interrupts the task (``execution_timeout``), the
-        # thread still reads the response and writes the id down.
-        # A budget is kept by knowing each charge before the next submit.
+        # A thread even for a single body: if Airflow interrupts the task (``execution_timeout``), the thread
+        # still reads the response and records the id. With a budget, each charge must be known before the
+        # next submit.
         workers = 1 if self._budget.is_limited else MAX_PARALLEL
         executor = ThreadPoolExecutor(workers, thread_name_prefix="magichour-submit")
-        futures = [executor.submit(work, position) for position in bodies]
+        is_over = False
         try:
-            for future in futures:
+            for future in [executor.submit(work, position) for position in bodies]:
                 future.result()
-        finally:  # even where Airflow interrupts the task: what is on its way is written down
-            if not all(future.done() for future in futures):
+            is_over = True
+        finally:  # even if Airflow interrupts the task: the calls that were already sent are recorded
+            if not is_over:
                 self._stop.set()
             executor.shutdown(wait=True, cancel_futures=True)
         return outcomes
 
+    def _is_broken_after(self, *, uncertain: bool) -> bool:
+        """Count the uncertain submits in a row, and return whether the network seems to be broken."""
+        with self._lock:
+            self._uncertain_in_a_row = self._uncertain_in_a_row + 1 if uncertain else 0
+            return self._uncertain_in_a_row >= MAX_UNCERTAIN
+
     def _submit_one(self, name: str, body: dict[str, Any], record: Record) -> Submitted:
-        """Write the intent, send the create call once, write the outcome; only then wait, and try again."""
-        limited = failed = 0
-        while True:
-            self._hook.wait_for_rate_limit(self._stop)  # before the intent: a 429 may hold all back
-            self._budget.check(name, self._hook.get_account)
-            try:
-                return self._submit_once(name, body, record)
-            except MagicHourRateLimitError as error:
-                pause = self._limit_pause(error, limited)
-                limited += 1
-                if time.monotonic() + pause > self._deadline:
-                    raise
-                refusal: MagicHourError = error
-            except MagicHourUncertainSubmitError as error:
-                if not self._options.retry_uncertain_submit:
-                    raise
-                raise MagicHourConnectionError(
-                    f"{error}. A retry submits it again (retry_uncertain_submit)"
-                ) from error
-            except (MagicHourConnectionError, MagicHourServerError) as error:
-                failed += 1
-                retry_pause = self._retry_pause(error, failed)
-                if retry_pause is None:
-                    raise
-                pause, refusal = retry_pause, error
-            log.info("%s. Trying again in %.1f s.", refusal, pause)
-            if self._stop.wait(pause):
-                raise refusal
+        """Write the intent, send the create call once, write the outcome. Only then wait and try again."""
+
+        def submit() -> Submitted:
+            self._budget.check(name, self._patience.read_account)
+            self._hook.wait_for_rate_limit(self._stop)  # before the intent: a 429 may delay all calls
+            return self._submit_once(name, body, record)
+
+        try:
+            return self._patience.repeat(submit)
+        except MagicHourUncertainSubmitError as error:
+            if not self._options.retry_uncertain_submit:
+                raise
+            raise MagicHourConnectionError(
+                f"{error}. A retry submits it again (retry_uncertain_submit)"
+            ) from error
 
     def _submit_once(self, name: str, body: dict[str, Any], record: Record) -> Submitted:
         with self._lock:
             self._under_way += 1
         try:
             intent = self._records.write_intent(record)
-            if self._stop.is_set():  # killed, or in vain, while the intent was written
+            if self._stop.is_set():  # killed, or another body failed in between
                 self._records.discard(intent)
                 raise self._not_submitted()
             try:
@@ -317,6 +309,7 @@ class Submitter:
                 self._budget.add([], uncertain=1)
                 stats.count("submit_uncertain", tool=self._tool, kind=self._kind)
                 if not self._options.retry_uncertain_submit:
+                    self.uncertain.append(name)
                     self._records.mark_reported(intent, UNCERTAIN)
                 error.args = (f"{error} - look for {name}",)
                 raise
@@ -334,21 +327,8 @@ class Submitter:
         log.info("Submitted %s: project %s, %s credits (an estimate).", name, project_id, charged)
         return Submitted(project_id, charged, record, is_new=True)
 
-    def _limit_pause(self, error: MagicHourRateLimitError, attempts: int) -> float:
-        """Return the seconds until a call is sent again that got a 429."""
-        pause = min(FIRST_LIMIT_PAUSE * 2.0 ** min(attempts, 10), MAX_LIMIT_PAUSE)
-        return max(pause * random.uniform(0.5, 1.0), error.retry_after or 0.0)
-
-    def _retry_pause(
-        self, error: MagicHourConnectionError | MagicHourServerError, attempts: int
-    ) -> float | None:
-        """Return the seconds until a call is sent again that was certainly not accepted, None for never."""
-        from airflow_provider_magichour._client import retry
-
-        asked = getattr(error, "retry_after", None) or 0.0
-        if attempts >= self._hook.settings.max_attempts or asked > retry.MAX_RETRY_AFTER:
-            return None
-        return retry.retry_wait(attempts, asked, random.random())
+    def _read_account(self) -> Any:
+        return self._patience.repeat(self._patience.read_account)
 
     # --------------------------------------------------------------------------------------------- errors
 
@@ -357,7 +337,7 @@ class Submitter:
         self._stop.set()
 
     def _not_submitted(self) -> MagicHourError:
-        """Return the error of a body that was not submitted, because the others met something."""
+        """Return the error of a body that was not submitted because of an error of the others."""
         error = self._stopped_by or MagicHourError("The task was interrupted")
         is_certain = not isinstance(error, MagicHourUncertainSubmitError)
         if is_certain and isinstance(error, AirflowFailException | MagicHourApiError):
@@ -365,7 +345,7 @@ class Submitter:
         return MagicHourError(f"{self._tool} was not submitted; a retry submits it: {error}")
 
     def _explained(self, error: MagicHourError) -> MagicHourError:
-        """Add the credits that are left to a 402, and to a 404 that it is the tool that is not found."""
+        """Add the remaining credits to a 402, and to a 404 the hint that the tool was not found."""
         if isinstance(error, MagicHourNotFoundError):
             return MagicHourNotFoundError(
                 error.status_code, f"{error.message} (Magic Hour has no tool {self._tool!r})", error.call
@@ -373,7 +353,7 @@ class Submitter:
         if not isinstance(error, MagicHourPaymentRequiredError) or error.is_about_plan:
             return error
         try:
-            left = balance_of(self._hook.get_account())
+            left = balance_of(self._patience.read_account())
         except MagicHourError as account_error:
             log.warning("The account's credits could not be read: %s", account_error)
             return error
@@ -381,19 +361,6 @@ class Submitter:
         return MagicHourPaymentRequiredError(error.status_code, message, error.call, error.code)
 
 
-class DetectionSubmitter(Submitter):
-    """Submits face detections, which are no projects, but may cost credits one day."""
-
-    def __init__(self, hook: MagicHourHook, records: SubmitRecords) -> None:
-        super().__init__(hook, "face-detection", "image", records)
-
-    def _request(self, body: dict[str, Any]) -> api.Request:
-        return api.detect_faces(body)
-
-    def _get(self, project_id: str) -> api.Request:
-        return api.get_face_detection(project_id)
-
-
 def _without(bodies: Sequence[dict[str, Any]], outcomes: Mapping[int, Any]) -> dict[int, dict[str, Any]]:
-    """Return by position the bodies that have no outcome yet."""
+    """Return, by position, the bodies without an outcome."""
     return {position: body for position, body in enumerate(bodies) if position not in outcomes}

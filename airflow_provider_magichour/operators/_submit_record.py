@@ -1,17 +1,18 @@
 """
-The record of one submit, and what comes of it. Nothing here reads or writes.
+The record of one submit. This module does not read or write.
 
 A record is in one of four states:
 
-- ``intent``: a create call may be on its way, and nobody knows its outcome;
+- ``intent``: a create call may have been sent, and its outcome is unknown;
 - ``made``: the project's id is known;
-- ``discarded``: nothing was made, or what was made failed and was refunded;
-- ``closed``: given up with good reason, so that its body is submitted again; it may have cost credits.
+- ``discarded``: no project was created, or it failed and was refunded;
+- ``closed``: the project was given up, so that its body is submitted again. It may have cost credits.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,8 +20,10 @@ from typing import Any
 
 from airflow_provider_magichour.operators._clear_or_retry import UNCERTAIN, Reported, UnreadableRecordError
 
+log = logging.getLogger(__name__)
+
 INTENT, MADE, DISCARDED, CLOSED = "intent", "made", "discarded", "closed"
-#: As much of a fingerprint as is kept, in hexadecimal digits.
+#: The stored length of a fingerprint, in hexadecimal digits.
 BODY_DIGITS = 32
 
 _AS_IT_IS = ("id", "account", "credits_charged", "writer", "result")
@@ -31,16 +34,14 @@ class Record:
     """
     A submit.
 
-    :param slot: its place among the task's records.
-    :param number: grows with each write to the slot; of several stores the highest is right.
-    :param body: the fingerprint of what was submitted.
-    :param state: see above.
-    :param epoch: what :class:`Ending` has; what is older does not count any more.
-    :param id: the project.
-    :param account: the account whose key submitted it, where it is known.
-    :param credits_charged: what the create call said.
+    :param slot: its position in the task's records.
+    :param number: grows with each write to the slot. The highest number of all stores counts.
+    :param body: the fingerprint of the body.
+    :param epoch: as in :class:`Ending`. Records of older epochs do not count.
+    :param account: the account whose key submitted it, if it is known.
+    :param credits_charged: the charge in the response to the create call.
     :param reported: the error that asked a person to decide.
-    :param result: what 0.1.0 kept here of a finished project.
+    :param result: the data that 0.1.0 stored here about a finished project.
     :param writer: the process that wrote it.
     """
 
@@ -59,9 +60,9 @@ class Record:
     @classmethod
     def from_json(cls, value: Any, slot: int) -> Record:
         """
-        Read what is stored, also by 0.1.0, which had neither states nor numbers.
+        Read a stored record. Those of 0.1.0 have neither states nor numbers.
 
-        :raises UnreadableRecordError: if it is no record.
+        :raises UnreadableRecordError: if it is not a record.
         """
         try:
             reported = value.get("reported", value.get("told"))
@@ -80,19 +81,19 @@ class Record:
             raise UnreadableRecordError(str(value)[:200]) from None
 
     def to_json(self) -> dict[str, Any]:
-        """Return it as plain JSON, without what is not known: Airflow's task state store takes no tuples."""
+        """Return the known fields as plain JSON, because Airflow's task state store accepts no tuples."""
         reported = self.reported and _known(self.reported._asdict())
         value = _known({**vars(self), "reported": reported})
         del value["slot"]
         return value
 
     def next(self, **changes: Any) -> Record:
-        """Return the record as it is after one more write."""
+        """Return the record with the number of the next write."""
         return dataclasses.replace(self, number=self.number + 1, **changes)
 
     @property
     def is_live(self) -> bool:
-        """Return whether there is a project, or may be one, that the task goes on with."""
+        """Return whether the task has, or may have, a project for this record."""
         return self.state in {INTENT, MADE}
 
 
@@ -101,12 +102,11 @@ class Submitted:
     """
     A body's project.
 
-    :param id: the project.
-    :param credits_charged: what the create call said, an estimate.
-    :param record: its record, None where it is not at hand.
-    :param is_finished: whether it need not be waited for.
-    :param result: what an earlier try made of it, None where the project itself has to be asked.
-    :param is_new: whether this try made it.
+    :param credits_charged: the estimate in the response to the create call.
+    :param record: its record, or None.
+    :param is_finished: whether it is finished.
+    :param result: the result of an earlier try, None if the project must be read.
+    :param is_new: whether this try created it.
     """
 
     id: str
@@ -134,23 +134,39 @@ def _text(value: Any) -> str:
 
 def newest(records: Iterable[Record]) -> dict[tuple[int, str], Record]:
     """
-    Return of each slot and body the record with the highest number.
+    Return the record with the highest number of the latest epoch for each slot and body.
 
-    Two tries at once, of which one does not know yet that it was given up, may take the same slot for
-    different bodies, or write the same number: then an id is worth more than none.
+    If two tries run at once, they may use the same slot for different bodies, or write the same number. What
+    one of them writes without knowing the other's project or intent does not replace it: no record without an
+    id replaces a project, and a discarded intent replaces only the intent of its own writer.
     """
-    ordered = sorted(records, key=lambda record: (record.number, record.id is not None))
-    return {(record.slot, record.body): record for record in ordered}
+    in_order = sorted(records, key=lambda record: (record.epoch, record.number, record.id is not None))
+    discarded = {
+        (record.slot, record.body, record.epoch, record.writer): record.number
+        for record in in_order
+        if record.state == DISCARDED and record.id is None
+    }
+    found: dict[tuple[int, str], Record] = {}
+    for record in in_order:
+        before, by = found.get((record.slot, record.body)), (record.epoch, record.writer)
+        if record.state == INTENT and discarded.get((record.slot, record.body, *by), -1) > record.number:
+            continue
+        if before is not None and before.epoch == record.epoch and record.id is None:
+            is_foreign = record.state == DISCARDED and before.writer != record.writer
+            if before.state == MADE or (before.state == INTENT and is_foreign):
+                continue
+        found[record.slot, record.body] = record
+    return found
 
 
 def match(records: Iterable[Record], bodies: Sequence[str]) -> dict[int, Record]:
     """
-    Return by position the record of each body that has one.
+    Return, by position, the record of each body that has one.
 
-    They are matched by content, as often as it occurs: in another order, the list is the same.
+    Records are matched by content. Equal bodies get one record each, and the order of the list does not
+    matter.
 
-    :param records: those that count.
-    :param bodies: the fingerprints of the list.
+    :param records: the valid records.
     """
     free: dict[str, list[Record]] = defaultdict(list)
     live = [record for record in records if record.is_live]
@@ -161,3 +177,16 @@ def match(records: Iterable[Record], bodies: Sequence[str]) -> dict[int, Record]
         for position, body in enumerate(bodies)
         if free[body[:BODY_DIGITS]]
     }
+
+
+def warn_of_left(records: Iterable[Record], matched: Mapping[int, Record]) -> None:
+    """Log which records belong to no body of the task any more."""
+    taken = {record.slot for record in matched.values()}
+    left = [record for record in records if record.is_live and record.slot not in taken]
+    if left:
+        log.warning(
+            "Earlier tries of this task submitted %d bodies that it does not have any more (%s); they "
+            "are left alone. To be paid for once, a body must be the same in each try.",
+            len(left),
+            ", ".join(one.id or "outcome unknown" for one in left[:10]),
+        )

@@ -1,7 +1,7 @@
 """
-Where submit records are kept: Airflow's task state store, and a folder in object storage.
+The stores of submit records: Airflow's task state store, and a folder in object storage.
 
-In object storage a record is an object of its own below
+In object storage a record is its own object below
 ``.magichour/submits/{dag}/{run}/{task}/{map index}``, and its *name* holds all of it. So one LIST reads what
 a task has recorded, and no object is ever overwritten.
 """
@@ -20,42 +20,48 @@ from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import quote, unquote
 
 from airflow_provider_magichour.operators._clear_or_retry import Ending, Reported, UnreadableRecordError
-from airflow_provider_magichour.operators._submit_record import Record
+from airflow_provider_magichour.operators._submit_record import INTENT, Record
 
 if TYPE_CHECKING:
     from airflow_provider_magichour._transfer.storage import Storage
 
 #: The folder of submit records, relative to the root.
 FOLDER = ".magichour/submits"
-#: The largest ending that the task state store is given, in bytes; Airflow advises 65,535 for a value.
+#: The largest ending in the task state store, in bytes. Airflow recommends at most 65,535 for a value.
 MAX_STATE_VALUE = 60_000
 #: The largest object that is read, in bytes.
 MAX_OBJECT = 64 * 1024 * 1024
-#: Slots of the task state store that may be empty between two that are not: create calls under way at once.
+#: The most empty slots in a row, which is the number of create calls in progress at once.
 MAX_GAP = 8
-#: The longest name of an object, in characters: a file system's limit.
-MAX_NAME = 250
+#: The longest name of an object, in characters: the limit of file systems minus a temporary name's parts.
+MAX_NAME = 210
 
 _ENDING_KEY = "magichour_success"
+#: When an object was written, in its name.
+_WRITTEN = re.compile(r",u=(\d{1,12})[.,]")
 
 
 class Store(Protocol):
-    """A place that outlives a try. Its methods raise whatever the place raises."""
+    """A store that remains after a try. Its methods raise the store's own errors."""
 
     name: str
-    #: Whether it keeps records after the DAG run was deleted.
+    #: Whether it keeps records after the DAG run is deleted.
     outlives_run: bool
 
     def is_around(self, destination: Storage) -> bool:
-        """Return whether a destination is in the same place, and not on a disk."""
+        """Return whether a destination is in the same store, and not on a disk."""
         ...
 
     def read_records(self, count: int) -> list[Record]:
-        """Return the records of the task, whose list has ``count`` bodies now."""
+        """Return the records of the task, whose list now has ``count`` bodies."""
         ...
 
     def read_ending(self) -> Ending | None:
         """Return how the task last ended, None if it never did."""
+
+    def written_at(self) -> float:
+        """Return when the newest of what was read was written, in unix seconds; 0 if that is not known."""
+        ...
 
     def write(self, record: Record) -> None:
         """Write a record."""
@@ -65,9 +71,9 @@ class Store(Protocol):
 
     def discard(self, record: Record) -> None:
         """
-        Take an intent of this try back.
+        Discard an intent of this try.
 
-        :param record: it, with the number of this write.
+        :param record: the intent, with the number of this write.
         """
 
 
@@ -84,14 +90,14 @@ class TaskStateStore:
     def __init__(self, store: Any) -> None:
         self._store = store
         self._options = _retention(store)
-        self._lock = threading.Lock()  # the task's one channel to its supervisor
+        self._lock = threading.Lock()  # the task has only one channel to its supervisor
 
     def is_around(self, destination: Storage) -> bool:
-        """Return no: it holds no files."""
+        """Return False, because it stores no files."""
         return False
 
     def read_records(self, count: int) -> list[Record]:
-        """Return the records; slots beyond the list are those of a longer list that an earlier try had."""
+        """Return the records. Slots beyond the list are from a longer list of an earlier try."""
         ending = self._get(_ENDING_KEY)
         records: list[Record] = []
         slot = empty = 0
@@ -108,19 +114,23 @@ class TaskStateStore:
         value = self._get(_ENDING_KEY)
         return None if value is None else Ending.from_json(value)
 
+    def written_at(self) -> float:
+        """Return 0: Airflow refuses what a try writes that it has replaced."""
+        return 0.0
+
     def write(self, record: Record) -> None:
         """Write a record."""
         self._set(_key(record.slot), record.to_json())
 
     def write_ending(self, ending: Ending) -> None:
-        """Write how the task ended, without its results where they are too large."""
+        """Write how the task ended, without its results if they are too large."""
         value = ending.to_json()
         if len(json.dumps(value)) > MAX_STATE_VALUE:
             value = dataclasses.replace(ending, results={}).to_json()
         self._set(_ENDING_KEY, value)
 
     def discard(self, record: Record) -> None:
-        """Outnumber the intent. Its slot stays: whoever reads stops where many are empty."""
+        """Write a record with a higher number. The slot stays, because readers stop after many empty ones."""
         self.write(record)
 
     def _get(self, key: str) -> Any:
@@ -136,8 +146,7 @@ class ObjectStore:
     """
     A folder in object storage or on disk: one object for each version of a record.
 
-    :param storage: the root.
-    :param task: what names the task instance: DAG, run, task and map index.
+    :param task: identifies the task instance: DAG, run, task and map index.
     """
 
     outlives_run = True
@@ -146,7 +155,7 @@ class ObjectStore:
         self._storage = storage
         self._folder = "/".join([FOLDER, *(_segment(str(part)) for part in task)])
         self._listed: list[str] | None = None
-        self._written: dict[int, list[str]] = {}
+        self._intents: dict[int, list[str]] = {}
         self.name = storage.shown(self._folder)
 
     def is_around(self, destination: Storage) -> bool:
@@ -155,19 +164,25 @@ class ObjectStore:
         return not root.is_local and root.fs is destination.fs and root.relative(destination.url) is not None
 
     def read_records(self, count: int) -> list[Record]:
-        """Return the records, each in all its versions, as they are at this moment."""
+        """Return the current records, each with all its versions."""
         self._listed = None
         return [self._read_record(name) for name in self._names() if not name.startswith("end-")]
 
     def read_ending(self) -> Ending | None:
         """Return how the task last ended."""
         names = [name for name in self._names() if name.startswith("end-")]
-        return Ending.from_json(self._read(max(names))) if names else None
+        return Ending.from_json(self._read(max(names, key=_ending_order))) if names else None
+
+    def written_at(self) -> float:
+        """Return when the newest of what was read was written."""
+        written = (_WRITTEN.search(name) for name in self._listed or ())
+        return max((float(match[1]) for match in written if match), default=0.0)
 
     def write(self, record: Record) -> None:
         """Write a record beside its earlier versions."""
         name = _record_name(record)
-        self._written.setdefault(record.slot, []).append(name)  # it may arrive, though the response is lost
+        if record.state == INTENT:  # even if the response is lost
+            self._intents.setdefault(record.slot, []).append(name)
         self._storage.write(f"{self._folder}/{name}", _json(record.to_json()))
 
     def write_ending(self, ending: Ending) -> None:
@@ -176,15 +191,18 @@ class ObjectStore:
         self._storage.write(f"{self._folder}/{name}", _json(ending.to_json()))
 
     def discard(self, record: Record) -> None:
-        """Remove the intent."""
-        for name in self._written.get(record.slot, []):
-            self._storage.remove(f"{self._folder}/{name}")
-        self._written.pop(record.slot, None)
+        """Remove the intent, and nothing else: what became of an earlier project of its slot still counts."""
+        try:
+            for name in self._intents.get(record.slot, []):
+                self._storage.remove(f"{self._folder}/{name}")
+        except Exception:  # noqa: BLE001  # the connection may not delete: then the higher number counts
+            self.write(record)
+        self._intents.pop(record.slot, None)
 
     def _names(self) -> list[str]:
         if self._listed is None:
             found = self._storage.names(self._folder)
-            self._listed = [name for name in found if not name.startswith(".")]  # a killed writer's .tmp
+            self._listed = [name for name in found if not name.startswith(".")]  # the .tmp of a killed task
         return self._listed
 
     def _read_record(self, name: str) -> Record:
@@ -201,14 +219,13 @@ class ObjectStore:
 
 def remove_old_records(storage: Storage, before: datetime) -> int:
     """
-    Remove the submit records below a root that were written before a moment; return how many.
+    Remove the submit records below a root that were written before a time, and return how many.
 
-    :param storage: the root.
-    :param before: records of this age belong to DAG runs that nobody retries or clears any more.
+    :param before: so long ago that nobody retries or clears these DAG runs any more.
     """
     removed = 0
     for path in _walk(storage):
-        written = re.search(r",u=(\d{1,12})[.,]", path)
+        written = _WRITTEN.search(path)
         if written and int(written[1]) < before.timestamp():
             storage.remove(f"{FOLDER}/{path}")
             removed += 1
@@ -225,7 +242,7 @@ def _walk(storage: Storage) -> Iterator[str]:
 # ------------------------------------------------------------------------------------------------- names
 
 
-#: What stands in the name of a record besides its slot, number and state, by its letter.
+#: The fields in the name of a record after its slot, number and state, by their letters.
 _LETTERS = {"b": "body", "e": "epoch", "i": "id", "a": "account", "c": "credits_charged", "w": "writer"}
 
 
@@ -237,12 +254,12 @@ def _record_name(record: Record) -> str:
     written = f"u={time.time():.0f}.json"
     given = [f"{key}={quote(str(value), safe='')}" for key, value in values.items() if value is not None]
     name = ",".join([start, *given, written])
-    # with an id of unheard-of length, the content has it all
+    # if the id is very long, the content has the whole record
     return name if len(name) <= MAX_NAME else f"{start},{written}"
 
 
 def _record_of_name(name: str) -> Record | None:
-    """Return the record that is a name, None if the object's content has to be read."""
+    """Return the record from a name, or None if the object's content must be read."""
     match = re.fullmatch(r"(\d{5,})-(\d{5,}),(\w+)((?:,\w=[^,=]*)*)\.json", name, re.ASCII)
     if not match:
         raise UnreadableRecordError(name)
@@ -258,6 +275,11 @@ def _record_of_name(name: str) -> Record | None:
     return Record.from_json({**value, "number": match[2], "state": match[3]}, int(match[1]))
 
 
+def _ending_order(name: str) -> tuple[int, str]:
+    number = name.removeprefix("end-").partition(",")[0]
+    return (int(number) if number.isdecimal() else -1, name)
+
+
 def _join(values: Iterable[Any] | None) -> str | None:
     return None if values is None else ".".join(map(str, values))
 
@@ -267,7 +289,7 @@ def _int(text: str) -> int | None:
 
 
 def _segment(text: str) -> str:
-    """Return a part of a path that no other text becomes, of bounded length."""
+    """Return a unique part of a path for a text, of limited length."""
     quoted = quote(text, safe="").replace(".", "%2E")
     if len(quoted) <= 120:
         return quoted
@@ -289,7 +311,7 @@ def _read_record(value: Any, slot: int, ending: Any) -> Record:
     """
     Read a stored record.
 
-    Version 0.1.0 knew no epochs: what it submitted after a Clear of a success has a higher ``max_tries``.
+    Version 0.1.0 had no epochs. Its submits after a Clear of a success have a higher ``max_tries``.
     """
     try:
         record = Record.from_json(value, slot)
@@ -302,7 +324,7 @@ def _read_record(value: Any, slot: int, ending: Any) -> Record:
 
 
 def _retention(store: Any) -> dict[str, Any]:
-    """Keep records as long as their DAG run: Airflow's default of 30 days may end before a Clear."""
+    """Keep records as long as their DAG run, because a Clear may come after Airflow's default of 30 days."""
     try:
         from airflow.sdk.execution_time.context import NEVER_EXPIRE, TaskStateStoreAccessor
     except ImportError:

@@ -1,4 +1,4 @@
-"""What all operators share."""
+"""The base class of all operators."""
 
 from __future__ import annotations
 
@@ -29,6 +29,8 @@ class MagicHourOperator(BaseOperator):
         super().__init__(**kwargs)
         self.magichour_conn_id = magichour_conn_id
         self._killed = False
+        #: The places in the DAG by argument, before templates are rendered and XComs are read.
+        self.unrendered: Mapping[str, Any] = {}
 
     if TYPE_CHECKING:
 
@@ -38,10 +40,27 @@ class MagicHourOperator(BaseOperator):
 
     @cached_property
     def hook(self) -> MagicHourHook:
-        """Return the hook, made when the task runs."""
+        """Return the hook. It is created when the task runs."""
         from airflow_provider_magichour.hooks import MagicHourHook
 
         return MagicHourHook(self.magichour_conn_id)
+
+    def check_places(self) -> None:
+        """
+        Refuse a place that is None only because a template or a task before gave nothing.
+
+        Where the DAG says None, no files are stored, or the usual place is meant.
+
+        :raises MagicHourArgumentError: if a place was given and is None now.
+        """
+        for name, given in self.unrendered.items():
+            if given is not None and getattr(self, name) is None:
+                from airflow_provider_magichour._validation import argument_error
+
+                raise argument_error(
+                    f"{name} is None, because its template or the task that it comes from gave nothing: "
+                    f"check what that gives. If you need no {name}, leave it out of the DAG"
+                )
 
     def on_kill(self) -> None:
         """Stop waiting within a second."""
@@ -53,9 +72,9 @@ class MagicHourOperator(BaseOperator):
 
 def on_a_thread(action: Callable[[], None], seconds: float) -> None:
     """
-    Do something on another thread, and wait for it for a limited time.
+    Call a function on another thread, and wait for it for a limited time.
 
-    That is how a signal's handler may take locks, which the thread that it interrupts may hold.
+    A signal handler must do this to use locks, because the interrupted thread may hold them.
     """
     thread = threading.Thread(target=action, name="magichour-kill", daemon=True)
     thread.start()
@@ -63,7 +82,7 @@ def on_a_thread(action: Callable[[], None], seconds: float) -> None:
 
 
 def describe_outlets(operator: Any, context: Mapping[str, Any], extra: Mapping[str, Any]) -> None:
-    """Send data with the events of the assets that a task has as outlets, for the DAGs that they start."""
+    """Add data to the events of a task's outlets, for the DAGs that they start."""
     from airflow.providers.common.compat.sdk import Asset
 
     for outlet in operator.outlets or ():

@@ -1,4 +1,4 @@
-"""Deletes at Magic Hour what was downloaded long enough ago, and is still there."""
+"""The clean-up operator."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_magichour import DEFAULT_CONN_ID
 from airflow_provider_magichour._transfer.locations import check_location
-from airflow_provider_magichour._validation import check_age, check_bool, check_count, is_settled, optional
+from airflow_provider_magichour._validation import check_age, check_bool, check_count, is_settled
 from airflow_provider_magichour.operators.base import MagicHourOperator
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class MagicHourCleanupOperator(MagicHourOperator):
     :param older_than: how long ago a project must have been downloaded, as a ``timedelta``. (templated: a
         text such as ``30 days`` or ``12:00:00``)
     :param dry_run: whether to delete nothing and only report what would be deleted. (templated)
-    :param limit: the most projects to delete, the oldest first; None for all. (templated)
+    :param limit: the most projects to delete, from the oldest day on; None for all. (templated)
     :param fail_on_kept: whether to fail at the end if a project was kept, except because of the dry run.
     :param check_sha256: whether to read the files and compare their sha256 as well.
     :param index: the folder of the catalogue, if the downloads have an ``index``. (templated)
@@ -75,7 +75,6 @@ class MagicHourCleanupOperator(MagicHourOperator):
     ) -> None:
         super().__init__(magichour_conn_id=magichour_conn_id, **kwargs)
         self.destination: Any = destination
-        self._unrendered: Any = destination
         self.older_than: Any = older_than
         # BaseOperator has a method of this name, which only `airflow tasks test --dry-run` calls.
         self.dry_run = dry_run  # type: ignore[method-assign,assignment]
@@ -83,6 +82,7 @@ class MagicHourCleanupOperator(MagicHourOperator):
         self.fail_on_kept = fail_on_kept
         self.check_sha256 = check_sha256
         self.index: Any = index
+        self.unrendered = {"destination": destination, "index": index}
         self.connections: Any = connections
         if is_settled(destination):
             check_location(destination)
@@ -90,11 +90,12 @@ class MagicHourCleanupOperator(MagicHourOperator):
             check_age(older_than)
         if is_settled(dry_run):
             check_bool(dry_run, "dry_run")
-        if is_settled(limit):
-            optional(check_count, limit, "limit")
+        if limit is not None and is_settled(limit):
+            check_count(limit, "limit")
 
     def execute(self, context: Context) -> dict[str, list[Any]]:
-        """Delete what is due."""
+        """Delete the due projects."""
         from airflow_provider_magichour.operators._cleanup_run import CleanupRun
 
+        self.check_places()
         return CleanupRun(self, context).run()

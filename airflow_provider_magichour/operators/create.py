@@ -1,4 +1,4 @@
-"""Starts projects."""
+"""The create operator."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_magichour.types import KindName, Templated, ToolName
 
-#: What a project is called whose body has no name: a person finds it by that in the library.
+#: The name of a project whose body has none, so that a person finds it in the library.
 PROJECT_NAME = "{dag_id}.{task_id} {run_id}"
 
 
@@ -55,7 +55,7 @@ class MagicHourCreateProjectOperator(MagicHourOperator):
     :raises MagicHourBudgetError: if ``max_credits`` does not allow the submit.
     """
 
-    operator_extra_links = task_links()  # here, because only a task that pushes them may have them
+    operator_extra_links = task_links()  # here, because only a task that pushes these XComs may have them
     template_fields: Sequence[str] = (
         *MagicHourOperator.template_fields,
         "tool",
@@ -66,7 +66,7 @@ class MagicHourCreateProjectOperator(MagicHourOperator):
         "keep_credits",
         "project_name",
     )
-    #: The try that runs.
+    #: The current try.
     _task: Any = None
     template_fields_renderers: ClassVar[dict[str, str]] = {"body": "json"}
 

@@ -1,4 +1,4 @@
-"""Deletes given projects at Magic Hour."""
+"""The delete operator."""
 
 from __future__ import annotations
 
@@ -59,8 +59,8 @@ class MagicHourDeleteProjectOperator(MagicHourOperator):
         self.kind: Any = kind
         self.missing_ok: Any = missing_ok
         self.destination: Any = destination
-        self.unrendered_destination: Any = destination
         self.index: Any = index
+        self.unrendered = {"destination": destination, "index": index}
         check_projects_at_parse(project_id, kind)
         if is_settled(missing_ok):
             check_bool(missing_ok, "missing_ok")

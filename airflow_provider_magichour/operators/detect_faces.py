@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
@@ -10,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_magichour import DEFAULT_CONN_ID
 from airflow_provider_magichour._validation import argument_error, check_seconds, is_settled, optional
-from airflow_provider_magichour.operators.base import MagicHourOperator
+from airflow_provider_magichour.operators.base import MagicHourOperator, on_a_thread
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
+    from airflow_provider_magichour.operators._submit import Submitter
     from airflow_provider_magichour.types import Templated
 
 log = logging.getLogger(__name__)
@@ -67,6 +69,7 @@ class MagicHourDetectFacesOperator(MagicHourOperator):
         self.poll_interval: Any = poll_interval
         self.timeout: Any = timeout
         self.durable = durable
+        self._submitter: Submitter | None = None
         if is_settled(assets):
             _check_assets(assets)
         if is_settled(confidence_score):
@@ -80,23 +83,36 @@ class MagicHourDetectFacesOperator(MagicHourOperator):
         """Submit, or continue with the detection of an earlier try; then wait."""
         from airflow_provider_magichour.exceptions import MagicHourError
         from airflow_provider_magichour.operators._create import open_records
-        from airflow_provider_magichour.operators._submit import DetectionSubmitter
+        from airflow_provider_magichour.operators._detections import DetectionSubmitter
 
         body: dict[str, Any] = {"assets": _check_assets(self.assets)}
         if (score := _check_score(self.confidence_score)) is not None:
             body["confidence_score"] = score
         records = open_records(self, context)
-        with records.ending():
-            (submitted,) = DetectionSubmitter(self.hook, records).submit([body])
+        seconds = check_seconds(self.timeout, "timeout")
+        interval = optional(check_seconds, self.poll_interval, "poll_interval")
+        with records.ending(self._is_killed):
+            self._submitter = DetectionSubmitter(self.hook, records)
+            if self._is_killed():  # before there was a submitter to stop
+                self._submitter.stop(0)
+            (submitted,) = self._submitter.submit([body])
             if isinstance(submitted, MagicHourError):
                 raise submitted
-        faces = self._wait(str(submitted.id)).get("faces")
+        faces = self._wait(str(submitted.id), seconds, interval).get("faces")
         found = [dict(face) for face in faces if isinstance(face, Mapping)] if isinstance(faces, list) else []
         log.info("Detection %s: %d faces.", submitted.id, len(found))
-        records.succeed()
+        records.end(succeeded=True)
         return found
 
-    def _wait(self, detection_id: str) -> Mapping[str, Any]:
+    def on_kill(self) -> None:
+        """Submit nothing more, and stop waiting."""
+        from airflow_provider_magichour.operators._create import KILL_SECONDS
+
+        super().on_kill()
+        if (submitter := self._submitter) is not None:
+            on_a_thread(lambda: submitter.stop(KILL_SECONDS), KILL_SECONDS + 1)
+
+    def _wait(self, detection_id: str, seconds: float, interval: float | None) -> Mapping[str, Any]:
         from airflow_provider_magichour._polling.status import FACE_DETECTION
         from airflow_provider_magichour._polling.wait import wait_for_finished
         from airflow_provider_magichour._polling.wait_request import WaitRequest
@@ -106,8 +122,8 @@ class MagicHourDetectFacesOperator(MagicHourOperator):
         request = WaitRequest(
             FACE_DETECTION,
             [detection_id],
-            time.time() + check_seconds(self.timeout, "timeout"),
-            optional(check_seconds, self.poll_interval, "poll_interval"),
+            time.time() + seconds,
+            interval,
             is_killed=self._is_killed,
         )
         outcomes, detections = wait_for_finished(
@@ -123,7 +139,7 @@ def _check_assets(assets: Any) -> dict[str, Any]:
 
     checked = check_body(assets, "assets")
     target = checked.get("target_file_path")
-    if not isinstance(target, str) or not target.strip():
+    if not isinstance(target, str | os.PathLike) or not str(target).strip():
         raise argument_error(
             "assets must have target_file_path, the image or video to search for faces, "
             f"not {target!r} under that name"

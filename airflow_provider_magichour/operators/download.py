@@ -1,7 +1,8 @@
-"""Stores the files of complete projects."""
+"""The download operator."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
     from airflow_provider_magichour.types import KindName, ProjectRef, Templated
+
+log = logging.getLogger(__name__)
 
 
 class MagicHourDownloadOperator(MagicHourOperator):
@@ -76,9 +79,9 @@ class MagicHourDownloadOperator(MagicHourOperator):
         self.project_id: Any = project_id
         self.kind: Any = kind
         self.destination: Any = destination
-        self._unrendered: Any = destination
         self.overwrite = overwrite
         self.index: Any = index
+        self.unrendered = {"destination": destination, "index": index}
         self.receipt = receipt
         self.file_name: Any = file_name
         self.open_args: Any = open_args
@@ -98,17 +101,20 @@ class MagicHourDownloadOperator(MagicHourOperator):
         from airflow_provider_magichour._validation.projects import read_projects
         from airflow_provider_magichour.links import push_media_link
 
+        self.check_places()
         projects = read_projects(self.project_id, self.kind)
         destination = check_location(self.destination)
         if not projects.ids:
+            log.info("project_id is an empty list: nothing to download")
             return []
         push_media_link(context, projects.ids)
+        index = index_root(self.unrendered["destination"], destination, self.index) if self.receipt else None
         stored: list[Any] = self.hook.download_project(
             projects.kind,
             projects.ids,
             destination,
             self.overwrite,
-            index=index_root(self._unrendered, destination, self.index) if self.receipt else None,
+            index=index,
             receipt=self.receipt,
             file_name=self.file_name,
             open_args=self.open_args,

@@ -11,6 +11,7 @@ from airflow.providers.common.compat.sdk import conf
 from airflow_provider_magichour import DEFAULT_CONN_ID
 from airflow_provider_magichour._validation import (
     argument_error,
+    check_count,
     check_delay,
     check_seconds,
     is_settled,
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from airflow_provider_magichour.operators._generate import GenerateTask
     from airflow_provider_magichour.types import KindName, Templated, ToolName
 
-#: The options of a download that no template changes.
+#: The options of a download that are not templates.
 _DOWNLOAD_OPTIONS = ("overwrite", "receipt", "max_bytes", "parallel")
 
 
@@ -62,7 +63,8 @@ class MagicHourGenerateOperator(MagicHourCreateProjectOperator):
         then have the key ``"reused"``.
     :param delete_on_kill: whether to delete the projects that are not complete if the task is killed. While
         the task is on a worker, a shutdown of the worker and ``execution_timeout`` count as a kill, because
-        Airflow does not distinguish them. For a deferred task, this needs Airflow 3.3 or newer.
+        Airflow does not distinguish them. A deferred task counts as killed, on Airflow 3.3 or newer, if a
+        person marks it, or ``dagrun_timeout`` or ``fail_fast`` ends it.
     :param durable: whether to record submits, so that a retry finds them.
     :param retry_uncertain_submit: whether a retry submits again if it is unknown whether an earlier try was
         accepted. This may cost the credits twice.
@@ -157,11 +159,11 @@ class MagicHourGenerateOperator(MagicHourCreateProjectOperator):
             **kwargs,
         )
         self.reuse, self.catalog, self.catalog_prompts = reuse, catalog, catalog_prompts
-        self.destination = self.unrendered_destination = destination
+        self.destination, self.index, self.poll_interval = destination, index, poll_interval
+        self.unrendered = {"destination": destination, "index": index}
         self.deferrable, self.delete_on_kill, self.defer_after = deferrable, delete_on_kill, defer_after
-        self.poll_interval, self.index, self.file_name = poll_interval, index, file_name
-        self.open_args, given = open_args, (overwrite, receipt, max_bytes, parallel)
-        self.download_options = dict(zip(_DOWNLOAD_OPTIONS, given, strict=True))
+        self.file_name, self.open_args, more = file_name, open_args, (overwrite, receipt, max_bytes, parallel)
+        self.download_options = dict(zip(_DOWNLOAD_OPTIONS, more, strict=True))
         self._check_arguments()
 
     def _check_arguments(self) -> None:
@@ -169,6 +171,9 @@ class MagicHourGenerateOperator(MagicHourCreateProjectOperator):
         for name, check in (("poll_interval", check_seconds), ("defer_after", check_delay)):
             if is_settled(getattr(self, name)):
                 optional(check, getattr(self, name), name)
+        if (max_bytes := self.download_options["max_bytes"]) is not None:
+            check_count(max_bytes, "max_bytes")
+        check_count(self.download_options["parallel"], "parallel")
         if is_settled(self.destination) and self.destination is not None:
             from airflow_provider_magichour._transfer.locations import check_location
 
@@ -186,7 +191,7 @@ class MagicHourGenerateOperator(MagicHourCreateProjectOperator):
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Check once more if the deferral failed: no triggerer ended it in time, or its trigger failed."""
-        from airflow_provider_magichour._polling.airflow import FAILED_DEFERRAL
+        from airflow_provider_magichour._polling.deferral import FAILED_DEFERRAL
 
         if next_method != FAILED_DEFERRAL:
             return super().resume_execution(next_method, next_kwargs, context)
@@ -196,6 +201,7 @@ class MagicHourGenerateOperator(MagicHourCreateProjectOperator):
     def _start(self, context: Context) -> GenerateTask:
         from airflow_provider_magichour.operators._generate import GenerateTask
 
+        self.check_places()
         self._task = task = GenerateTask(self, context)
         return task
 

@@ -1,4 +1,4 @@
-"""Uploads what a project starts from."""
+"""The upload operator."""
 
 from __future__ import annotations
 

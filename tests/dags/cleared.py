@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from airflow_provider_magichour.operators import (
 from airflow_provider_magichour.operators._submit_records import SubmitRecords
 
 FILE = Path(os.environ["AIRFLOW_HOME"], "retries_of_cleared.json")
+#: Made by the test when the task below may fail.
+MAY_FAIL = Path(os.environ["AIRFLOW_HOME"], "cleared_may_fail")
 RETRIES: dict[str, int] = json.loads(FILE.read_text()) if FILE.exists() else {}
 
 
@@ -35,7 +38,7 @@ def arguments(name: str, **more: Any) -> dict[str, Any]:
 
 
 class FailsAfterSubmitOperator(MagicHourCreateProjectOperator):
-    """Fails in its first try, once the project is recorded."""
+    """Fails in its first try, once the project is recorded and the test has made a file."""
 
     def execute(self, context: Any) -> Any:
         """Submit, and fail once."""
@@ -44,6 +47,9 @@ class FailsAfterSubmitOperator(MagicHourCreateProjectOperator):
 
             def and_fail(*args: Any, **kwargs: Any) -> Any:
                 record_id(*args, **kwargs)
+                ends = time.monotonic() + 400
+                while not MAY_FAIL.exists() and time.monotonic() < ends:
+                    time.sleep(0.1)
                 raise AirflowException("this try fails")
 
             SubmitRecords.record_id = and_fail  # type: ignore[method-assign]
@@ -83,7 +89,7 @@ def behind_a_proxy() -> None:
 
 @dag(schedule=None)
 def other_account() -> None:
-    FailsAfterSubmitOperator(**arguments("kept", retries=1, retry_delay=timedelta(seconds=15)))
+    FailsAfterSubmitOperator(**arguments("kept", retries=1))
 
 
 cleared()

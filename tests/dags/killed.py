@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 from airflow.providers.common.compat.sdk import AirflowException
@@ -33,12 +34,16 @@ def die() -> None:
 
 
 def die_in(seconds: float) -> None:
-    """Die meanwhile."""
+    """Kill the task at this moment."""
     threading.Thread(target=lambda: (time.sleep(seconds), die()), daemon=True).start()
 
 
-def fail() -> None:
-    """Fail this try."""
+def fail_later() -> None:
+    """Fail this try once the test has made a file."""
+    file = Path(os.environ["AIRFLOW_HOME"], "killed_may_fail")
+    ends = time.monotonic() + 400
+    while not file.exists() and time.monotonic() < ends:
+        time.sleep(0.1)
     raise AirflowException("this try fails")
 
 
@@ -61,14 +66,14 @@ def wrap(owner: type, name: str, before: Callable[[], None] | None, after: Calla
 STEPS: dict[str, Callable[[], None]] = {
     "intent": lambda: wrap(SubmitRecords, "write_intent", None, die),
     "unanswered": lambda: wrap(
-        SubmitRecords, "write_intent", None, lambda: die_in(2)
+        SubmitRecords, "write_intent", None, lambda: die_in(10)
     ),  # the create call takes longer
     "answered": lambda: wrap(SubmitRecords, "record_id", die, None),
     "persisted": lambda: wrap(SubmitRecords, "record_id", None, die),
     "wait": lambda: wrap(SubmitRecords, "record_id", None, lambda: die_in(1)),  # the project takes longer
     "download": lambda: wrap(MagicHourHook, "download_all", lambda: die_in(0.5), None),  # as do its files
     "wiped": lambda: wrap(SubmitRecords, "record_id", None, die),  # and Airflow discards its task state
-    "raises": lambda: wrap(SubmitRecords, "record_id", None, fail),
+    "raises": lambda: wrap(SubmitRecords, "record_id", None, fail_later),
     "returned": lambda: wrap(SubmitRecords, "end", None, die),
 }
 
@@ -77,7 +82,7 @@ TOOLS = {"unanswered": "ai-meme-generator", "lives": "ai-qr-code-generator"}
 
 
 class KilledOperator(MagicHourGenerateOperator):
-    """Dies in its first try."""
+    """A task that kills itself in its first try."""
 
     def _arm(self, context: Any) -> None:
         step = self.body["name"].partition(" ")[0]

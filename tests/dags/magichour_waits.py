@@ -22,7 +22,7 @@ def magichour_modes() -> None:
             project_id="{{ dag_run.conf['ids'] }}",
             kind="{{ dag_run.conf['kind'] }}",
             magichour_conn_id="{{ dag_run.conf['conn_id'] }}",
-            timeout=60,
+            timeout=300,
             **{"poll_interval": 0.5, **how},  # type: ignore[arg-type]
         )
 

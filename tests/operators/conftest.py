@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_magichour._transfer.storage import Storage, open_destination
-from airflow_provider_magichour.operators import _earlier_tries, _submit, _submit_records
+from airflow_provider_magichour.operators import _earlier_tries, _patience, _submit_records
 from airflow_provider_magichour.operators._submit_records import SubmitRecords
 from tests.operators.records import Open, context_of
 from tests.support.tasks import TaskStateStore
@@ -23,7 +23,7 @@ def store() -> TaskStateStore:
 def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_submit_records.time, "sleep", lambda seconds: None)
     monkeypatch.setattr("airflow_provider_magichour._client.retry.BACKOFF_FIRST", 0.01)
-    monkeypatch.setattr(_submit, "FIRST_LIMIT_PAUSE", 0.05)
+    monkeypatch.setattr(_patience, "FIRST_LIMIT_PAUSE", 0.05)
     monkeypatch.setattr(_earlier_tries, "NOT_FOUND_SECONDS", 0.3)
     monkeypatch.setattr(_earlier_tries, "NOT_FOUND_PAUSE", 0.05)
 

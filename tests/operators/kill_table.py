@@ -1,5 +1,5 @@
 """
-A process whose children are tries that die: for test_kill_table.py.
+A process that starts tries as child processes and kills them, for test_kill_table.py.
 
     python -m tests.operators.kill_table HOST KEY FOLDER BODIES STEP...
 
@@ -20,7 +20,7 @@ from typing import Any
 from airflow_provider_magichour._transfer import download as _download  # noqa: F401  # loaded once
 from airflow_provider_magichour.exceptions import MagicHourError
 from airflow_provider_magichour.hooks import MagicHourHook
-from airflow_provider_magichour.operators import MagicHourGenerateOperator
+from airflow_provider_magichour.operators import MagicHourGenerateOperator, _submit_records
 from airflow_provider_magichour.operators import _generate as _generate  # noqa: PLC0414
 from airflow_provider_magichour.operators import _reuse as _reuse  # noqa: PLC0414  # as above
 from airflow_provider_magichour.operators._submit_records import SubmitRecords
@@ -92,6 +92,7 @@ def main(host: str, key: str, folder: str, bodies: str, *steps: str) -> None:
     connection = {"conn_type": "magichour", "host": host, "password": key}
     os.environ["AIRFLOW_CONN_MAGICHOUR_DEFAULT"] = json.dumps(connection)
     allow_execute()
+    _submit_records.ALIVE_SECONDS = -9  # who died here is dead
 
     def act(step: str, try_number: int) -> None:
         if try_number == 1:

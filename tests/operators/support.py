@@ -54,7 +54,7 @@ def only_project(sim: Simulator) -> str:
     return str(project_id)
 
 
-def wait_for(condition: Callable[[], bool], seconds: float = 20) -> None:
+def wait_for(condition: Callable[[], bool], seconds: float = 120) -> None:
     """Wait until a condition holds."""
     until = time.monotonic() + seconds
     while not condition():

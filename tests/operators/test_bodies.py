@@ -46,6 +46,7 @@ class TestFingerprint:
             "https://b.s3.amazonaws.com/a.png?X-Amz-Date=1&X-Amz-Signature=2",
             "https://b.s3.amazonaws.com/a.png?X-Amz-Date=3&X-Amz-Signature=4",
         ),
+        ("HTTPS://h/a.png?X-Amz-Signature=2", "HTTPS://h/a.png?X-Amz-Signature=4"),
         ("https://h/a.png?Expires=1&Signature=2&id=1", "https://h/a.png?id=1&Expires=3&Signature=4"),
         (
             "https://x.blob.core.windows.net/c/a?sv=1&se=2&sig=3",

@@ -29,7 +29,7 @@ TASK = {"dag_id": "dag", "task_id": "task", "run_id": "run", "map_index": -1, "t
 @pytest.fixture
 def catalog(sim, connect, tmp_path):
     """The root that the connection names."""
-    connect(sim.url, sim.api_key, catalog=str(tmp_path / "catalog"), timeout=5)
+    connect(sim.url, sim.api_key, catalog=str(tmp_path / "catalog"), timeout=30)
     return tmp_path / "catalog"
 
 
@@ -108,13 +108,14 @@ def test_uncertain_submit_is_named_by_its_fingerprint(sim, tmp_path):
 
 
 def test_timeout_is_an_event_and_the_end_an_entry(sim, tmp_path):
-    sim.faults({"match": CREATE, "duration": 2})
+    sim.faults({"match": CREATE, "duration": 600})
     store = TaskStateStore()
     with pytest.raises(errors.MagicHourTimeoutError):
         run_task(generate(destination=str(tmp_path), timeout=0.5), task_context(store=store))
     found = only(entries(tmp_path))
     assert found["event"] == "timed_out"
     assert found["credits_charged"] == sim.ledger()[0]["credits"]
+    sim.end_project(found["project_id"])
     run_task(generate(destination=str(tmp_path)), task_context(store=store, try_number=2, max_tries=1))
     assert entry(tmp_path, found["project_id"])["files"]
     assert len(entries(tmp_path)) == 2
@@ -137,7 +138,7 @@ def test_reused_result_is_an_event(sim, tmp_path):
 
 def test_catalogue_that_cannot_be_written_fails_no_task(sim, connect, tmp_path, caplog):
     (tmp_path / "file").write_text("a file where the catalogue should be")
-    connect(sim.url, sim.api_key, catalog=str(tmp_path / "file"), timeout=5)
+    connect(sim.url, sim.api_key, catalog=str(tmp_path / "file"), timeout=30)
     with caplog.at_level(logging.WARNING):
         assert run_task(generate(), task_context(store=TaskStateStore()))["project"]
         run_task(create_task(), task_context(store=TaskStateStore()))

@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from airflow_provider_magichour import exceptions as errors
-from airflow_provider_magichour._transfer import receipts
+from airflow_provider_magichour._transfer import catalogue, receipts
 from airflow_provider_magichour._validation import check_age
 from airflow_provider_magichour.hooks import MagicHourHook
 from airflow_provider_magichour.operators import (
@@ -25,7 +25,7 @@ from tests.operators.cleanup_support import (
     events,
     exists,
 )
-from tests.support.files import entries, entry, visible
+from tests.support.files import complete_project, entries, entry, visible
 
 
 def test_cleanup_deletes_projects_that_are_due_and_saved(sim, hook, tmp_path, caplog):
@@ -80,7 +80,7 @@ def test_project_of_a_wrong_kind_that_is_recorded_twice_is_kept_twice(sim, hook,
     project_id = downloaded(sim, hook, tmp_path)
     file = entry_file(tmp_path, project_id)
     edit(file, kind="video")
-    again = file.parent.parent / "dt=2026-01-01" / f"000000-{project_id}.json"
+    again = file.parent.parent / "dt=2026-01-01" / f"235959-{project_id}.json"
     again.parent.mkdir()
     shutil.copy(file, again)
     outcome = clean_up(tmp_path)
@@ -154,6 +154,10 @@ def _huge(file, receipt):
     receipt.write_text(" " * (receipts.MAX_BYTES + 1))
 
 
+def _fewer(file, receipt):
+    edit(receipt, image_count=4)
+
+
 def _account(file, receipt):
     edit(receipt, account_id="somebody-else")
 
@@ -168,6 +172,7 @@ def _account(file, receipt):
         (_elsewhere, "outside its project's folder"),
         (_another, "another project"),
         (_fileless, "no file"),
+        (_fewer, "Magic Hour made 4 images, and 1 are stored"),
         (_huge, "larger than"),
         (_folder, "outside its root"),
         (_out_of_bounds, "not below the clean-up's destination"),
@@ -203,6 +208,19 @@ def test_moved_file_can_be_acknowledged(sim, hook, tmp_path):
     (tmp_path / visible(tmp_path)[0]).rename(tmp_path.parent / "moved.png")
     assert clean_up(tmp_path)["kept"]
     hook.acknowledge_moved(str(tmp_path), project_id, {"output.png": "s3://archive/moved.png"})
+    assert clean_up(tmp_path)["deleted"] == [project_id]
+
+
+def test_age_counts_from_the_creation_if_the_clock_of_the_download_was_wrong(sim, hook, tmp_path):
+    project_id = complete_project(sim, hook)
+    hook.download_project("image", project_id, str(tmp_path))
+    file = entry_file(tmp_path, project_id)
+    edit(file, downloaded_at="2026-01-01T00:00:00Z")
+    where = tmp_path / catalogue.entry_path(datetime(2026, 1, 1, tzinfo=UTC), project_id)
+    where.parent.mkdir()
+    file.rename(where)
+    assert clean_up(tmp_path, timedelta(days=30)) == NOTHING
+    assert exists(hook, project_id)
     assert clean_up(tmp_path)["deleted"] == [project_id]
 
 
@@ -273,7 +291,7 @@ def test_second_download_restarts_the_age(sim, hook, tmp_path, monkeypatch):
         "created_at": entry(tmp_path, project_id)["created_at"],
     }
     monkeypatch.setattr(MagicHourHook, "get_project", lambda *_: project)  # it is as old as its entry
-    hook.download_project("image", project_id, str(tmp_path))  # skipped: it is whole
+    hook.download_project("image", project_id, str(tmp_path))  # skipped: it is complete
     assert clean_up(tmp_path, timedelta(days=30), dry_run=True)["kept"]
     hook.download_project("image", project_id, str(tmp_path), overwrite=True)
     assert clean_up(tmp_path, timedelta(days=30)) == NOTHING
@@ -297,6 +315,8 @@ def test_second_download_restarts_the_age(sim, hook, tmp_path, monkeypatch):
         ("limit", -1),
         ("limit", 1.5),
         ("limit", True),
+        ("limit", ""),
+        ("limit", "None"),
         ("dry_run", "maybe"),
         ("dry_run", None),
     ],

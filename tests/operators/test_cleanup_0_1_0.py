@@ -8,6 +8,7 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowSkipException
 
 from airflow_provider_magichour import exceptions as errors
+from airflow_provider_magichour._transfer.cleanup import Cleanup
 from tests.operators.cleanup_support import (
     NOTHING,
     clean_up,
@@ -33,6 +34,18 @@ def test_old_receipts_are_honoured(sim, hook, tmp_path):
 def test_old_receipt_of_a_deleted_project_counts_as_missing(sim, hook, tmp_path):
     project_id, hint = old_download(sim, hook, tmp_path)
     hook.delete_project("image", project_id)  # the simulator then says enabled: false
+    assert clean_up(tmp_path) == {**NOTHING, "missing": [project_id]}
+    assert not hint.exists()
+
+
+def test_interrupted_cleanup_is_completed_if_a_deleted_project_is_not_found(sim, hook, tmp_path, monkeypatch):
+    project_id, hint = old_download(sim, hook, tmp_path)
+    with monkeypatch.context() as patch:  # as if the worker died before it recorded the deletion
+        patch.setattr(Cleanup, "_record", lambda *_: None)
+        clean_up(tmp_path)
+    assert hint.exists()
+    path = "/v1/*-projects/*"
+    sim.faults({"match": {"host": "api", "path": path}, "status": 404, "code": "not_found", "message": "no"})
     assert clean_up(tmp_path) == {**NOTHING, "missing": [project_id]}
     assert not hint.exists()
 
@@ -83,7 +96,7 @@ def test_new_download_takes_the_place_of_an_old_receipt(sim, hook, tmp_path):
     project_id, hint = old_download(sim, hook, tmp_path)
     asked = len(sim.requests("download"))
     hook.download_project("image", project_id, str(tmp_path))
-    assert len(sim.requests("download")) == asked  # it is whole, by its old receipt
+    assert len(sim.requests("download")) == asked  # it is complete, by its old receipt
     hook.download_project("image", project_id, str(tmp_path), overwrite=True)
     assert not hint.exists()
     assert not (tmp_path / project_id / ".magichour-receipt.json").exists()

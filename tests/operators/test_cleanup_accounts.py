@@ -9,12 +9,14 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowSkipException
 
 from airflow_provider_magichour import exceptions as errors
+from airflow_provider_magichour._transfer import candidates
 from airflow_provider_magichour.hooks import MagicHourHook
 from airflow_provider_magichour.operators import (
     MagicHourDownloadOperator,
 )
 from tests.operators.cleanup_support import (
     NOTHING,
+    backdate,
     clean_up,
     downloaded,
     edit,
@@ -93,6 +95,23 @@ def test_only_other_connections_downloads_fail_the_task(sim, hook, tmp_path, con
         clean_up(tmp_path, connections="before")
 
 
+@pytest.mark.parametrize("searched", [2000, 3])
+def test_nothing_due_among_many_of_another_connection_is_no_failure(
+    sim, hook, tmp_path, connect, monkeypatch, searched, caplog
+):
+    monkeypatch.setattr(candidates, "MAX_READ", 2)
+    monkeypatch.setattr(candidates, "MAX_SEARCHED", searched)
+    connect(sim.url, sim.api_key, conn_id="magichour_other")
+    other = MagicHourHook("magichour_other")
+    for age in (20, 19, 18, 17, 1, 1, 1):
+        project_id = complete_project(sim, hook)
+        (hook if age == 17 else other).download_project("image", project_id, str(tmp_path))
+        backdate(tmp_path, project_id, timedelta(days=age))
+    with caplog.at_level(logging.INFO):
+        assert clean_up(tmp_path, timedelta(days=30)) == NOTHING
+    assert "7 projects are recorded" in caplog.text
+
+
 def test_other_connections_downloads_are_left_alone(sim, hook, tmp_path, connect):
     connect(sim.url, sim.api_key, conn_id="other")
     theirs = complete_project(sim, hook)
@@ -121,6 +140,27 @@ def test_nothing_due_says_how_much_there_is_and_when_the_next_is_due(sim, hook, 
     due = datetime.now(UTC) + timedelta(days=10)
     assert "3 projects are recorded, 1 of them are deleted at Magic Hour" in caplog.text
     assert f"the next is due at {due:%Y-%m-%d}" in caplog.text
+
+
+def test_nothing_due_finds_the_newest_project_of_a_large_day(
+    sim, hook, tmp_path, caplog, monkeypatch, connect
+):
+    monkeypatch.setattr(candidates, "MAX_SEARCHED", 3)
+    monkeypatch.setattr(candidates, "MAX_READ", 2)
+    noon = datetime.now(UTC).replace(hour=12) - timedelta(days=3)
+    connect(sim.url, sim.api_key, conn_id="other")
+    for hours in range(6):
+        project_id = complete_project(sim, hook)
+        by = hook if hours == 5 else MagicHourHook("other")
+        by.download_project("image", project_id, str(tmp_path))
+        backdate(tmp_path, project_id, datetime.now(UTC) - noon - timedelta(hours=hours))
+    with caplog.at_level(logging.INFO):
+        assert clean_up(tmp_path, timedelta(days=30)) == NOTHING
+    due = noon + timedelta(days=30, hours=5)
+    assert (
+        f"6 projects are recorded, 0 of them are deleted at Magic Hour; the next is due at {due:%Y-%m-%d %H}"
+        in caplog.text
+    )
 
 
 def test_root_is_the_part_of_the_destination_before_its_template(sim, hook, tmp_path):

@@ -70,7 +70,9 @@ def test_done_days_are_not_listed_again(sim, hook, tmp_path, monkeypatch):
     downloaded(sim, hook, tmp_path, timedelta(days=40))
     listed = []
     original = catalogue.entries
-    monkeypatch.setattr(catalogue, "entries", lambda root, day: listed.append(day) or original(root, day))
+    monkeypatch.setattr(
+        catalogue, "entries", lambda root, day, *rest: listed.append(day) or original(root, day, *rest)
+    )
     days = [f"{datetime.now(UTC) - timedelta(days=age):%Y-%m-%d}" for age in (50, 40)]
     for expected in (days, days, []):  # deletes them, finds them done, passes them over
         downloaded(sim, hook, tmp_path, timedelta(days=32))  # so that something is due

@@ -13,7 +13,7 @@ import pytest
 from airflow.providers.common.compat.sdk import DAG, AirflowFailException
 
 from airflow_provider_magichour import exceptions
-from airflow_provider_magichour.operators import MagicHourCreateProjectOperator, _submit
+from airflow_provider_magichour.operators import MagicHourCreateProjectOperator, _patience, _submit
 from airflow_provider_magichour.simulator import Simulator
 from tests.operators.support import (
     BODY,
@@ -178,7 +178,7 @@ UNCERTAIN = {
     "accepted without an id": {"remove": ["id"]},
     "a page of a proxy": {"status": 200, "body": "<html>hello</html>", "process": True},
     "a redirect": {"status": 302, "process": True},
-    "no answer in time": {"delay_after": 30},
+    "no answer in time": {"delay_after": 60},
 }
 
 
@@ -187,7 +187,7 @@ class TestUncertain:
     def test_uncertain_submit_is_never_sent_again(
         self, sim: Simulator, connect: Callable[..., str], store: TaskStateStore, fault: dict[str, Any]
     ) -> None:
-        connect(sim.url, sim.api_key, timeout=1)
+        connect(sim.url, sim.api_key, timeout=2 if fault == UNCERTAIN["no answer in time"] else 30)
         sim.faults({"match": CREATE, "times": 1, **fault})
         for try_number in (1, 2, 3):
             with pytest.raises(exceptions.MagicHourUncertainSubmitError, match="my-library"):
@@ -240,6 +240,15 @@ class TestList:
         assert posts(sim) <= _submit.MAX_PARALLEL
         assert not has_open_record(store)
 
+    def test_broken_network_stops_the_list(self, sim: Simulator, store: TaskStateStore) -> None:
+        """A person has to search for each uncertain project, so there are few of them."""
+        sim.faults({"match": CREATE, "drop": "before"})
+        with pytest.raises(exceptions.MagicHourBatchError) as caught:
+            operator(bodies(20)).execute(task_context(store=store))
+        assert not isinstance(caught.value, AirflowFailException)
+        assert "a retry submits it" in str(caught.value)
+        assert posts(sim) <= _submit.MAX_PARALLEL + 1
+
     def test_failed_list_is_retryable_where_one_body_is(self, sim: Simulator, store: TaskStateStore) -> None:
         sim.faults({"match": CREATE, "times": 1, "status": 400}, {"match": CREATE, "skip": 1, "status": 503})
         with pytest.raises(exceptions.MagicHourBatchError) as caught:
@@ -256,14 +265,21 @@ class TestList:
     def test_rate_limit_is_waited_for_until_the_timeout(self, sim: Simulator, store: TaskStateStore) -> None:
         sim.faults({"match": CREATE, "status": 429})
         with pytest.raises(exceptions.MagicHourRateLimitError):
-            operator(bodies(2), timeout=2).execute(task_context(store=store))
+            operator(bodies(2), timeout=4).execute(task_context(store=store))
         assert posts(sim) > 2
         assert not has_open_record(store)
+
+    @pytest.mark.parametrize("limits", [{}, {"max_credits": 100}, {"keep_credits": 1}])
+    def test_rate_limit_of_the_account_is_waited_for(self, sim: Simulator, limits: dict[str, int]) -> None:
+        sim.faults({"match": {"route": "get_account"}, "times": 8, "status": 429})
+        operator(**limits).execute(task_context())
+        assert created(sim) == 1
 
     def test_no_intent_is_stored_during_a_rate_limit_pause(
         self, sim: Simulator, store: TaskStateStore, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(_submit, "FIRST_LIMIT_PAUSE", 60.0)
+        monkeypatch.setattr(_patience, "FIRST_LIMIT_PAUSE", 400.0)
+        monkeypatch.setattr(_patience, "MAX_LIMIT_PAUSE", 400.0)
         sim.faults({"match": CREATE, "status": 429})
         task = operator()
         with ThreadPoolExecutor(1) as executor:
@@ -272,7 +288,7 @@ class TestList:
             wait_for(lambda: not has_open_record(store))
             task.on_kill()
             with pytest.raises(exceptions.MagicHourRateLimitError):
-                running.result(10)
+                running.result(100)
         assert posts(sim) == 1
         assert not has_open_record(store)
 
@@ -325,9 +341,10 @@ def test_rate_limit_pause_ends_when_nothing_can_succeed(
     sim: Simulator, connect: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     connect(sim.url, sim.api_key, max_attempts=1)
-    monkeypatch.setattr(_submit, "FIRST_LIMIT_PAUSE", 60.0)
+    monkeypatch.setattr(_patience, "FIRST_LIMIT_PAUSE", 400.0)
+    monkeypatch.setattr(_patience, "MAX_LIMIT_PAUSE", 400.0)
     sim.faults({"match": CREATE, "times": 1, "status": 429}, {"match": CREATE, "status": 401, "delay": 0.3})
     begun = time.monotonic()
     with pytest.raises(exceptions.MagicHourBatchError, match="401"):
         operator(bodies(2)).execute(task_context())
-    assert time.monotonic() - begun < 25
+    assert time.monotonic() - begun < 100

@@ -66,10 +66,10 @@ def test_list_returns_a_list_per_project_in_order(magichour_simulator, hook, tmp
 
 def test_files_are_fetched_in_parallel_up_to_a_limit(magichour_simulator, hook, tmp_path):
     ids = [complete_project(magichour_simulator, hook) for _ in range(12)]
-    magichour_simulator.faults({"match": {"host": "downloads"}, "delay": 0.15})
+    magichour_simulator.faults({"match": {"host": "downloads"}, "delay": 0.4})
     started = time.monotonic()
     download(project_id=ids, kind="image", destination=str(tmp_path), parallel=3).execute(task_context())
-    assert time.monotonic() - started >= 12 / 3 * 0.15
+    assert time.monotonic() - started >= 12 / 3 * 0.4
     assert magichour_simulator.state()["in_flight"]["most"] > 1
 
 

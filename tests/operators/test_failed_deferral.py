@@ -85,3 +85,13 @@ def test_there_is_no_retry_where_nothing_is_recorded(long: Simulator, body: Any)
         resume(task, context)
     if not isinstance(body, list):
         assert only_project(long) in str(caught.value)
+
+
+def test_there_is_no_retry_where_the_connection_cannot_be_read(
+    long: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context = task_context("generate")
+    defer(generate(deferrable=True), context)
+    monkeypatch.delenv("AIRFLOW_CONN_MAGICHOUR_DEFAULT")
+    with pytest.raises(exceptions.MagicHourUnrecordedSubmitError):
+        resume(generate(deferrable=True), context)

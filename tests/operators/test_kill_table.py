@@ -1,4 +1,4 @@
-"""Processes are killed outright at each step, with records in a folder alone, on any Airflow."""
+"""Processes are killed with SIGKILL at each step, with records only in a folder, on any Airflow."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ EXPECTED = {
 
 
 def run(sim: Simulator, folder: Path, bodies: int, *steps: str) -> dict[tuple[str, int], str]:
-    """Return what each try said, by step and number; the first of each must have died."""
+    """Return the output of each try, by step and number. The first try of each step must have been killed."""
     arguments = [sim.url, sim.api_key, str(folder), str(bodies), *steps]
     done = subprocess.run(
         [sys.executable, "-m", "tests.operators.kill_table", *arguments],
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=500,
         check=True,
     )
     found = re.findall(r"^(.+)=(\d)=(.+)$", done.stdout, re.MULTILINE)
@@ -57,4 +57,4 @@ def test_killed_list_pays_once_for_each(sim: Simulator, tmp_path: Path) -> None:
     assert said["answered", 3] == "9 results"
     assert len(count) == 9
     assert max(count.values()) <= 2
-    assert count.total() <= 9 + 4  # what was under way as it died: a person decided to pay for that again
+    assert count.total() <= 9 + 4  # what was in progress as it died: a person decided to pay for that again

@@ -3,28 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
-from airflow.providers.common.compat.sdk import AirflowFailException, AirflowTaskTimeout, TaskDeferred
+from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_provider_magichour import exceptions
 from airflow_provider_magichour.operators import _earlier_tries
-from airflow_provider_magichour.operators._generate import GenerateTask
 from airflow_provider_magichour.simulator import Simulator
 from tests.operators.support import (
     BODY,
     CREATE,
     bodies,
     created,
+    execute,
     generate,
     only_project,
     operator,
     posts,
+    wait_for,
 )
-from tests.support.tasks import TaskStateStore, run_task, run_trigger, stored, task_context
+from tests.support.tasks import TaskStateStore, run_task, task_context
 
 pytestmark = pytest.mark.usefixtures("no_pauses")
 
@@ -39,14 +41,14 @@ def context(
     """Return what makes the context of a try; its records are in one store or the other."""
     store = TaskStateStore() if request.param == "task state" else None
     more = {} if store else {"submit_records": f"file://{tmp_path}/records"}
-    connect(sim.url, sim.api_key, timeout=5, **more)
+    connect(sim.url, sim.api_key, timeout=30, **more)
 
     def make(try_number: int = 1, max_tries: int = 3, clear_number: int = 0) -> Any:
         made = task_context("create", store=store, try_number=try_number, max_tries=max_tries)
         made["dag_run"].clear_number = clear_number
         return made
 
-    make.key = lambda key: connect(sim.url, key, timeout=5, **more)  # type: ignore[attr-defined]
+    make.key = lambda key: connect(sim.url, key, timeout=30, **more)  # type: ignore[attr-defined]
     return make
 
 
@@ -91,7 +93,7 @@ class TestNotFound:
             operator(bodies(1)).execute(context(2))
         sim.clear_faults()
         with pytest.raises(exceptions.MagicHourInvalidRequestError):
-            operator([*bodies(1), {"style": {}}]).execute(context(3, 5, 1))  # goes on with the project
+            operator([*bodies(1), {"style": {}}]).execute(context(3, 5, 1))  # continues with the project
         sim.faults({"match": GET, "status": 404})
         with pytest.raises(exceptions.MagicHourNotFoundError, match="does not prove"):
             operator(bodies(1)).execute(context(4, 5, 1))
@@ -122,8 +124,61 @@ class TestNotFound:
         made = operator(bodies(5)).execute(context(4, 7, 2))
         assert sorted(one["id"] for one in made) == sorted(first)
 
+    def test_kill_while_404_is_waited_for_is_no_lasting_404(
+        self, context: Context, sim: Simulator, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(_earlier_tries, "NOT_FOUND_SECONDS", 60.0)
+        submitted_then_lost(context, sim)
+        sim.faults({"match": GET, "status": 404})
+        task = operator(bodies(1))
+        with ThreadPoolExecutor(1) as executor:
+            running = executor.submit(execute, task, context(2))
+            wait_for(lambda: bool(sim.requests("get_project")))
+            task.on_kill()
+            with pytest.raises(exceptions.MagicHourError, match="killed") as caught:
+                running.result(50)
+        assert not isinstance(caught.value, AirflowFailException)
+
+
+class TestWrongKind:
+    """A tool that this version does not know makes another kind than the user gave."""
+
+    BODY: ClassVar[dict[str, Any]] = {"end_seconds": 5, "style": {"prompt": "x"}}
+
+    @pytest.mark.parametrize("deferrable", [False, True])
+    def test_wrong_kind_is_said_and_no_clear_pays_again(
+        self, context: Context, sim: Simulator, monkeypatch: pytest.MonkeyPatch, deferrable: bool
+    ) -> None:
+        for module in ("tools", "operators._create", "_client.api"):
+            monkeypatch.setattr(
+                f"airflow_provider_magichour.{module}.tool_kind", lambda tool, kind=None: kind
+            )
+        for start in (context(1), context(2, 5, 1), context(3, 6, 2)):
+            task = generate(self.BODY, tool="text-to-video", kind="image", deferrable=deferrable)
+            with pytest.raises(exceptions.MagicHourWrongKindError, match="kind='video'") as caught:
+                run_task(task, start)
+        assert created(sim) == 1
+        advice = f"MagicHourDownloadOperator(project_id='{only_project(sim)}', kind='video', ...)"
+        assert "pays again if you change its kind" in str(caught.value)
+        assert advice in str(caught.value)
+
 
 class TestLists:
+    def test_of_equal_bodies_the_one_that_did_not_fail_is_taken(
+        self, context: Context, sim: Simulator
+    ) -> None:
+        with pytest.raises(exceptions.MagicHourInvalidRequestError):
+            operator([BODY, BODY, {"style": {}}]).execute(context(1))
+        first, second = sim.state()["projects"]
+        taken = operator([BODY, {"style": {}}])
+        with pytest.raises(exceptions.MagicHourInvalidRequestError):
+            taken.execute(context(2))
+        (taken_id,) = taken._task.project_ids
+        sim.end_project(taken_id, "error", "unknown_error")
+        (left,) = {first, second} - {taken_id}
+        assert operator([BODY]).execute(context(3))[0]["id"] == left
+        assert created(sim) == 2
+
     def test_refused_bodies_hide_no_project_from_a_shorter_list(
         self, context: Context, sim: Simulator
     ) -> None:
@@ -134,6 +189,17 @@ class TestLists:
         again = operator(bodies(6)).execute(context(2))
         assert sorted(one["id"] for one in again) == sorted(made)
         assert created(sim) == 6
+
+    def test_uncertain_submit_is_asked_about_after_a_success_of_a_shorter_list(
+        self, context: Context, sim: Simulator
+    ) -> None:
+        sim.faults({"match": CREATE, "times": 1, "drop": "after"})
+        with pytest.raises(exceptions.MagicHourUncertainSubmitError):
+            operator([BODY, BODY]).execute(context(1))
+        operator([BODY]).execute(context(2))  # Airflow never heard of it
+        with pytest.raises(exceptions.MagicHourUncertainSubmitError):
+            operator([BODY, BODY]).execute(context(3))
+        assert created(sim) == 2
 
 
 class TestClear:
@@ -233,68 +299,6 @@ class TestProxies:
             operator(bodies(6)).execute(context(1))
         assert "credits left" not in str(caught.value)
         assert created(sim) == 5
-
-
-class TestWithoutRecords:
-    def test_failure_after_the_submit_is_final(self, sim: Simulator) -> None:
-        sim.faults({"match": CREATE, "skip": 1, "status": 503})
-        with pytest.raises(exceptions.MagicHourUnrecordedSubmitError) as caught:
-            operator(bodies(2)).execute(task_context())
-        assert only_project(sim) in str(caught.value)
-        assert isinstance(caught.value, AirflowFailException)
-
-    def test_failure_before_the_submit_is_retryable(self, sim: Simulator) -> None:
-        sim.faults({"match": CREATE, "status": 503})
-        with pytest.raises(exceptions.MagicHourServerError):
-            operator(bodies(2)).execute(task_context())
-
-    def test_timeout_of_the_task_is_final(self, sim: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
-        task = generate()
-        monkeypatch.setattr(
-            GenerateTask, "_wait", lambda *_: (_ for _ in ()).throw(AirflowTaskTimeout("5 s"))
-        )
-        with pytest.raises(exceptions.MagicHourUnrecordedSubmitError, match="5 s"):
-            task.execute(task_context())
-
-    def test_unexpected_error_after_the_submit_is_final(
-        self, sim: Simulator, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        context = task_context()
-        monkeypatch.setattr(context["ti"], "xcom_push", lambda **_: Path("/nowhere").read_bytes())
-        with pytest.raises(exceptions.MagicHourUnrecordedSubmitError, match="FileNotFoundError") as caught:
-            operator().execute(context)
-        assert only_project(sim) in str(caught.value)
-
-    @pytest.mark.parametrize("durable", [False, True])
-    def test_connection_that_cannot_be_read_after_a_deferral_is_final(
-        self, sim: Simulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, durable: bool
-    ) -> None:
-        more = {} if durable else {"durable": False, "destination": str(tmp_path)}
-        with pytest.raises(TaskDeferred) as deferred:
-            generate(deferrable=True, **more).execute(task_context("generate"))
-        event = run_trigger(deferred.value.trigger)
-        monkeypatch.delenv("AIRFLOW_CONN_MAGICHOUR_DEFAULT")
-        resumed = generate(deferrable=True, **more)
-        with pytest.raises(exceptions.MagicHourUnrecordedSubmitError) as caught:
-            resumed.execute_complete(task_context("generate"), event=event, **stored(deferred.value.kwargs))
-        assert only_project(sim) in str(caught.value)
-
-    def test_destination_records_on_any_airflow(self, sim: Simulator, tmp_path: Path) -> None:
-        sim.faults({"match": {"route": "download"}, "status": 500})
-        destination = str(tmp_path / "{{ ds }}")
-        with pytest.raises(exceptions.MagicHourDownloadError):
-            run_task(rendered(destination, tmp_path / "monday"), task_context("generate"))
-        sim.clear_faults()
-        task = rendered(destination, tmp_path / "monday")
-        assert run_task(task, task_context("generate", try_number=2))["files"]
-        assert posts(sim) == 1
-        assert (tmp_path / ".magichour" / "submits").is_dir()
-
-
-def rendered(template: str, destination: Path, **arguments: Any) -> Any:
-    task = generate(destination=template, **arguments)
-    task.destination = str(destination)
-    return task
 
 
 class TestBudget:

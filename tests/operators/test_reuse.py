@@ -13,7 +13,7 @@ from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_provider_magichour import exceptions
 from airflow_provider_magichour._transfer import catalogue
-from airflow_provider_magichour.operators import _earlier_tries
+from airflow_provider_magichour.operators import _earlier_tries, _reuse
 from airflow_provider_magichour.simulator import Simulator
 from tests.operators.support import BODY, CREATE, bodies, generate, operator, posts
 from tests.support.tasks import TaskStateStore, run_task, task_context
@@ -189,3 +189,14 @@ class TestReuse:
         assert len(read) == 4
         assert self.run(tmp_path, {**BODY, "name": "c"}, run_id="second")["reused"]
         assert len(read) == 5
+
+    @pytest.mark.parametrize("name", ["garbage-p1", "-p1", "1_0-p1", "99999-p1", "p1"])
+    def test_bad_name_in_the_index_is_ignored(self, sim: Simulator, tmp_path: Path, name: str) -> None:
+        self.run(tmp_path)
+        (entry,) = (tmp_path / "magichour-catalog").glob("*/*.json")
+        fingerprint = json.loads(entry.read_text())["body_fingerprint"]
+        index = tmp_path / _reuse.FOLDER / f"{entry.parent.name.removeprefix('dt=')}.json"
+        index.parent.mkdir(parents=True, exist_ok=True)
+        index.write_text(json.dumps({"version": 1, "closed": False, "entries": {name: fingerprint}}))
+        assert self.run(tmp_path, run_id="another")["reused"]
+        assert posts(sim) == 1

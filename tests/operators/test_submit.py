@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import signal
+import threading
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -143,25 +145,37 @@ class TimeoutOfAirflowError(BaseException):
 
 
 @contextlib.contextmanager
-def struck_after(seconds: float) -> Iterator[None]:
+def struck_during_a_create_call(sim: Simulator) -> Iterator[None]:
+    """Let Airflow end the task when Magic Hour has the first create call, whose response takes longer."""
+    over = threading.Event()
+
     def strike(*_: object) -> None:
         raise TimeoutOfAirflowError
 
+    def send_signal() -> None:
+        while not posts(sim):
+            if over.wait(0.01):
+                return
+        over.wait(1)  # a signal while the threads start could leave one of them behind
+        os.kill(os.getpid(), signal.SIGALRM)
+
     before = signal.signal(signal.SIGALRM, strike)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    striking = threading.Thread(target=send_signal)
     try:
-        with pytest.raises(TimeoutOfAirflowError):
+        with pytest.raises(TimeoutOfAirflowError):  # noqa: PT012  # the signal may come at once
+            striking.start()
             yield
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        over.set()
+        striking.join()
         signal.signal(signal.SIGALRM, before)
 
 
 class TestInterrupted:
     def test_task_timeout_leaves_no_submit_without_id(self, sim: Simulator, store: TaskStateStore) -> None:
         """Airflow's execution_timeout raises in the main thread while others submit."""
-        sim.faults({"match": CREATE, "delay_after": 0.5})
-        with struck_after(0.25):
+        sim.faults({"match": CREATE, "delay_after": 10})
+        with struck_during_a_create_call(sim):
             operator(bodies(12)).execute(task_context(store=store))
         first = created(sim)
         assert first <= _submit.MAX_PARALLEL
@@ -172,8 +186,8 @@ class TestInterrupted:
     def test_task_timeout_during_a_create_call_keeps_its_id(
         self, sim: Simulator, store: TaskStateStore
     ) -> None:
-        sim.faults({"match": CREATE, "delay_after": 1})
-        with struck_after(0.3):
+        sim.faults({"match": CREATE, "delay_after": 4})
+        with struck_during_a_create_call(sim):
             operator().execute(task_context(store=store))
         (made,) = sim.state()["projects"]
         assert operator().execute(task_context(store=store, try_number=2))["id"] == made

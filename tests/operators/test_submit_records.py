@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
-import threading
-from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_provider_magichour._transfer.storage import Storage
 from airflow_provider_magichour.exceptions import (
     MagicHourError,
-    MagicHourSubmitRecordError,
-    MagicHourUncertainSubmitError,
 )
-from airflow_provider_magichour.operators import _submit_records
 from airflow_provider_magichour.operators._clear_or_retry import UNCERTAIN
-from airflow_provider_magichour.operators._submit_record import INTENT, Record
+from airflow_provider_magichour.operators._submit_record import INTENT
 from airflow_provider_magichour.operators._submit_records import SubmitRecords
-from tests.operators.records import Open, context_of, submit, write_intent
+from tests.operators.records import Open, context_of, fail, submit, write_intent
 from tests.support.tasks import TaskStateStore
 
 pytestmark = pytest.mark.usefixtures("no_pauses")
@@ -50,6 +43,18 @@ class TestRetry:
         records.discard(write_intent(records))
         write_intent(records)
         assert open_records(try_number=2).match(["b"])[0].state == INTENT
+
+    def test_discarded_intent_does_not_bring_back_a_project_that_was_given_up(
+        self, open_records: Open
+    ) -> None:
+        submit(open_records(), "a", "failed")
+        retry = open_records(try_number=2)
+        retry.give_up(retry.match(["a"])[0], refunded=True)
+        started = retry.start({0: "b", 1: "a"})  # the list is in another order now
+        retry.record_id(retry.write_intent(started[1]), "p2", 5, name="t")
+        retry.discard(retry.write_intent(started[0]))
+        found = open_records(try_number=3).match(["b", "a"])
+        assert {position: one.id for position, one in found.items()} == {1: "p2"}
 
     def test_project_that_was_given_up_is_submitted_again_once(self, open_records: Open) -> None:
         submit(open_records())
@@ -97,21 +102,7 @@ class TestRetry:
             )
 
 
-def fail(
-    records: SubmitRecords, record: Record, error: type[Exception] = MagicHourUncertainSubmitError
-) -> None:
-    """Let a try report a submit, and end with an error."""
-
-    def work() -> None:
-        with records.ending():
-            records.mark_reported(record, UNCERTAIN)
-            raise error
-
-    with pytest.raises(error):
-        work()
-
-
-#: How a task that ended for good starts again: (its try and the run's clear number), is it a Clear?
+#: How a task that ended permanently starts again: (its try and the run's clear number), is it a Clear?
 STARTS = {
     "retry": ({"try_number": 2, "max_tries": 3}, False),
     "clear with the same retries": ({"try_number": 2, "max_tries": 4, "clear_number": 1}, True),
@@ -131,7 +122,7 @@ class TestClear:
     ) -> None:
         first = open_records(max_tries=3)
         submit(first)
-        first.succeed()
+        first.end(succeeded=True)
         again = open_records(**start)
         assert bool(again.match(["b"])) == again.succeeded == (not is_clear)
         assert again.was_cleared == is_clear
@@ -142,7 +133,7 @@ class TestClear:
         first = open_records(max_tries=3)
         submit(first, "a", "p1")
         submit(first, "b", "p2")
-        first.succeed()
+        first.end(succeeded=True)
         if not is_clear:
             return
         again = open_records(**start)
@@ -183,7 +174,7 @@ class TestClear:
 
 
 class TestClearOfAnotherTask:
-    """It changes the DAG run's number while this task waits for its retry, and is no Clear of this one."""
+    """It changes the DAG run's number while this task waits for its retry, but does not clear this task."""
 
     @pytest.mark.parametrize("max_tries", [3, 7], ids=["as the DAG has it", "cleared before"])
     def test_retry_is_no_clear(self, open_records: Open, max_tries: int) -> None:
@@ -192,7 +183,7 @@ class TestClearOfAnotherTask:
         intent = write_intent(first)
         submit(first, "c", "p2")
         fail(first, intent)
-        first.succeed()
+        first.end(succeeded=True)
         retry = open_records(max_tries=max_tries, try_number=began + 2, clear_number=1, task=task)
         assert not retry.is_cleared(retry.match(["b"])[0])
         assert retry.succeeded
@@ -209,7 +200,7 @@ class TestClearOfAnotherTask:
     def test_clear_with_edited_retries_is_one(self, open_records: Open) -> None:
         first = open_records(max_tries=1, task=SimpleNamespace(retries=1))
         submit(first)
-        first.succeed()
+        first.end(succeeded=True)
         now = {"max_tries": 1, "try_number": 2, "clear_number": 1, "task": SimpleNamespace(retries=0)}
         assert open_records(**now).match(["b"]) == {}
 
@@ -222,107 +213,33 @@ class TestRunMadeAgain:
             records = SubmitRecords.of_task(context_of(store=TaskStateStore()), storage=folder)
             assert records.match(["b"]) == {}
             submit(records)
-            records.succeed()
+            records.end(succeeded=True)
 
     def test_try_that_succeeded_unheard_is_no_new_run(self, folder: Storage, store: TaskStateStore) -> None:
         records = SubmitRecords.of_task(context_of(store=store), storage=folder)
         submit(records)
-        records.succeed()
+        records.end(succeeded=True)
         assert SubmitRecords.of_task(context_of(store=store), storage=folder).succeeded  # the same try again
         assert SubmitRecords.of_task(context_of(try_number=2), storage=folder).succeeded
 
 
-class TestTwoTriesAtOnce:
-    """Airflow took a try for dead, which goes on: its worker was only away."""
+class TestRunThatWasMadeAgain:
+    """A folder keeps the records of a deleted run, and the next run with this id finds them."""
 
-    @pytest.fixture
-    def open_folder(self, folder: Storage) -> Open:
-        return lambda **changes: SubmitRecords.of_task(context_of(**changes), storage=folder)
+    def test_tries_of_the_old_run_hide_no_clear(self, folder: Storage) -> None:
+        def open_folder(**changes: Any) -> SubmitRecords:
+            return SubmitRecords.of_task(context_of(**changes), storage=folder)
 
-    def test_lost_try_sees_the_next_one(self, open_folder: Open, monkeypatch: pytest.MonkeyPatch) -> None:
-        lost, retry = open_folder(), open_folder(try_number=2)
-        lost.match(["a", "b"])
-        submit(lost, "a", "p1")
-        assert retry.match(["a", "b"])[0].id == "p1"
-        submit(retry, "b", "p2")
-        monkeypatch.setattr(_submit_records, "FRESH_SECONDS", -1)  # as much later
-        with pytest.raises(MagicHourSubmitRecordError, match="Another try"):
-            write_intent(lost, "b")
-        assert open_folder(try_number=3).match(["a", "b", "b"]).keys() == {0, 1}
-
-    def test_next_try_sees_what_the_lost_one_began_meanwhile(self, open_folder: Open) -> None:
-        lost, retry = open_folder(), open_folder(try_number=2)
-        lost.match(["a"])
-        assert retry.match(["a"]) == {}
-        submit(lost, "a")
-        with pytest.raises(MagicHourSubmitRecordError, match="Another try") as caught:
-            write_intent(retry, "a")
-        assert not isinstance(caught.value, AirflowFailException)
-        assert open_folder(try_number=3).match(["a"])[0].id == "p1"
-
-    def test_both_at_the_same_moment_do_not_both_submit(self, open_folder: Open) -> None:
-        tries = [open_folder(try_number=2), open_folder(try_number=2)]
-        for records in tries:
-            records.match(["a"])
-        barrier, intended = threading.Barrier(2), []
-
-        def work(records: SubmitRecords) -> None:
-            record = records.start({0: "a"})[0]
-            barrier.wait()
-            with contextlib.suppress(MagicHourSubmitRecordError):
-                intended.append(records.write_intent(record))
-
-        with ThreadPoolExecutor(2) as executor:
-            list(executor.map(work, tries))
-        assert len(intended) <= 1
-
-    def test_no_thread_goes_on_before_the_check(self, folder: Storage, open_folder: Open) -> None:
-        lost, retry = open_folder(), open_folder(try_number=2)
-        for records in (lost, retry):
-            records.match(["a", "b", "c", "d"])
-        submit(lost, "d")
-        started = retry.start(dict(enumerate("abcd")))
-        barrier, intended = threading.Barrier(4), []
-
-        def work(record: Record) -> None:
-            barrier.wait()
-            with contextlib.suppress(MagicHourSubmitRecordError):
-                intended.append(retry.write_intent(record))
-
-        with ThreadPoolExecutor(4) as executor:
-            list(executor.map(work, started.values()))
-        assert intended == []
-
-    def test_id_of_the_lost_try_counts_beside_a_report(self, open_folder: Open) -> None:
-        lost, retry = open_folder(), open_folder(try_number=2)
-        intent = write_intent(lost, "a")
-        retry.mark_reported(retry.match(["a"])[0], UNCERTAIN)
-        lost.record_id(intent, "p1", 5, name="t")
-        assert open_folder(try_number=3).match(["a"])[0].id == "p1"
-
-    def test_try_alone_is_not_disturbed(self, open_folder: Open, monkeypatch: pytest.MonkeyPatch) -> None:
-        first = open_folder()
-        first.match(["a", "b", "c"])
-        submit(first, "a")
-        monkeypatch.setattr(_submit_records, "FRESH_SECONDS", -1)
-        submit(first, "b", "p2")
-        retry = open_folder(try_number=2)
-        retry.match(["a", "b", "c"])
-        submit(retry, "c", "p3")
-
-    def test_first_try_reads_its_folder_once(
-        self, open_folder: Open, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        reads: list[str] = []
-        original = Storage.names
-        monkeypatch.setattr(
-            Storage, "names", lambda self, path: (reads.append(path), original(self, path))[1]
-        )
-        records = open_folder()
-        records.match(["a", "b", "c"])
-        for body in ("a", "b", "c"):
-            submit(records, body, f"p-{body}")
-        assert len(reads) == 1
+        cleared = {"try_number": 2, "max_tries": 3, "clear_number": 1}
+        old = open_folder(**cleared)
+        old.match(["b"])
+        submit(old)
+        old.end(succeeded=True)
+        first = open_folder(max_tries=2)
+        assert first.match(["b"]) == {}
+        fail(first, write_intent(first))
+        again = open_folder(**cleared)
+        assert again.is_cleared(again.match(["b"])[0])
 
 
 class TestWithoutAStore:

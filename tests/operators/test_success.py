@@ -1,4 +1,4 @@
-"""What a later try knows of a success: after a Clear, and where Airflow never heard of it."""
+"""What a later try knows about a success: after a Clear, and if Airflow did not record it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.support.tasks import run_task, task_context
 
 pytestmark = pytest.mark.usefixtures("no_pauses")
 
-#: Tries after one that ended for good: (try_number, max_tries, clear_number).
+#: Tries after one that ended permanently: (try_number, max_tries, clear_number).
 RETRY, CLEAR, OTHER_CLEAR = (2, 1, 0), (2, 3, 1), (2, 1, 1)
 
 
@@ -92,11 +92,41 @@ def test_projects_that_others_stored_prove_no_success(sim: Simulator, tmp_path: 
     assert posts(sim) == 1
 
 
+@pytest.mark.parametrize("start", [RETRY, CLEAR], ids=["retry", "clear"])
+def test_task_that_fails_after_its_downloads_is_none_that_succeeded(
+    sim: Simulator, tmp_path: Path, start: tuple[int, int, int]
+) -> None:
+    with dying(CreateTask, "_report_usage"):
+        run(tmp_path, 2)
+    assert len(run(tmp_path, 2, start)) == 2
+    assert posts(sim) == 2
+
+
+def test_clear_of_a_failure_after_an_unheard_success_goes_on(sim: Simulator, tmp_path: Path) -> None:
+    with dying(CreateTask, "_raise_for_failed"):
+        run(tmp_path, 2)
+    sim.faults({"match": CREATE, "status": 403})
+    with pytest.raises(exceptions.MagicHourPermissionError):
+        run(tmp_path, 3, RETRY)  # with one body more
+    sim.clear_faults()
+    assert len(run(tmp_path, 3, (3, 4, 1))) == 3
+    assert created(sim) == 3
+
+
+def test_clear_of_a_killed_task_that_came_to_its_end_goes_on(sim: Simulator, tmp_path: Path) -> None:
+    task = generate(bodies(2), destination=str(tmp_path))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(CreateTask, "_report_usage", lambda *_: task.on_kill())
+        run_task(task, task_context("generate"))
+    assert len(run(tmp_path, 2, CLEAR)) == 2
+    assert posts(sim) == 2
+
+
 @pytest.mark.parametrize("reuse", [False, True])
 def test_retry_after_an_unheard_success_has_the_result_of_a_deleted_project(
     sim: Simulator, tmp_path: Path, reuse: bool
 ) -> None:
-    with dying(CreateTask, "_report_usage"):
+    with dying(CreateTask, "_raise_for_failed"):
         run(tmp_path, 2, reuse=reuse)
     projects = list(sim.state()["projects"])
     operator().hook.delete_project("image", projects)
@@ -126,11 +156,28 @@ def test_clear_of_a_success_after_its_body_was_corrected_submits_anew(sim: Simul
     assert posts(sim) == 4
 
 
+def test_stored_result_is_kept_over_a_try_that_cannot_read_its_project(
+    sim: Simulator, tmp_path: Path
+) -> None:
+    sim.faults({"match": CREATE, "outcome": {"status": "error"}, "times": 1})
+    with pytest.raises(exceptions.MagicHourError):
+        run(tmp_path, 2)
+    sim.clear_faults()
+    complete = [one for one, project in sim.state()["projects"].items() if project["status"] == "complete"]
+    sim.faults({"match": {"route": "get_project", "project_id": complete[0]}, "status": 503})
+    with pytest.raises(exceptions.MagicHourError):
+        run(tmp_path, 2, RETRY)
+    sim.clear_faults()
+    operator().hook.delete_project("image", complete)  # as a clean-up does
+    assert len(run(tmp_path, 2, (3, 1, 0))) == 2
+    assert created(sim) == 3
+
+
 @pytest.mark.parametrize("status", [401, 404, 503])
 def test_retry_after_an_unheard_success_asks_magic_hour_nothing(
     sim: Simulator, tmp_path: Path, status: int
 ) -> None:
-    with dying(CreateTask, "_report_usage"):
+    with dying(CreateTask, "_raise_for_failed"):
         run(tmp_path, 2)
     sim.faults({"match": {"route": "get_project"}, "status": status})
     assert len(run(tmp_path, 2, RETRY)) == 2

@@ -1,4 +1,4 @@
-"""What a task says of its costs, and what it leaves on the account: usage, names, ``keep_credits``."""
+"""The costs of a task: the XCom ``usage``, the names of projects, and ``keep_credits``."""
 
 from __future__ import annotations
 
