@@ -50,9 +50,10 @@ def make_history(sim: Simulator, stored: str) -> None:
     render = {"dag_id": "b", "task_id": "retried", "store": one}
     fail(generate(BODY, destination=stored), task_context(**render), errors.MagicHourRenderError)
     run_task(generate(BODY, destination=stored), task_context(**render, try_number=2))
-    sim.faults({"match": CREATE, "times": 1, "duration": 2})
+    sim.faults({"match": CREATE, "times": 1, "duration": 600})
     late = {"dag_id": "c", "store": two}
     fail(generate(destination=stored, timeout=0.4), task_context(**late), errors.MagicHourTimeoutError)
+    sim.end_project([*sim.state()["projects"]][-1])
     run_task(generate(destination=stored), task_context(**late, try_number=2, max_tries=1))
     sim.faults({"match": CREATE, "times": 1, "duration": 600})
     never = task_context(dag_id="c", task_id="never", store=TaskStateStore())
@@ -94,7 +95,7 @@ def place(request: pytest.FixtureRequest, sim: Simulator, connect: Any) -> Itera
                     key="test", secret="test", endpoint_url=store.endpoint, use_listings_cache=False
                 )
             )
-        connect(sim.url, sim.api_key, catalog=root, timeout=5)
+        connect(sim.url, sim.api_key, catalog=root, timeout=30)
         yield root, connection
     connection.close()
 

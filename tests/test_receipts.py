@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from datetime import UTC, datetime, timedelta
 
@@ -59,7 +60,7 @@ def make(
 def test_entry_holds_all_that_is_known(root, tmp_path):
     receipt = make(root, destination=root.below("2026-11-21"), facts=FACTS)
     catalogue.write(root, receipt)
-    path = tmp_path / "magichour-catalog" / "dt=2026-11-21" / "110000-p1.json"
+    path = tmp_path / "magichour-catalog" / "dt=2026-11-21" / "125959-p1.json"
     assert json.loads(path.read_text()) == {
         "version": 2,
         "event": None,
@@ -105,17 +106,17 @@ def test_entry_holds_all_that_is_known(root, tmp_path):
 @pytest.mark.parametrize(
     ("created_at", "path"),
     [
-        ("2026-11-21T11:00:00Z", "dt=2026-11-21/110000-p1"),
-        ("2026-11-21T11:00:00.987Z", "dt=2026-11-21/110000-p1"),
-        ("2026-11-21T00:30:00+02:00", "dt=2026-11-20/223000-p1"),
-        ("2026-11-21T11:00:00", "dt=2026-11-21/110000-p1"),
-        ("0005-01-01T00:00:00Z", "dt=0005-01-01/000000-p1"),
-        ("2026-11-21T12:00:07Z", "dt=2026-11-21/120007-p1"),  # Magic Hour's clock is a little ahead
-        ("9999-12-31T23:59:59Z", "dt=2026-11-21/120000-p1"),
-        ("0001-01-01T00:00:00+23:59", "dt=2026-11-21/120000-p1"),
-        ("yesterday", "dt=2026-11-21/120000-p1"),
-        (None, "dt=2026-11-21/120000-p1"),
-        (1763726400, "dt=2026-11-21/120000-p1"),
+        ("2026-11-21T11:00:00Z", "dt=2026-11-21/125959-p1"),
+        ("2026-11-21T11:00:00.987Z", "dt=2026-11-21/125959-p1"),
+        ("2026-11-21T00:30:00+02:00", "dt=2026-11-20/012959-p1"),
+        ("2026-11-21T11:00:00", "dt=2026-11-21/125959-p1"),
+        ("0005-01-01T00:00:00Z", "dt=0005-01-01/235959-p1"),
+        ("2026-11-21T12:00:07Z", "dt=2026-11-21/115952-p1"),  # Magic Hour's clock is a little ahead
+        ("9999-12-31T23:59:59Z", "dt=2026-11-21/115959-p1"),
+        ("0001-01-01T00:00:00+23:59", "dt=2026-11-21/115959-p1"),
+        ("yesterday", "dt=2026-11-21/115959-p1"),
+        (None, "dt=2026-11-21/115959-p1"),
+        (1763726400, "dt=2026-11-21/115959-p1"),
     ],
 )
 def test_entry_lies_at_the_time_of_creation(created_at, path):
@@ -231,33 +232,36 @@ def put(root, day, *names):
         root.write(f"magichour-catalog/dt={day}/{name}", b"{}")
 
 
-def test_entries_come_in_order_with_their_events(root):
+def test_newest_entries_of_a_day_come_first_with_their_events(root):
     put(
         root,
         "2026-11-21",
-        "110000-b.json",
-        "110000-a-1.json",
-        "110000-a-1-deleted.json",
-        "110000-a-1-moved.json",
-        "235959-c.json",
-        "000000-d-timed_out-0123abcd.json",
-        "000000-d-timed_out.json",
-        "000000-d.json",
-        "000000-gone-deleted.json",
+        "125959-b.json",
+        "125959-a-1.json",
+        "125959-a-1-deleted.json",
+        "125959-a-1-moved.json",
+        "000000-c.json",
+        "235959-d-timed_out-0123abcd.json",
+        "235959-d-timed_out.json",
+        "235959-d.json",
+        "235959-gone-deleted.json",
         "notes.txt",
-        ".110000-a.json.0123456789abcdef0123456789abcdef.tmp",
-        "110000-..json",
-        "110000-a b.json",
+        "999999-p.json",
+        ".125959-a.json.0123456789abcdef0123456789abcdef.tmp",
+        "125959-..json",
+        "125959-a b.json",
     )
-    put(root, "2026-11-20", "120000-e.json")
-    put(root, "nonsense", "120000-e.json")
+    put(root, "2026-11-20", "115959-e.json")
+    put(root, "nonsense", "115959-e.json")
     assert catalogue.days(root) == ["2026-11-20", "2026-11-21"]
     assert list(catalogue.entries(root, "2026-11-21")) == [
-        Entry("2026-11-21", "000000", "d", frozenset({"timed_out"})),
+        Entry("2026-11-21", "235959", "c"),
         Entry("2026-11-21", "110000", "a-1", frozenset({"deleted", "moved"})),
         Entry("2026-11-21", "110000", "b"),
-        Entry("2026-11-21", "235959", "c"),
+        Entry("2026-11-21", "000000", "d", frozenset({"timed_out"})),
     ]
+    until = [entry.project_id for entry in catalogue.entries(root, "2026-11-21", "110000")]
+    assert until == ["a-1", "b", "d"]
     assert list(catalogue.entries(root, "2026-11-19")) == []
 
 
@@ -266,7 +270,6 @@ def test_large_folder_is_listed_in_parts(root, monkeypatch):
     names = [f"{number:06}-p.json" for number in range(10)]
     put(root, "2026-11-21", *reversed(names))
     assert list(root.scan("magichour-catalog/dt=2026-11-21")) == names
-    assert list(root.scan("magichour-catalog/dt=2026-11-21", names[7])) == names[8:]
     assert list(root.scan("nowhere")) == []
 
 
@@ -276,7 +279,7 @@ def test_events_are_objects_of_their_own(root, tmp_path):
     before = entries(tmp_path)
     Catalogue(root, root).add_deletion(receipt, "account-1", "deleted")
     after = entries(tmp_path)
-    event = after.pop("110000-p1-deleted")
+    event = after.pop("125959-p1-deleted")
     assert after == before
     assert datetime.fromisoformat(event.pop("at")) <= datetime.now(UTC)
     assert event == {
@@ -312,7 +315,7 @@ def test_moved_files_are_acknowledged(root, tmp_path, old):
         assert data["files"] == [{**FILE, "moved_to": "s3://archive/1.png"}]
     else:
         path = catalogue.path_of(make(root))
-        assert catalogue.moved_files(root, path) == {"output.png": "s3://archive/1.png"}
+        assert catalogue.moved_files(root, path, make(root)) == {"output.png": "s3://archive/1.png"}
     for project_id, moved in (("p1", {"other.png": "x"}), ("p1", {"output.png": " "}), ("p2", {"a": "b"})):
         with pytest.raises(errors.MagicHourArgumentError, match="moved_to"):
             hook.acknowledge_moved(str(tmp_path), project_id, moved)
@@ -320,17 +323,31 @@ def test_moved_files_are_acknowledged(root, tmp_path, old):
 
 def test_moved_files_are_acknowledged_one_by_one(root, tmp_path):
     files = [{**FILE, "path": f"p1/{name}.png"} for name in "ab"]
-    catalogue.write(root, make(root, files=files, destination=Storage("/elsewhere", "/elsewhere")))
+    receipt = make(root, files=files, destination=Storage("/elsewhere", "/elsewhere"))
+    catalogue.write(root, receipt)
     for name in "ab":
         MagicHourHook().acknowledge_moved("/elsewhere", "p1", {f"{name}.png": "there"}, index=str(tmp_path))
-    assert catalogue.moved_files(root, catalogue.path_of(make(root))) == {"a.png": "there", "b.png": "there"}
+    moved = catalogue.moved_files(root, catalogue.path_of(receipt), receipt)
+    assert moved == {"a.png": "there", "b.png": "there"}
+
+
+def test_files_moved_before_another_download_are_looked_for(root, tmp_path):
+    """The entry is replaced by the later download, and the record of the move stays."""
+    first, path = make(root), catalogue.path_of(make(root))
+    catalogue.write(root, first)
+    MagicHourHook().acknowledge_moved(str(tmp_path), "p1", {"output.png": "tape 7"})
+    assert catalogue.moved_files(root, path, first) == {"output.png": "tape 7"}
+    elsewhere = make(root, destination=root.below("elsewhere"))
+    later = dataclasses.replace(first, downloaded_at=datetime.now(UTC) + timedelta(seconds=2))
+    for receipt in (elsewhere, later):
+        assert catalogue.moved_files(root, path, receipt) == {}
 
 
 def test_record_of_moved_files_must_be_trustworthy(root):
     path = catalogue.path_of(make(root))
     root.write(catalogue.event_path(path, "moved"), b'{"version": 2, "moved_to": ["output.png"]}')
     with pytest.raises(ReceiptError, match="moved files"):
-        catalogue.moved_files(root, path)
+        catalogue.moved_files(root, path, make(root))
 
 
 def test_receipt_of_a_newer_version_is_left_alone(root, tmp_path):

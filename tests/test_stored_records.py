@@ -79,7 +79,7 @@ class MagicHour:
 
 @pytest.fixture
 def magic_hour(server: ScriptedServer, connect: Callable[..., str]) -> MagicHour:
-    connect(server.url, "mhk_live_stored", timeout=5, max_attempts=1)
+    connect(server.url, "mhk_live_stored", timeout=30, max_attempts=1)
     return MagicHour(server)
 
 

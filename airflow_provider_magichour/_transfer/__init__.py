@@ -1,1 +1,1 @@
-"""Bytes between Magic Hour and storage: streamed, resumed, verified, and named only when they are whole."""
+"""Transfers files between Magic Hour and storage. A file gets its final name when it is complete."""

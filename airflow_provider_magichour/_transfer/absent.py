@@ -1,4 +1,4 @@
-"""Tell which projects have nothing stored, without a list of each one's folder."""
+"""Finds the projects without stored files, without listing the folder of each project."""
 
 from __future__ import annotations
 
@@ -6,17 +6,18 @@ import threading
 import time
 from collections.abc import Callable, Sequence, Set
 
-#: Seconds that a list counts: other tasks store projects meanwhile.
+#: Seconds that a list is valid, because other tasks store projects.
 FRESH = 5.0
 
 
 class Absent:
     """
-    Projects that have no folder at the destination, as far as that is known.
+    The projects that have no folder in the destination, as far as this is known.
 
-    :param made: projects that this try of the task has made, of which nothing can be there.
-    :param project_ids: the projects that will be asked for, each once.
-    :param find: returns which projects have no folder, with one request; None where a store cannot tell.
+    :param made: projects that this try of the task has created, so that they cannot be stored.
+    :param project_ids: the projects of the later calls, each once.
+    :param find: returns the projects without a folder, with one request; None if the store has no such
+        request.
     """
 
     def __init__(
@@ -33,7 +34,7 @@ class Absent:
         self._expires = 0.0
 
     def includes(self, project_id: str) -> bool:
-        """Return whether a project has no folder, False where that is not known; may list the store again."""
+        """Return whether a project has no folder; False if that is not known. It may list the store again."""
         if project_id in self._made:
             return True
         with self._lock:

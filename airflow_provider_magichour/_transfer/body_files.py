@@ -1,4 +1,4 @@
-"""The files that a create body names."""
+"""The files in the body of a create call."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 from airflow_provider_magichour.exceptions import MagicHourArgumentError
 from airflow_provider_magichour.tools import UPLOAD_EXTENSIONS
 
-#: The one file field outside ``assets``: each of text-to-video's ``references`` names a file.
+#: The only field for files outside ``assets``: the ``references`` of text-to-video.
 _REFERENCES, _REFERENCE_FILE = "references", "file_path"
 
 
@@ -20,7 +20,7 @@ def is_remote(value: object) -> bool:
     """
     Return whether Magic Hour can read this by itself.
 
-    That is an http(s) URL (a page of the library, too), an earlier upload (``api-assets/...``), or a saved
+    That is an http(s) URL (also a page of the library), an earlier upload (``api-assets/...``), or a saved
     item (``saved-items/...``).
     """
     if not isinstance(value, str):
@@ -35,9 +35,8 @@ def asset_type(name: str, hint: str = "") -> tuple[str, str]:
     """
     Return the upload call's ``type`` and ``extension`` for a file.
 
-    :param name: the file's name.
-    :param hint: the body's field that it is for: ``webm`` may be a video or an audio.
-    :raises MagicHourArgumentError: if the name's extension is none that Magic Hour takes.
+    :param hint: the field of the body, because ``webm`` may be a video or an audio.
+    :raises MagicHourArgumentError: if Magic Hour does not accept the extension of the name.
     """
     extension = PurePath(name).suffix.lower().lstrip(".")
     kinds = [kind for kind, known in UPLOAD_EXTENSIONS.items() if extension in known]
@@ -48,22 +47,22 @@ def asset_type(name: str, hint: str = "") -> tuple[str, str]:
         return kinds[0], extension
     guessed = (mimetypes.guess_type(f"file.{extension}", strict=False)[0] or "").partition("/")[0]
     if guessed in UPLOAD_EXTENSIONS and re.fullmatch("[a-z0-9]+", extension):
-        return guessed, extension  # a newer format; Magic Hour itself says whether it takes it
+        return guessed, extension  # a newer format, which Magic Hour itself accepts or refuses
     known_types = "; ".join(f"{kind}: {', '.join(known)}" for kind, known in UPLOAD_EXTENSIONS.items())
     raise MagicHourArgumentError(
-        f"{name!r} cannot be uploaded: Magic Hour takes no files that end in {f'.{extension}'!r}. "
-        f"It takes {known_types}"
+        f"{name!r} cannot be uploaded: Magic Hour does not accept files that end in {f'.{extension}'!r}. "
+        f"It accepts {known_types}"
     )
 
 
 def find_assets(body: Mapping[str, Any]) -> list[tuple[str, str]]:
     """
-    Return the local files and object-storage URLs that a body names, each with its field.
+    Return the local files and object-storage URLs in a body, each with its field.
 
-    They are looked for below ``assets`` and in the ``references`` of text-to-video. A path object counts as
-    its text.
+    They are searched below ``assets`` and in the ``references`` of text-to-video. A path object counts as its
+    text.
 
-    :raises MagicHourArgumentError: if one is a GIF where Magic Hour takes none.
+    :raises MagicHourArgumentError: if one is a GIF in a field where Magic Hour does not accept GIFs.
     """
     found: list[tuple[str, str]] = []
 
@@ -72,7 +71,7 @@ def find_assets(body: Mapping[str, Any]) -> list[tuple[str, str]]:
         if _is_file(text, field):
             if text.lower().endswith(".gif") and field != "video_file_path":
                 raise MagicHourArgumentError(
-                    f"{field} is {text!r}, but Magic Hour takes a GIF only as video_file_path of face-swap"
+                    f"{field} is {text!r}, but Magic Hour accepts a GIF only as video_file_path of face-swap"
                 )
             found.append((text, field))
         return value
@@ -83,7 +82,7 @@ def find_assets(body: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 def replace_assets(body: Mapping[str, Any], uploaded: Mapping[str, str]) -> dict[str, Any]:
     """
-    Return the body with the names of uploads in the places of the files.
+    Return the body with the names of uploads instead of the files.
 
     :param uploaded: the name of each file's upload, such as ``api-assets/...``.
     """
@@ -94,7 +93,7 @@ _Change = Callable[["str | os.PathLike[str]", str], Any]
 
 
 def _map_files(body: Mapping[str, Any], change: _Change) -> dict[str, Any]:
-    """Return the body with a function applied to each text and path object that may name a file."""
+    """Return the body with a function applied to each text and path object that may be a file."""
     changed = dict(body)
     if "assets" in changed:
         changed["assets"] = _map(changed["assets"], "assets", change)
@@ -119,7 +118,7 @@ def _map(value: Any, field: str, change: _Change) -> Any:
 
 
 def _is_file(value: str, field: str) -> bool:
-    """Return whether a text is a file: not a word (``all-faces``), nor what Magic Hour can read by itself."""
+    """Return whether a text is a file: not a word (``all-faces``), and not readable by Magic Hour itself."""
     if is_remote(value) or field == "original_face" or not value.strip():
         return False
     if "://" in value or value.startswith(("/", "./", "../", "~/")):

@@ -1,10 +1,11 @@
-"""What a clean-up goes through: the entries of the catalogue, and the receipts of version 0.1.0."""
+"""The candidates of a clean-up: entries of the catalogue, and receipts of version 0.1.0."""
 
 from __future__ import annotations
 
 import json
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from itertools import islice
@@ -16,10 +17,12 @@ from airflow_provider_magichour._transfer.receipts import Receipt, ReceiptError
 from airflow_provider_magichour._transfer.receipts_0_1_0 import Hint
 from airflow_provider_magichour._transfer.storage import Storage
 
-#: Entries that are counted, and of them, those that are read, at most.
+#: The most entries that are counted, and the most that are read one by one.
 MAX_COUNTED, MAX_READ = 100_000, 50
-#: How long the days that are done are passed over; after that, all days are listed again, because a
-#: project of a day long ago may have been downloaded since.
+#: The most entries that are read in parallel, to find one of a connection.
+MAX_SEARCHED, PARALLEL = 2000, 16
+#: How long finished days are skipped. After that, all days are listed again, because an old project may have
+#: been downloaded in between.
 MAX_TRUST = timedelta(days=7)
 
 _DONE_DAYS = ".magichour/cleanup/done-days.json"
@@ -28,72 +31,78 @@ _DONE_DAYS = ".magichour/cleanup/done-days.json"
 @dataclass
 class Candidates:
     """
-    What may be due, by its names: the entries of the catalogue.
+    The candidates in the catalogue, which are found by the names of the entries.
 
-    :param known_done: days of which an earlier clean-up left nothing to be deleted.
+    :param known_done: days without anything to delete, according to an earlier clean-up.
     :param unreadable: the days that could not be listed, and why.
     """
 
     catalogue: Catalogue
     known_done: frozenset[str] = frozenset()
     unreadable: list[str] = field(default_factory=list)
-    #: Of each day that was listed to its end, the entries that are not deleted.
+    #: The entries of each completely listed day that are not deleted.
     _left: dict[str, int] = field(default_factory=dict)
-    #: The days of those that are not about stored files, one for each.
+    #: The day of each entry that is not about stored files.
     _forgotten: list[str] = field(default_factory=list)
 
     @property
     def done(self) -> frozenset[str]:
-        """Return the days of which nothing is left to be deleted."""
+        """Return the days without anything left to delete."""
         forgotten = Counter(self._forgotten)
         return self.known_done | {day for day, left in self._left.items() if left == forgotten[day]}
 
     def due(self, before: datetime) -> Iterator[Any]:
-        """Give the entries of projects that were created until a moment, and are not deleted, by time."""
-        root, last = self.catalogue.root, f"{before:%Y-%m-%d%H%M%S}"
+        """
+        Yield the entries of projects that were created before a time and are not deleted.
+
+        The oldest day comes first, and within a day the newest project.
+        """
+        root, last = self.catalogue.root, f"{before:%Y-%m-%d}"
         for day in self._list(root.shown(catalogue.FOLDER), lambda: catalogue.days(root)):
             if day > last or day in self.known_done:
                 continue
             left = 0
             try:
-                for entry in catalogue.entries(root, day):
-                    if f"{day}{entry.time}" > last:
-                        break
+                latest = f"{before:%H%M%S}" if day == last else "235959"
+                for entry in catalogue.entries(root, day, latest):
                     if DELETED not in entry.events:
                         left += 1
                         yield entry
             except Exception as error:  # noqa: BLE001 - stores raise whatever their libraries do
                 self._note(root.shown(f"{catalogue.FOLDER}/dt={day}"), error)
             else:
-                if day < last[:10]:
+                if day < last:
                     self._left[day] = left
 
     def read(self, candidate: Any) -> Receipt | None:
         """
-        Return the receipt; None where there is nothing to be deleted.
+        Return the receipt, or None if there is nothing to delete.
 
         :raises ReceiptError: if it cannot be trusted.
         """
         return catalogue.read(self.catalogue.root, candidate.path, candidate.project_id)
 
     def files_of(self, receipt: Receipt) -> Storage | None:
-        """Return where a receipt's files are; None where that is out of bounds, and is not opened."""
+        """Return where the files of a receipt are, or None if that is outside of the allowed places."""
         if receipt.folder is not None:
             return self.catalogue.root.below(receipt.folder)
         folder = self.catalogue.destination.relative(receipt.destination or "")
         return None if folder is None else self.catalogue.destination.below(folder)
 
-    def moved_files(self, candidate: Any) -> Mapping[str, str]:
-        """Return where files were moved on purpose."""
+    def moved_files(self, candidate: Any, receipt: Receipt) -> Mapping[str, str]:
+        """Return the new places of moved files."""
         root = self.catalogue.root
-        return catalogue.moved_files(root, candidate.path) if MOVED in candidate.events else {}
+        return catalogue.moved_files(root, candidate.path, receipt) if MOVED in candidate.events else {}
+
+    def add_account(self, receipt: Receipt, account_id: str) -> None:
+        """Do nothing, because a download may replace the entry at the same time."""
 
     def record(self, candidate: Any, receipt: Receipt, account_id: str, outcome: str) -> None:
         """Record that a project is deleted at Magic Hour."""
         self.catalogue.add_deletion(receipt, account_id, outcome, candidate.path)
 
     def forget(self, candidate: Any) -> None:
-        """Leave an entry that is not about stored files, but keep no day open for it."""
+        """Skip an entry that is not about stored files. Its day can still be finished."""
         self._forgotten.append(candidate.day)
 
     def _list(self, folder: str, names: Callable[[], list[str]]) -> list[str]:
@@ -109,16 +118,12 @@ class Candidates:
 
 @dataclass
 class Candidates010(Candidates):
-    """
-    What may be due of what version 0.1.0 recorded for one connection.
-
-    :param conn_id: the connection.
-    """
+    """The candidates of one connection that version 0.1.0 recorded."""
 
     conn_id: str = ""
 
     def due(self, before: datetime) -> Iterator[Hint]:
-        """Give what the index says was downloaded until a moment, the oldest first."""
+        """Yield the downloads before a time, according to the index, the oldest first."""
         storage = self.catalogue.destination
         folder = storage.shown(receipts_0_1_0.index_of(self.conn_id))
         for day in self._list(folder, lambda: receipts_0_1_0.days(storage, self.conn_id)):
@@ -132,7 +137,7 @@ class Candidates010(Candidates):
                 self._note(f"{folder}/{day}", error)
 
     def read(self, candidate: Hint) -> Receipt | None:
-        """Return the receipt; None where the project is deleted. One that is not there is an error."""
+        """Return the receipt, or None if the project is deleted. A missing receipt is an error."""
         storage = self.catalogue.destination
         receipt = receipts_0_1_0.read(storage, candidate.project_id)
         if receipt is None:
@@ -144,17 +149,21 @@ class Candidates010(Candidates):
         """Return where the files are."""
         return self.catalogue.destination
 
-    def moved_files(self, candidate: Hint) -> Mapping[str, str]:
-        """Return nothing: it is said in the receipt itself."""
+    def moved_files(self, candidate: Hint, receipt: Receipt) -> Mapping[str, str]:
+        """Return nothing, because the receipt itself contains this."""
         return {}
 
+    def add_account(self, receipt: Receipt, account_id: str) -> None:
+        """Write a project's account into its receipt, so that a 404 counts after an interruption."""
+        receipts_0_1_0.add_account(self.catalogue.destination, receipt, account_id)
+
     def record(self, candidate: Hint, receipt: Receipt, account_id: str, outcome: str) -> None:
-        """Record that a project is deleted at Magic Hour: in the catalogue, and no more in the old index."""
+        """Record in the catalogue that a project is deleted, and remove it from the old index."""
         self.catalogue.add_deletion(receipt, account_id, outcome)
         self.forget(candidate)
 
     def forget(self, candidate: Hint) -> None:
-        """Take a project that is deleted out of the index."""
+        """Remove a deleted project from the index."""
         receipts_0_1_0.remove_hint(self.catalogue.destination, candidate.path)
 
 
@@ -164,55 +173,69 @@ class Candidates010(Candidates):
 @dataclass
 class Recorded:
     """
-    What is recorded at one place, of which a clean-up says how much it is where nothing was due.
+    A summary of the records at one place, for the log of a clean-up without due projects.
 
-    :param projects: how many projects, and
+    :param projects: the number of projects.
     :param deleted: how many of them are deleted at Magic Hour.
-    :param connections: of some of them, the connection.
-    :param next_download: when the oldest that is not due yet was downloaded, None where there is none.
+    :param connections: the connections of some of them.
+    :param next_download: the download time of the oldest project that is not due yet, None if there is none.
+    :param is_complete: whether all entries whose projects are not deleted could be read.
     """
 
     projects: int = 0
     deleted: int = 0
-    connections: Counter[str] = field(default_factory=Counter)
+    connections: set[str] = field(default_factory=set)
     next_download: datetime | None = None
+    is_complete: bool = True
 
     def read(self, root: Storage, entry: Entry, ours: frozenset[str]) -> None:
-        """Read an entry; one that cannot be trusted says nothing."""
+        """Read an entry. An entry that cannot be trusted is ignored."""
         try:
             receipt = catalogue.read(root, entry.path, entry.project_id)
         except ReceiptError:
             return
         if receipt is not None:
-            self.connections[receipt.conn_id] += 1
+            self.connections.add(receipt.conn_id)
             if receipt.conn_id in ours:
-                self.next_download = receipt.downloaded_at
+                self.next_download = min(self.next_download or receipt.downloaded_at, receipt.downloaded_at)
 
 
 def count_recorded(root: Storage, destination: Storage, ours: frozenset[str]) -> Recorded:
     """
-    Count what is recorded, and read a few entries to know of which connections.
+    Count the records, and read a few entries for their connections.
 
-    :param ours: the connections whose next download is looked for.
+    :param ours: the connections whose next due download is searched.
     """
-    found, reads, last = Recorded(), 0, list[Entry]()
-    entries = (entry for day in catalogue.days(root) for entry in catalogue.entries(root, day))
-    for entry in islice(entries, MAX_COUNTED):
-        found.projects += 1
-        if DELETED in entry.events:
-            found.deleted += 1
-            last = [*last[-9:], entry]
-        elif found.next_download is None and reads < MAX_READ:
+    found, reads = Recorded(), 0
+    left, deleted = deque[Entry](maxlen=MAX_SEARCHED), deque[Entry](maxlen=10)
+    for day in catalogue.days(root):
+        newest, oldest = list[Entry](), deque[Entry](maxlen=MAX_READ)
+        for entry in islice(catalogue.entries(root, day), MAX_COUNTED - found.projects):
+            found.projects += 1
+            if DELETED in entry.events:
+                found.deleted += 1
+                deleted.append(entry)
+            else:
+                oldest.append(entry)
+                if len(newest) < MAX_SEARCHED:
+                    newest.append(entry)
+        left.extend(reversed(newest))
+        while oldest and reads < MAX_READ and found.next_download is None:
             reads += 1
-            found.read(root, entry, ours)
+            found.read(root, oldest.pop(), ours)
+    found.is_complete = found.projects - found.deleted <= len(left)
+    while left and not ours.intersection(found.connections):  # the newest first
+        some = [left.pop() for _ in range(min(len(left), 10 * PARALLEL))]
+        with ThreadPoolExecutor(PARALLEL, "magichour-receipts") as pool:
+            list(pool.map(lambda entry: found.read(root, entry, ours), some))
     if not ours.intersection(found.connections):
-        for entry in last:
+        for entry in deleted:
             found.read(root, entry, frozenset())
     for conn_id in receipts_0_1_0.connections(destination):
         days = receipts_0_1_0.days(destination, conn_id)
         hints = (hint for day in days for hint in receipts_0_1_0.hints(destination, conn_id, day))
         count = sum(1 for _ in islice(hints, MAX_COUNTED))
-        found.connections[conn_id] += count
+        found.connections.add(conn_id)
         found.projects += count
     return found
 
@@ -221,7 +244,7 @@ def count_recorded(root: Storage, destination: Storage, ours: frozenset[str]) ->
 
 
 def read_done_days(root: Storage, now: datetime, older_than: timedelta) -> tuple[set[str], datetime]:
-    """Return the days that an earlier clean-up found done, and when it listed all days; now if none did."""
+    """Return the days that an earlier clean-up finished, and when it listed all days; now if never."""
     data = root.read(_DONE_DAYS, receipts.MAX_BYTES)
     try:
         content = json.loads(data or b"{}")
@@ -230,11 +253,11 @@ def read_done_days(root: Storage, now: datetime, older_than: timedelta) -> tuple
         if timedelta(0) <= now - listed_at < min(older_than, MAX_TRUST):
             return days, listed_at
     except (ValueError, KeyError, TypeError, RecursionError):
-        pass  # it is a hint, without which all days are listed
+        pass  # it is only a hint: without it, all days are listed
     return set(), now
 
 
 def write_done_days(root: Storage, days: Collection[str], listed_at: datetime) -> None:
-    """Write which days are done."""
+    """Write which days are finished."""
     content = {"listed_at": receipts.timestamp(listed_at), "days": sorted(days)}
     root.write(_DONE_DAYS, receipts.dump(content), sync=False)

@@ -1,15 +1,17 @@
 """
-The catalogue: for each project one small JSON object, which is its receipt, its index and its record in one.
+The catalogue: one small JSON object for each project. It is receipt, index and record in one.
 
-    {root}/magichour-catalog/dt=2026-11-21/102655-cm9x1y2z30001.json            the entry
-    {root}/magichour-catalog/dt=2026-11-21/102655-cm9x1y2z30001-deleted.json    what happened later: an event
-    {root}/magichour-catalog/dt=2026-11-21/102655-cm9x1y2z30001-reused-5d41402a.json   one of several tries
-    {root}/magichour-catalog/dt=2026-11-21/102655-3f9a0c41d2b7e688-uncertain.json   a submit without an id
+    {root}/magichour-catalog/dt=2026-11-21/133304-cm9x1y2z30001.json            the entry
+    {root}/magichour-catalog/dt=2026-11-21/133304-cm9x1y2z30001-deleted.json    a later event
+    {root}/magichour-catalog/dt=2026-11-21/133304-cm9x1y2z30001-reused-5d41402a.json   an event of one try
+    {root}/magichour-catalog/dt=2026-11-21/133304-3f9a0c41d2b7e688-uncertain.json   a submit without an id
 
-Day and time are those of the project's creation, in UTC, so that an entry is found without a search, and the
-entries of a day are listed in order. An entry is written once, when a project's fate is known: all its files
-are in place, or it failed or was canceled. What happens later is an object of its own, so that nothing is
-ever changed; only a download replaces an entry. All entries and events are written here.
+The day is the day of the project's creation, in UTC. The six digits are the time that was left of that day,
+so 133304 stands for 10:26:55. An entry is therefore found without a search, and object stores, which list
+names in order, return the newest entries of a day first. An entry is written once, when all files of the
+project are stored, or when the project failed or was canceled. Later events are separate objects, so no
+object is ever changed. Only a download replaces an entry. :mod:`recorder` writes the entries of projects
+without stored files.
 """
 
 from __future__ import annotations
@@ -18,26 +20,27 @@ import dataclasses
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from airflow_provider_magichour._transfer import receipts, receipts_0_1_0
+from airflow_provider_magichour._transfer.locations import index_root
 from airflow_provider_magichour._transfer.receipts import MAX_BYTES, Receipt, ReceiptError, Writer
-from airflow_provider_magichour._transfer.storage import Storage
+from airflow_provider_magichour._transfer.storage import Storage, open_destination
 from airflow_provider_magichour.tools import Kind
 
 FOLDER = "magichour-catalog"
-#: What may happen to a project besides its end: each is an object of its own.
+#: The events of a project. Each one is a separate object.
 DELETED, MOVED, TIMED_OUT, REUSED = "deleted", "moved", "timed_out", "reused"
-#: What is known of a submit before its project's end.
+#: The events of a submit before its project is finished.
 SUBMITTED, UNCERTAIN = "submitted", "uncertain"
 
 _DAY = re.compile(r"dt=(\d{4}-\d{2}-\d{2})", re.ASCII)
-#: Time, project, and for an event what happened, and to which try where it may happen to several.
-NAME = re.compile(
-    r"(\d{6})-([A-Za-z0-9_-][A-Za-z0-9_.-]{0,127}?)"
+#: Time left and project; for an event also what happened, and the try if several tries can cause it.
+_NAME = re.compile(
+    r"((?:[01]\d|2[0-3])[0-5]\d[0-5]\d)-([A-Za-z0-9_-][A-Za-z0-9_.-]{0,127}?)"
     r"(?:-(deleted|moved|timed_out|reused|submitted|uncertain)(?:-[0-9a-f]{8})?)?\.json",
     re.ASCII,
 )
@@ -45,7 +48,7 @@ NAME = re.compile(
 
 def entry_path(created_at: datetime, project_id: str) -> str:
     """Return where the entry of a project is, relative to the root."""
-    return f"{FOLDER}/dt={created_at.date()}/{created_at:%H%M%S}-{project_id}.json"
+    return Entry(f"{created_at.date()}", f"{created_at:%H%M%S}", project_id).path
 
 
 def path_of(receipt: Receipt) -> str:
@@ -57,8 +60,8 @@ def event_path(path: str, event: str, described: Mapping[str, Any] | None = None
     """
     Return where an event is recorded, by the path of its entry.
 
-    :param described: the try to which it happened, by the names of :data:`receipts.TASK_FIELDS`. What may
-        happen to several has a name for each, so that no object is overwritten.
+    :param described: the try, by the names of :data:`receipts.TASK_FIELDS`. If several tries can cause the
+        event, each has its own name, so that no object is overwritten.
     """
     if described is not None and event in {TIMED_OUT, REUSED}:
         named = json.dumps([described.get(name) for name in receipts.TASK_FIELDS], default=str)
@@ -69,12 +72,11 @@ def event_path(path: str, event: str, described: Mapping[str, Any] | None = None
 @dataclass(frozen=True)
 class Entry:
     """
-    An entry of the catalogue, by its name.
+    An entry of the catalogue, according to its name.
 
-    :param day: the day of its partition, as ``2026-11-21``.
-    :param time: the time within it, as ``102655``.
-    :param project_id: the project.
-    :param events: what else is recorded of it.
+    :param day: the day of its partition, such as ``2026-11-21``.
+    :param time: the time of the day, such as ``102655``.
+    :param events: its events.
     """
 
     day: str
@@ -85,12 +87,22 @@ class Entry:
     @property
     def path(self) -> str:
         """Return where the entry is, relative to the root."""
-        return f"{FOLDER}/dt={self.day}/{self.time}-{self.project_id}.json"
+        return f"{FOLDER}/dt={self.day}/{self.name}"
+
+    @property
+    def name(self) -> str:
+        """Return the name of the object. In order of their names, the newest entries of a day come first."""
+        return f"{_time_left(self.time)}-{self.project_id}.json"
+
+
+def _time_left(time: str) -> str:
+    """Return the time until the last second of the day, and for that again the time."""
+    return f"{235959 - int(time):06}"
 
 
 def read(root: Storage, path: str, project_id: str) -> Receipt | None:
     """
-    Return an entry, None where there is none, or where it is not about stored files.
+    Return an entry, or None if there is none or it is not about stored files.
 
     :raises ReceiptError: if it cannot be trusted.
     """
@@ -99,13 +111,13 @@ def read(root: Storage, path: str, project_id: str) -> Receipt | None:
 
 
 def write(root: Storage, receipt: Receipt) -> None:
-    """Write the entry of a project whose files are all in place."""
+    """Write the entry of a project whose files are all stored."""
     root.write(path_of(receipt), receipts.dump(receipt.data))
 
 
 def find(root: Storage, project: Mapping[str, Any], project_id: str, now: datetime) -> Receipt | None:
     """
-    Return the entry of a project as the API gives it, None where there is none.
+    Return the entry of a project from the API's response, or None if there is none.
 
     :raises ReceiptError: if it cannot be trusted.
     """
@@ -117,9 +129,9 @@ def find(root: Storage, project: Mapping[str, Any], project_id: str, now: dateti
 
 def search(root: Storage, project_id: str) -> Receipt | None:
     """
-    Return the entry of a project of which only the id is known, the newest day first.
+    Return the entry of a project of which only the id is known.
 
-    This lists the days until the entry is found.
+    This lists the days, the newest first, until the entry is found.
     """
     for day in reversed(days(root)):
         for entry in entries(root, day):
@@ -133,18 +145,46 @@ def days(root: Storage) -> list[str]:
     return [match[1] for name in root.names(FOLDER) if (match := _DAY.fullmatch(name))]
 
 
-def entries(root: Storage, day: str) -> Iterator[Entry]:
-    """Give the entries of a day in order, each with its events; names of others are passed over."""
+def entries(root: Storage, day: str, latest: str = "235959") -> Iterator[Entry]:
+    """
+    Yield the entries of a day, the newest first, each with its events.
+
+    :param latest: the time of the newest entry to yield, as ``102655``.
+    """
+    return _entries_of(day, root.scan(f"{FOLDER}/dt={day}", _time_left(latest)))
+
+
+def entries_of_days(root: Storage, some: Sequence[str]) -> tuple[list[Entry], str]:
+    """
+    Return the entries of several days, the newest first, from one request. Only on S3.
+
+    :param some: the days in order, all that the catalogue has between the first and the last.
+    :return: the entries, and an empty text. If there are too many for one request: no entries, and the day
+        that the request came to.
+    """
+    names: dict[str, list[str]] = {day: [] for day in some}
+    day = some[0]
+    listed, is_whole = root.first_names(FOLDER, f"dt={day}/")
+    for path in listed:
+        day, _, name = path.removeprefix("dt=").partition("/")
+        names.setdefault(day, []).append(name)
+    if not is_whole and f"{day}/" <= f"{some[-1]}/":  # in the order of the store
+        return [], day
+    return [entry for day in reversed(some) for entry in _entries_of(day, names[day])], ""
+
+
+def _entries_of(day: str, names: Iterable[str]) -> Iterator[Entry]:
+    """Yield the entries with these names, each with its events. Other names are ignored."""
     events: dict[tuple[str, str], set[str]] = {}
-    for name in root.scan(f"{FOLDER}/dt={day}"):
-        match = NAME.fullmatch(name)
+    for name in names:
+        match = _NAME.fullmatch(name)
         if match is None:
             continue
-        time, project_id, event = match.groups()
-        if event:  # its name comes before its entry's: '-' is before '.'
-            events.setdefault((time, project_id), set()).add(event)
+        left, project_id, event = match.groups()
+        if event:  # an event is listed before its entry, because '-' is before '.'
+            events.setdefault((left, project_id), set()).add(event)
         else:
-            yield Entry(day, time, project_id, frozenset(events.pop((time, project_id), ())))
+            yield Entry(day, _time_left(left), project_id, frozenset(events.pop((left, project_id), ())))
 
 
 # ---------------------------------------------------------------------------------------------- events
@@ -152,11 +192,11 @@ def entries(root: Storage, day: str) -> Iterator[Entry]:
 
 def record(root: Storage, path: str, event: str, described: Mapping[str, Any], **facts: Any) -> None:
     """
-    Record what happened to a project besides its end.
+    Record an event of a project.
 
     :param path: the path of its entry.
-    :param described: what is known of the project, of which an event repeats who and what it is about.
-    :param facts: what else the event says.
+    :param described: the project and the task, which the event repeats.
+    :param facts: the further fields of the event.
     """
     about = ("project_id", "kind", "tool", "account_id", "magichour_conn_id", *receipts.TASK_FIELDS)
     data = {
@@ -166,60 +206,31 @@ def record(root: Storage, path: str, event: str, described: Mapping[str, Any], *
         "at": receipts.timestamp(datetime.now(UTC)),
         **facts,
     }
-    # a lost event does no harm: the next clean-up finds the project gone
+    # a lost event does no harm: the next clean-up finds that the project is deleted
     root.write(event_path(path, event, described), receipts.dump(data), sync=False)
 
 
-def moved_files(root: Storage, path: str) -> dict[str, str]:
+def moved_files(root: Storage, path: str, receipt: Receipt) -> dict[str, str]:
     """
-    Return where the files of an entry were moved on purpose, by name.
+    Return the new places of the moved files of an entry, by name.
+
+    Files that were moved before the entry's download, or from another destination, are not those.
 
     :param path: the path of the entry.
-    :raises ReceiptError: if what is recorded cannot be trusted.
+    :param receipt: the entry.
+    :raises ReceiptError: if the record cannot be trusted.
     """
     data = root.read(event_path(path, MOVED), MAX_BYTES)
     if data is None:
         return {}
-    moved = receipts.load(data).get("moved_to")
+    event = receipts.load(data)
+    moved = event.get("moved_to")
     if not isinstance(moved, dict):
         raise ReceiptError("the record of moved files names none")
+    is_earlier = str(event.get("at") or "") < receipts.timestamp(receipt.downloaded_at)
+    if is_earlier or event.get("destination", receipt.destination) != receipt.destination:
+        return {}
     return {str(name): where for name, where in moved.items() if isinstance(where, str) and where.strip()}
-
-
-# ---------------------------------------------------------------------- projects without stored files
-
-
-def add_end(root: Storage, project: Mapping[str, Any], project_id: str, kind: Kind, writer: Writer) -> None:
-    """
-    Write the entry of a finished project whose files are not stored: failed, canceled, or only complete.
-
-    :param project: the project as the API gives it.
-    """
-    at = receipts.created_at(project, datetime.now(UTC))
-    path = entry_path(at, project_id)
-    if root.read(path, MAX_BYTES) is not None:
-        return  # its files were stored meanwhile, or another task wrote its end
-    root.write(path, receipts.dump(receipts.describe(project, project_id, kind, writer)))
-
-
-def add_event(root: Storage, event: str, project: Mapping[str, Any], kind: Kind, writer: Writer) -> None:
-    """
-    Record what happened to a project, with what it cost as far as that is known.
-
-    :param project: the project as the API gives it, or as much of it as is known, with its ``id``.
-    """
-    project_id = str(project["id"])
-    data = receipts.describe(project, project_id, kind, writer)
-    path = entry_path(receipts.created_at(project, datetime.now(UTC)), project_id)
-    names = ("type", "status", "created_at", "credits_charged", "body_fingerprint")
-    record(root, path, event, data, **{name: data[name] for name in names})
-
-
-def add_uncertain(root: Storage, fingerprint: str, kind: Kind, writer: Writer) -> None:
-    """Record a submit of which nobody knows whether it was accepted, by the fingerprint of its body."""
-    data = receipts.describe({}, fingerprint, kind, writer)
-    path = entry_path(datetime.now(UTC), fingerprint)
-    record(root, path, UNCERTAIN, {**data, "project_id": None}, body_fingerprint=fingerprint)
 
 
 # ------------------------------------------------------------------------------- one destination's projects
@@ -227,22 +238,23 @@ def add_uncertain(root: Storage, fingerprint: str, kind: Kind, writer: Writer) -
 
 @dataclass(frozen=True)
 class Catalogue:
-    """
-    The catalogue of a destination, and the receipts that version 0.1.0 left there.
-
-    :param root: where the catalogue lies.
-    :param destination: where the files are.
-    """
+    """The catalogue of a destination, and the receipts of version 0.1.0 there."""
 
     root: Storage
     destination: Storage
 
+    @classmethod
+    def open(cls, destination: object, unrendered: object = None, index: object = None) -> Catalogue:
+        """Open the catalogue of a destination, at the place that :func:`index_root` returns."""
+        root = index_root(unrendered, destination, index)
+        return cls(open_destination(root, "index"), open_destination(destination))
+
     def find(self, project_id: str, project: Any = None) -> Receipt | None:
         """
-        Return the receipt of a project, wherever its files are; None where there is none.
+        Return the receipt of a project, wherever its files are, or None if there is none.
 
-        :param project: the project as the API gives it; anything else where it is gone there.
-        :raises ReceiptError: if there is one that cannot be trusted.
+        :param project: the project from the API's response; any other value if it is deleted there.
+        :raises ReceiptError: if there is a receipt that cannot be trusted.
         """
         return self._entry(project_id, project) or receipts_0_1_0.read(self.destination, project_id)
 
@@ -250,7 +262,7 @@ class Catalogue:
         """
         Return the receipt of a project whose files are in this destination, as :meth:`find` does.
 
-        :param sizes: what is in the project's folder.
+        :param sizes: the files in the project's folder, with their sizes.
         """
         receipt = self._entry(project_id, project)
         if receipt and receipt.is_at(self.root, self.destination):
@@ -279,7 +291,7 @@ class Catalogue:
         :param project: the project as the API gives it.
         :param replaced: the receipt that :meth:`find_here` gave.
         """
-        if replaced is not None:  # a plain download does not know what the task that made it knew
+        if replaced is not None:  # a plain download does not know these fields, but the first task knew them
             given = {
                 name: fact for name, fact in writer.facts.get(project_id, {}).items() if fact is not None
             }
@@ -298,7 +310,7 @@ class Catalogue:
         write(self.root, receipt)
         if replaced is None:
             return
-        for event in (DELETED, MOVED):  # it was there to be downloaded, and is here now
+        for event in (DELETED, MOVED):  # the project exists, and its files are here again
             self.root.remove(event_path(path_of(receipt), event))
         if replaced.data["version"] == 1:
             receipts_0_1_0.remove(self.destination, replaced)
@@ -309,8 +321,8 @@ class Catalogue:
         """
         Record that a project is deleted at Magic Hour.
 
-        :param outcome: ``deleted``, or ``missing`` where it was gone already.
-        :param path: the path of its entry, where that is known.
+        :param outcome: ``deleted``, or ``missing`` if it was deleted before.
+        :param path: the path of its entry, if it is known.
         """
         is_old = receipt.data["version"] == 1
         if is_old:
@@ -323,7 +335,7 @@ class Catalogue:
 
     def add_moved(self, project_id: str, moved_to: Mapping[str, str]) -> None:
         """
-        Record that files of a project were moved away on purpose, so that a clean-up does not look for them.
+        Record that files of a project were moved on purpose, so that a clean-up does not look for them.
 
         :param moved_to: where each file went, by its name.
         :raises ReceiptError: if there is no receipt, or it does not list one of the files.
@@ -336,5 +348,5 @@ class Catalogue:
             receipts_0_1_0.add_moved(self.destination, receipt, moved_to)
             return
         path = path_of(receipt)
-        moved = {**moved_files(self.root, path), **moved_to}
-        record(self.root, path, MOVED, receipt.data, moved_to=moved)
+        moved = {**moved_files(self.root, path, receipt), **moved_to}
+        record(self.root, path, MOVED, receipt.data, moved_to=moved, destination=receipt.destination)

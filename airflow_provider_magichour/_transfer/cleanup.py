@@ -1,19 +1,19 @@
 """
-Decides which projects may be deleted at Magic Hour, and deletes them, batch by batch.
+Decides which projects may be deleted at Magic Hour, and deletes them in batches.
 
-In each batch, first all receipts and files are checked, then the projects deleted, then that is recorded.
-Whatever breaks off, what is not recorded is found again by the next run, which finds it gone at Magic Hour.
-While a batch is deleted, the next one is checked and the last one recorded.
+For each batch, the receipts and files are checked, then the projects are deleted, and then the deletions are
+recorded. After an interruption, the next run finds the projects again whose deletion is not recorded, and
+finds that they are deleted. While one batch is deleted, the next one is checked and the previous one is
+recorded.
 """
 
 from __future__ import annotations
 
 import logging
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
-from datetime import datetime
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from itertools import islice
 from typing import Any, Protocol
 
@@ -32,36 +32,35 @@ from airflow_provider_magichour.exceptions import (
 
 log = logging.getLogger(__name__)
 
-#: Projects that are checked, deleted and recorded together; few at first, in case Magic Hour is down.
+#: The sizes of batches. The first ones are small, in case Magic Hour is down.
 FIRST_BATCH, BATCH = 50, 1000
-#: Receipts that are read or written at once.
+#: How many receipts are read or written at once.
 PARALLEL = 16
 
 
 class Hook(Protocol):
-    """What a clean-up needs of the hook."""
+    """The methods of the hook that a clean-up needs."""
 
     @property
     def account_id(self) -> str | None:
         """Return the account that the key belongs to."""
 
     def send_all(self, calls: Sequence[api.Request]) -> list[Any]:
-        """Send calls side by side."""
+        """Send calls in parallel."""
         ...
 
     def explain_not_found(self, kind: str, project_ids: Sequence[str]) -> Mapping[str, MagicHourError]:
-        """Ask for projects under the other kinds."""
+        """Request projects under the other kinds."""
         ...
 
 
 @dataclass
 class Row:
     """
-    What became of a project that was due.
+    The result for a project that was due.
 
     :param outcome: ``deleted``, ``missing`` or ``kept``; before the delete, ``due``.
-    :param reason: why it was kept.
-    :param receipt: its receipt, where that can be trusted.
+    :param receipt: its receipt, if it can be trusted.
     """
 
     source: Candidates
@@ -78,12 +77,12 @@ class Row:
 @dataclass
 class Cleanup:
     """
-    One run over what is recorded at one place.
+    One run of the clean-up at one place.
 
-    :param sources: what is recorded there.
-    :param account_id: the account whose projects are deleted; of others, a 404 says nothing.
-    :param connections: the connections whose downloads are looked after.
-    :param before: the latest time of download that is due.
+    :param sources: the records at this place.
+    :param account_id: the account whose projects are deleted. A 404 for another account does not count.
+    :param connections: the connections whose downloads are deleted.
+    :param before: downloads before this time are due.
     :param limit: how many projects to delete at most, None for all.
     :param report: called with each batch's rows.
     """
@@ -97,16 +96,13 @@ class Cleanup:
     limit: int | None
     check_sha256: bool
     report: Callable[[Sequence[Row]], None]
-    #: What stopped the run early, None where nothing did.
+    #: The error that stopped the run early, or None.
     stopped: MagicHourError | None = None
-    #: Whether all that may be due was gone through.
+    #: Whether all candidates were processed.
     is_complete: bool = False
-    #: Receipts that were read, by connection, and when the next one of ours is due.
-    seen: Counter[str] = field(default_factory=Counter)
-    not_due: datetime | None = None
 
     def run(self) -> None:
-        """Delete what is due, the oldest first."""
+        """Delete the due projects, those of the oldest days first."""
         candidates = ((source, one) for source in self.sources for one in source.due(self.before))
         left, recording = self.limit, list[Future[None]]()
         with ThreadPoolExecutor(PARALLEL, "magichour-receipts") as pool, ThreadPoolExecutor(1) as ahead:
@@ -117,14 +113,14 @@ class Cleanup:
                 if left is None or len(due) < left:
                     rest = None if left is None else left - len(due)
                     following = ahead.submit(self._check, pool, candidates, _size(size, rest))
-                self._delete(due)
+                self._delete(pool, due)
                 wait(recording)
                 recording = [] if self.dry_run else [pool.submit(self._record, row) for row in due]
                 left = None if left is None else left - sum(row.outcome != "kept" for row in due)
                 self.report(rows)
                 if self.stopped or left == 0:
                     break
-                if following is None:  # some were kept after all, which leaves some of the limit
+                if following is None:  # some were kept in the end, so the limit allows more
                     following = ahead.submit(self._check, pool, candidates, _size(size, left))
                 rows = following.result()
             self.is_complete = rows is None
@@ -135,7 +131,7 @@ class Cleanup:
     def _check(
         self, pool: ThreadPoolExecutor, candidates: Iterator[tuple[Candidates, Any]], size: int
     ) -> list[Row] | None:
-        """Return what is due and yet to be deleted, or kept, of the next candidates; None at their end."""
+        """Return the due projects of the next candidates; None if there are no more candidates."""
         batch = list(islice(candidates, size))
         if not batch:
             return None
@@ -159,16 +155,12 @@ class Cleanup:
         return row
 
     def _is_due(self, receipt: Receipt) -> bool:
-        self.seen[receipt.conn_id] += 1
-        if receipt.conn_id not in self.connections:
-            return False
-        if receipt.downloaded_at > self.before:
-            self.not_due = min(self.not_due or receipt.downloaded_at, receipt.downloaded_at)
-            return False
-        return True
+        made = receipts.time_of_creation(receipt.data)  # by Magic Hour's clock: the worker's may be wrong
+        is_old = made is None or made <= self.before or made > datetime.now(UTC)
+        return receipt.conn_id in self.connections and receipt.downloaded_at <= self.before and is_old
 
     def _reason_to_keep(self, source: Candidates, candidate: Any, receipt: Receipt) -> str | None:
-        """Return why a project that is due may not be deleted, None where all is saved."""
+        """Return why a due project may not be deleted, or None if its files are saved."""
         if receipt.account_id not in {None, self.account_id}:
             return (
                 f"it belongs to the account {receipt.account_id}, but the connection's key to the account "
@@ -177,13 +169,13 @@ class Cleanup:
         storage = source.files_of(receipt)
         if storage is None:
             return f"its files are in {receipt.destination}, which is not below the clean-up's destination"
-        moved = source.moved_files(candidate)
+        moved = source.moved_files(candidate, receipt)
         return receipts.missing_file(storage, receipt, moved, check_sha256=self.check_sha256)
 
     # ------------------------------------------------------------------------------------------ delete
 
-    def _delete(self, due: Sequence[Row]) -> None:
-        """Delete projects at Magic Hour; what cannot be deleted becomes kept."""
+    def _delete(self, pool: ThreadPoolExecutor, due: Sequence[Row]) -> None:
+        """Delete projects at Magic Hour. A project that cannot be deleted is kept."""
         unknown = [row for row in due if row.receipt and row.receipt.account_id is None]
         responses = self._ask(unknown, api.get_project)
         for row, response in zip(unknown, responses, strict=True):
@@ -198,6 +190,7 @@ class Cleanup:
             elif isinstance(response, MagicHourError):
                 row.keep(f"Magic Hour did not say whether it is there: {response}")
         if not self.dry_run:
+            wait([pool.submit(self._add_account, row) for row in unknown if row.outcome == "due"])
             asked = [row for row in due if row.outcome == "due"]
             found = self._ask(asked, api.delete_project)
             for row, response in zip(asked, found, strict=True):
@@ -205,6 +198,15 @@ class Cleanup:
             responses += found
             self._keep_what_is_there([row for row in asked if row.outcome == "missing"])
         self._stop_where_useless(responses)
+
+    def _add_account(self, row: Row) -> None:
+        """Record the account before the delete. After an interruption, a 404 then counts as deleted."""
+        if row.receipt is None or self.hook.account_id != self.account_id:
+            return
+        try:
+            row.source.add_account(row.receipt, self.account_id)
+        except Exception as error:  # noqa: BLE001 - stores raise whatever their libraries do
+            row.keep(f"its receipt could not be written: {type(error).__name__}: {error}")
 
     def _ask(self, rows: Sequence[Row], call: Callable[[str, str], api.Request]) -> list[Any]:
         calls = [call(row.receipt.kind, row.receipt.project_id) for row in rows if row.receipt]
@@ -222,7 +224,7 @@ class Cleanup:
             row.outcome = "deleted"
 
     def _keep_what_is_there(self, missing: Sequence[Row]) -> None:
-        """Keep what Magic Hour still has, under whatever kind: a receipt may have been edited."""
+        """Keep a project that still exists under any kind, because a receipt may have been edited."""
         unknown: dict[str, dict[str, list[Row]]] = {}  # a project may be recorded twice
         for row, response in zip(missing, self._ask(missing, api.get_project), strict=True):
             if reason := not_gone_reason(response):
@@ -236,7 +238,7 @@ class Cleanup:
                     row.keep(f"Magic Hour did not delete it: {error}")
 
     def _stop_where_useless(self, responses: Sequence[Any]) -> None:
-        """Stop where the key is refused, and where Magic Hour is down."""
+        """Stop if the key is refused or Magic Hour is down."""
         for response in responses:
             if isinstance(response, MagicHourAuthenticationError):
                 self.stopped = response
@@ -244,8 +246,8 @@ class Cleanup:
         if responses and all(map(_is_outage, responses)):
             self.stopped = MagicHourError(
                 f"Magic Hour is not available: all of the last {len(responses)} requests failed, "
-                f"at last with: {responses[-1]}. The clean-up has stopped; run it again later, it goes on "
-                "from here"
+                f"the last one with: {responses[-1]}. The clean-up has stopped. Run it again later to "
+                "continue"
             )
 
     # ------------------------------------------------------------------------------------------ record

@@ -1,4 +1,4 @@
-"""Download whole projects: every file of each, side by side, then the receipt."""
+"""Downloads projects: all files in parallel, then the receipt."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from airflow_provider_magichour._transfer.file_names import (
     rendered_name,
     safe_name,
 )
-from airflow_provider_magichour._transfer.object_sink import ObjectOptions, ObjectSink
+from airflow_provider_magichour._transfer.object_sink import ObjectSink
 from airflow_provider_magichour._transfer.receipts import NewerReceiptError, Receipt, ReceiptError, Writer
 from airflow_provider_magichour._transfer.responses import Validator
 from airflow_provider_magichour._transfer.s3 import open_s3
@@ -41,18 +41,18 @@ from airflow_provider_magichour.tools import Kind
 
 log = logging.getLogger(__name__)
 
-#: Projects that are read or recorded meanwhile, so that no place of a file waits for a response to that.
+#: How many projects are read or recorded at the same time, so that downloads do not wait for them.
 AROUND = 16
-#: Seconds that the end of a task waits for its threads to let go of what they write.
+#: Seconds that a task waits at its end for its threads to close their files.
 STOP_TIMEOUT = 5.0
-#: Files of one project; Magic Hour makes a handful.
+#: The most files of one project. Magic Hour's projects have only a few.
 MAX_OUTPUTS = 1000
 
 File = dict[str, Any]
 
 
 class Output(NamedTuple):
-    """One file of a project: its place among the outputs, its name, and where it can be fetched now."""
+    """One file of a project: its position in the outputs, its name, and its current presigned URL."""
 
     position: int
     name: str
@@ -65,18 +65,14 @@ class Downloads:
     Download projects into one destination.
 
     :param catalogue: the destination, and where to find and write receipts.
-    :param writer: whose receipts they are.
-    :param settings: how to reach Magic Hour.
-    :param get_project: asks Magic Hour for a project, with fresh URLs.
-    :param kind: the kind of all projects.
-    :param write_receipts: whether to write any.
-    :param made: projects that this try of the task has made, of which nothing can be there.
-    :param overwrite: whether to fetch what is there already.
-    :param max_bytes: the largest file that is taken, None for any.
-    :param parallel: files that are fetched at once.
+    :param get_project: reads a project from Magic Hour, with fresh presigned URLs.
+    :param made: projects that this try of the task has created, so that they cannot be stored.
+    :param overwrite: whether to download stored files again.
+    :param max_bytes: the largest allowed file, None for no limit.
+    :param parallel: how many files are downloaded at once.
     :param file_name: the template of the files' names, see :func:`file_names.check_file_name`; None for the
         names that Magic Hour gives.
-    :param open_args: what the store's fsspec ``open`` takes besides, such as ``ServerSideEncryption``.
+    :param open_args: further arguments of the store's fsspec ``open``, such as ``ServerSideEncryption``.
     """
 
     catalogue: Catalogue
@@ -99,7 +95,7 @@ class Downloads:
         return self.catalogue.destination
 
     def run(self, project_ids: Sequence[str]) -> list[list[File] | MagicHourError]:
-        """Return, in order, the files of each project, or the error that kept them from being stored."""
+        """Return, in the same order, the files of each project, or the error."""
         unique = list(dict.fromkeys(project_ids))
         self._s3 = open_s3(self.storage, self.open_args)
         if self._s3:
@@ -150,14 +146,14 @@ class Downloads:
     def _project(self, project_id: str) -> list[File]:
         project = self._get_if_there(project_id)
         is_gone = isinstance(project, MagicHourNotFoundError) or project.get("enabled") is False
-        # what is gone may have been stored by another task since the list was made
+        # another task may have stored the deleted project after the list was made
         is_new = not is_gone and self._absent.includes(project_id)
         sizes = {} if is_new else self.storage.sizes(project_id)
         receipt = self._trusted_receipt(project_id, project, sizes) if sizes else None
-        if receipt and not self.overwrite and receipts.is_whole(receipt, sizes):
+        if receipt and not self.overwrite and self._is_whole(receipt, sizes, project):
             log.info("Project %s is already stored completely: nothing to download", project_id)
             self._sweep(project_id)
-            return [self._result(file) for file in receipt.files]
+            return receipts.saved_files(self.storage, receipt.files)
         if isinstance(project, MagicHourNotFoundError):
             raise project
         outputs = self._outputs(project, project_id)
@@ -167,17 +163,28 @@ class Downloads:
                 project, project_id, self.kind, self.writer, files=fetched, replaced=receipt
             )
         self._sweep(project_id)
-        return [self._result(file) for file in fetched]
+        return receipts.saved_files(self.storage, fetched)
+
+    def _is_whole(
+        self,
+        receipt: Receipt,
+        sizes: Mapping[str, int],
+        project: Mapping[str, Any] | MagicHourNotFoundError,
+    ) -> bool:
+        """Return whether all files are stored, and the project names no further ones since its download."""
+        named = project.get("downloads") if isinstance(project, Mapping) else None
+        has_more = isinstance(named, list) and len(named) > len(receipt.files)
+        return receipts.is_whole(receipt, sizes) and not has_more
 
     def _get_if_there(self, project_id: str) -> Mapping[str, Any] | MagicHourNotFoundError:
-        """Return a project, or what Magic Hour says where it is gone: its files may be here all the same."""
+        """Return a project, or the error if it is deleted. Its files may be stored anyway."""
         try:
             return self.get_project(project_id)
         except MagicHourNotFoundError as error:
             return error
 
     def _sweep(self, project_id: str) -> None:
-        """Remove what killed writers left, now that the files are whole."""
+        """Remove the partial files of killed tasks, now that the files are complete."""
         if self.storage.is_local:
             sweep(self.storage.local(project_id), self.storage.names(project_id))
 
@@ -213,8 +220,8 @@ class Downloads:
         receipt: Receipt | None,
         sizes: Mapping[str, int],
     ) -> list[File]:
-        """Fetch the files that are not there and whole, side by side; all end before an error is raised."""
-        can_keep = receipt and not self.overwrite and self._are_names_certain(outputs)
+        """Download the missing and incomplete files in parallel. All end before an error is raised."""
+        can_keep = not self.overwrite and self._are_names_certain(outputs)
         known = {file["path"]: file for file in receipt.files} if receipt and can_keep else {}
 
         def fetch(output: Output) -> File:
@@ -223,7 +230,7 @@ class Downloads:
                 for path, file in known.items()
                 if is_name_of(_name(path), output.name) and sizes.get(_name(path)) == file["bytes"]
             ]
-            return dict(stored[0]) if stored else self._fetch(project_id, output)
+            return dict(stored[0]) if stored else self._fetch(project_id, output, can_resume=can_keep)
 
         if len(outputs) == 1:
             return [fetch(outputs[0])]
@@ -236,23 +243,23 @@ class Downloads:
         return [future.result() for future in futures]
 
     def _are_names_certain(self, outputs: Sequence[Output]) -> bool:
-        """Return whether a name stands for one output, in whatever order the API gives them."""
+        """Return whether a name belongs to one output, whatever the order of the API's list is."""
         names = [safe_name(output.url) for output in outputs]
         return len(outputs) == 1 or (self.file_name is None and distinct(names) == names)
 
-    def _fetch(self, project_id: str, output: Output) -> File:
+    def _fetch(self, project_id: str, output: Output, *, can_resume: bool) -> File:
         with self._slots:
             if self._stop.is_set():
                 raise self._stopped(project_id)
-            return self._fetch_now(project_id, output)
+            return self._fetch_now(project_id, output, can_resume=can_resume)
 
     def _stopped(self, project_id: str) -> MagicHourDownloadError:
         return MagicHourDownloadError("stopped, because the task ends", project_id)
 
-    def _fetch_now(self, project_id: str, output: Output) -> File:
+    def _fetch_now(self, project_id: str, output: Output, *, can_resume: bool) -> File:
         path = f"{project_id}/{output.name}"
         shown = self.storage.shown(path)
-        sink = self._open_sink(project_id, path)
+        sink = self._open_sink(project_id, path, can_resume=can_resume)
         started = time.monotonic()
         try:
             fetched = Fetch(
@@ -260,6 +267,7 @@ class Downloads:
                 url=output.url,
                 fresh_url=lambda: self._fresh_url(project_id, output),
                 name=output.name,
+                original_name=safe_name(output.url),
                 shown=shown,
                 timeout=self.settings.timeout,
                 max_attempts=self.settings.max_attempts,
@@ -290,18 +298,17 @@ class Downloads:
         stats.count("download_bytes", fetched.bytes, kind=self.kind, tool=tool)
         return _file(path, fetched)
 
-    def _open_sink(self, project_id: str, path: str) -> Sink:
+    def _open_sink(self, project_id: str, path: str, *, can_resume: bool) -> Sink:
         if not self.storage.is_local:
-            options = ObjectOptions(self.open_args, {"project_id": project_id}, self._s3)
-            return ObjectSink(self.storage, path, options)
+            return ObjectSink(self.storage, path, self.open_args, self._s3, project_id)
         self.storage.make_folder(project_id)
         sink = LocalSink(self.storage.local(path))
-        if self.overwrite:
+        if not can_resume:
             sink.restart(Validator())
         return sink
 
     def _outputs(self, project: Mapping[str, Any], project_id: str) -> list[Output]:
-        """Return the files of a complete project, with the names that the template gives them."""
+        """Return the files of a complete project, with their names from the template."""
         outputs = outputs_of(project, project_id)
         if self.file_name is None:
             return outputs
@@ -316,25 +323,21 @@ class Downloads:
 
     def _fresh_url(self, project_id: str, output: Output) -> str:
         outputs = outputs_of(self.get_project(project_id), project_id)
-        same = [other for other in outputs if _path(other.url) == _path(output.url)]
-        if len(same) == 1:
-            return same[0].url
-        if output.position < len(outputs):
-            return outputs[output.position].url
-        raise MagicHourDownloadError(f"{output.name} is no output of the project any more", project_id)
-
-    def _result(self, file: Mapping[str, Any]) -> File:
-        return {
-            "path": self.storage.shown(str(file["path"])),
-            "bytes": file["bytes"],
-            "sha256": file["sha256"],
-            "content_type": file.get("content_type"),
-        }
+        for what in (_path, safe_name):  # the order may be another one now
+            same = [other for other in outputs if what(other.url) == what(output.url)]
+            if len(same) == 1:
+                return same[0].url
+        if len(outputs) == 1 and output.position == 0:
+            return outputs[0].url
+        raise MagicHourDownloadError(
+            f"The project's presigned URLs do not show which file is {output.name}; a retry reads all again",
+            project_id,
+        )
 
 
 def outputs_of(project: Mapping[str, Any], project_id: str) -> list[Output]:
     """
-    Return the files of a complete project, each with a safe name of its own.
+    Return the files of a complete project, each with its own safe name.
 
     :raises MagicHourError: if the project failed, is not complete, or has no files.
     """
@@ -361,6 +364,9 @@ def outputs_of(project: Mapping[str, Any], project_id: str) -> list[Output]:
             f"Project {project_id} has {len(urls)} files, more than {MAX_OUTPUTS}: Magic Hour makes no such",
             project_id,
         )
+    made = project.get("image_count")
+    if type(made) is int and made > len(urls):
+        log.warning("Magic Hour made %d images of project %s and names %d", made, project_id, len(urls))
     names = distinct(safe_name(url) for url in urls)
     return [Output(position, name, url) for position, (name, url) in enumerate(zip(names, urls, strict=True))]
 

@@ -1,4 +1,4 @@
-"""Fetch one file: the one reader that all downloads go through."""
+"""Downloads one file. All downloads use this module."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ from airflow_provider_magichour._transfer.responses import (
     RefusedDownloadError,
     Validator,
 )
-from airflow_provider_magichour._transfer.session import DownloadSession
+from airflow_provider_magichour._transfer.session import DownloadSession, quoted
 from airflow_provider_magichour._transfer.sinks import Sink
 from airflow_provider_magichour.exceptions import MagicHourDownloadError
 
 log = logging.getLogger(__name__)
 
-#: The most that is read at a time, in bytes.
+#: The largest piece that is read at once, in bytes.
 CHUNK = 1024 * 1024
-#: Fresh presigned URLs that are asked for in a row without progress.
+#: How many fresh presigned URLs are requested in a row without progress.
 MAX_REFRESHES = 3
-#: How much more must arrive for a try to count as progress, in bytes, unless it completes the file.
+#: How many more bytes count as progress, unless they complete the file.
 MIN_PROGRESS = 64 * 1024
-#: Slower than this, in bytes per second over the whole read timeout, a connection counts as broken.
+#: A connection counts as broken below this speed, in bytes per second over the whole read timeout.
 MIN_SPEED = 512
-#: Seconds between two lines in the log about how far a file is.
+#: Seconds between two log lines about the progress of a file.
 PROGRESS_INTERVAL = 10.0
 
 
@@ -47,12 +47,9 @@ _BROKEN = (requests.RequestException, urllib3.exceptions.HTTPError, InterruptedD
 @dataclass(frozen=True)
 class Fetched:
     """
-    What was stored.
+    A stored file.
 
-    :param bytes: the length.
-    :param sha256: the hash, in hex.
-    :param content_type: the media type.
-    :param suffix: the extension that completed the file's name, empty where it had one.
+    :param suffix: the extension that was added to the file's name; empty if it had one.
     """
 
     bytes: int
@@ -64,16 +61,15 @@ class Fetched:
 @dataclass
 class Fetch:
     """
-    Fetch one file into a sink, until it is whole.
+    Download one file into a sink, until it is complete.
 
-    :param session: what sends the requests.
-    :param url: the presigned URL of the file.
-    :param fresh_url: asks Magic Hour for a fresh presigned URL of the same file.
-    :param name: the file's name.
-    :param shown: the file's final path, for messages.
+    :param fresh_url: requests a fresh presigned URL of the same file from Magic Hour.
+    :param name: the name of the file, without what :attr:`Fetched.suffix` adds.
+    :param original_name: the name that Magic Hour gave it, which tells its type.
+    :param shown: the final path of the file, for messages.
     :param timeout: seconds without enough bytes after which a connection counts as broken.
     :param max_attempts: tries without progress.
-    :param max_bytes: the largest file that is taken, None for any.
+    :param max_bytes: the largest allowed file, None for no limit.
     :param stop: set when the whole task ends.
     """
 
@@ -81,6 +77,7 @@ class Fetch:
     url: str
     fresh_url: Callable[[], str]
     name: str
+    original_name: str
     shown: str
     timeout: float
     max_attempts: int
@@ -96,7 +93,7 @@ class Fetch:
         """
         Fill the sink and publish the file.
 
-        :raises MagicHourDownloadError: if the file cannot be fetched whole.
+        :raises MagicHourDownloadError: if the file cannot be fetched completely.
         """
         self._progress = _Progress(self.shown)
         self._farthest = sink.offset
@@ -115,25 +112,27 @@ class Fetch:
                 self._refresh_after(error)
 
     def _is_whole(self, sink: Sink) -> bool:
-        """Return whether an earlier try left all bytes and only the final name is missing."""
+        """Return whether an earlier try has stored all bytes, and only the final name is missing."""
         return 0 < sink.offset == sink.validator.length
 
     def _publish(self, sink: Sink) -> Fetched:
-        if not sink.content_type:  # all of it is from an earlier try
+        if not sink.content_type:  # all bytes are from an earlier try
             self._describe(sink, "", sink.head())
         length = sink.offset
         return Fetched(length, sink.publish(), sink.content_type, sink.suffix)
 
     def _describe(self, sink: Sink, announced: str, head: bytes) -> None:
-        """Record what the file is, before its first byte is written."""
-        sink.content_type = responses.stored_type(announced, self.name, head)
+        """Set the content type and the suffix of the file before its first byte is written."""
+        sink.content_type = responses.stored_type(announced, self.original_name, head)
         if missing_extension(self.name):
-            sink.suffix = extension_of(sink.content_type)
+            _, dot, extension = self.original_name.rpartition(".")
+            own = "" if missing_extension(self.original_name) else dot + extension
+            sink.suffix = extension_of(sink.content_type) or own
 
     # ---------------------------------------------------------------------------------------- one try
 
     def _try(self, sink: Sink) -> None:
-        """Send one request and read the response; return when the file is whole."""
+        """Send one request and read the response; return when the file is complete."""
         condition = None if self._range_refused else sink.validator.condition
         headers = {}
         if sink.offset and condition:
@@ -151,9 +150,9 @@ class Fetch:
 
     def _length_at_host(self, sink: Sink) -> int:
         """
-        Return the length of a file whose response ended by the end of the connection, which proves nothing.
+        Return the length of a file whose response had no length, so that the end proves nothing.
 
-        :raises InterruptedDownloadError: if the host does not say it either.
+        :raises InterruptedDownloadError: if the host does not return a length.
         """
         for method, headers in (("GET", {"Range": f"bytes={sink.offset}-"}), ("HEAD", {})):
             with self.session.open(self.url, headers, method) as response:
@@ -173,19 +172,13 @@ class Fetch:
         if status == 416:
             self._range_refused = True
         elif status in responses.REFUSED:
-            raise RefusedDownloadError(f"{said}: {self._quote(response)}")
+            raise RefusedDownloadError(f"{said}: {without_query(quoted(response))}")
         response_read = api.Response(status, headers, b"")
         raise InterruptedDownloadError(said, api.retry_after_seconds(response_read, datetime.now(UTC)))
 
-    def _quote(self, response: requests.Response) -> str:
-        try:
-            body = response.raw.read1(4096, decode_content=True) or b""  # what is there, however slow
-        except (urllib3.exceptions.HTTPError, OSError, ValueError):
-            body = b""
-        return without_query(api.quoted_message(api.Response(response.status_code, {}, body)))
-
     def _begin(self, status: int, headers: Mapping[str, str], sink: Sink, asked_range: bool) -> int | None:
-        """Return the announced length of the file; make sure that the body goes on where the sink stops."""
+        """Return the announced length of the file, and check that the body continues where the sink stops."""
+        responses.check_framing(headers)
         if status == 206:
             if (
                 not asked_range
@@ -205,7 +198,7 @@ class Fetch:
         if self.max_bytes is not None and size is not None and size > self.max_bytes:
             raise MagicHourDownloadError(
                 f"{self.shown}: the file is larger than max_bytes={self.max_bytes} ({size} bytes or more); "
-                "raise it if the file is wanted"
+                "raise it to store the file"
             )
 
     def _copy(
@@ -225,7 +218,7 @@ class Fetch:
             self._progress.report(sink.offset, total)
             if self.stop.is_set():
                 raise self._stopped()
-        if from_start:  # what the sink holds is of an earlier try, and no end of this response
+        if from_start:  # the bytes in the sink are from an earlier try, not from this response
             raise InterruptedDownloadError("the response was empty")
         if not sink.content_type:
             self._describe(sink, announced_type, sink.head())
@@ -233,7 +226,7 @@ class Fetch:
     def _chunks(
         self, response: requests.Response, headers: Mapping[str, str], *, from_start: bool, kind: str
     ) -> Iterator[bytes]:
-        """Yield the body in pieces; the first holds enough to recognise an error page."""
+        """Yield the body in pieces. The first one is large enough to recognise an error page."""
         pieces = _decoded(self._read(response), responses.content_encoding(headers))
         if from_start:
             first = b""
@@ -241,7 +234,7 @@ class Fetch:
                 first += piece
                 if len(first) >= 512:
                     break
-            reason = responses.error_page(self.name, kind, first)
+            reason = responses.error_page(self.original_name, kind, first)
             if reason:
                 said = without_query(api.quoted_message(api.Response(200, {}, first)))
                 raise RefusedDownloadError(f"{without_query(self.url)} gave {reason}: {said}")
@@ -250,7 +243,7 @@ class Fetch:
         yield from pieces
 
     def _read(self, response: requests.Response) -> Iterator[bytes]:
-        """Yield what arrives, as it arrives; a connection that is too slow counts as broken."""
+        """Yield the bytes as they arrive. A connection that is too slow counts as broken."""
         since, read = time.monotonic(), 0
         while chunk := response.raw.read1(CHUNK, decode_content=False):
             yield chunk
@@ -267,7 +260,7 @@ class Fetch:
     # ----------------------------------------------------------------------------------- between tries
 
     def _made_progress(self, sink: Sink) -> bool:
-        """Return whether the last try brought the file noticeably farther than it ever was."""
+        """Return whether the last try made progress compared with all tries before."""
         made_progress = sink.offset >= self._farthest + MIN_PROGRESS
         self._farthest = max(self._farthest, sink.offset)
         return made_progress
@@ -325,12 +318,14 @@ def _decoded(pieces: Iterator[bytes], encoding: str) -> Iterator[bytes]:
     try:
         for piece in pieces:
             rest = piece
-            while rest and not decoder.eof:
+            while rest:
+                if decoder.eof:  # a gzip body may have several members, and zeros between them
+                    if not (rest := rest.lstrip(b"\0")):
+                        break
+                    decoder = zlib.decompressobj(zlib.MAX_WBITS | 32)
                 if chunk := decoder.decompress(rest, CHUNK):
                     yield chunk
-                rest = decoder.unconsumed_tail
-            if decoder.eof and decoder.unused_data.strip(b"\0"):
-                raise InterruptedDownloadError("more came after the end of the encoded file")
+                rest = decoder.unused_data if decoder.eof else decoder.unconsumed_tail
     except zlib.error as error:
         raise InterruptedDownloadError(f"the encoded file is broken: {error}") from None
     if not decoder.eof:
@@ -338,7 +333,7 @@ def _decoded(pieces: Iterator[bytes], encoding: str) -> Iterator[bytes]:
 
 
 class _Progress:
-    """Logs how far a file is, where it takes longer."""
+    """Logs the progress of a download that takes longer."""
 
     def __init__(self, shown: str) -> None:
         self._shown = shown
@@ -346,7 +341,7 @@ class _Progress:
         self._reported: int | None = None
 
     def report(self, done: int, total: int | None) -> None:
-        """Log it, if the last time is long enough ago."""
+        """Log the progress, if the last line is old enough."""
         now = time.monotonic()
         if self._reported is None or done < self._reported:
             self._reported = done

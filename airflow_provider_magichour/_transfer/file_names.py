@@ -12,9 +12,9 @@ from urllib.parse import unquote, urlsplit
 
 from airflow_provider_magichour.exceptions import MagicHourArgumentError
 
-#: What a ``file_name`` may hold in braces.
+#: The fields that a ``file_name`` may contain in braces.
 FIELDS = ("index", "ext", "stem", "project_id", "name", "tool", "kind")
-#: Where the standard library's first guess is not the usual extension.
+#: Content types for which the standard library's first guess is not the usual extension.
 _EXTENSIONS = {
     "image/jpeg": ".jpg",
     "audio/mpeg": ".mp3",
@@ -24,16 +24,16 @@ _EXTENSIONS = {
 }
 _EXTENSION = re.compile(r"\.[A-Za-z][A-Za-z0-9]{0,9}$")
 
-#: The longest name in bytes; file systems take 255, and temporary names add to it.
+#: The longest name in bytes. File systems allow 255, and temporary names are longer.
 MAX_BYTES = 180
 _MAX_SUFFIX = 20
-#: What a file system, a URL or a pattern reads as something else.
+#: Characters with a special meaning in a file system, a URL or a pattern.
 _SPECIAL = re.compile(r'[<>:"|?*%#\[\]]')
 _WINDOWS_DEVICE = re.compile(r"(?i)(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9¹²³])\s*(\.|$)")
 
 
 def safe_name(url: str) -> str:
-    """Return a file name from the last segment of a URL's path; ``output`` where it gives none."""
+    """Return a file name from the last segment of a URL's path, or ``output`` if it has none."""
     try:
         path = urlsplit(url).path
     except ValueError:
@@ -43,7 +43,7 @@ def safe_name(url: str) -> str:
 
 
 def clean(name: str) -> str:
-    """Return a name with everything taken out of it that is more than a name."""
+    """Return a name without the parts that are not a plain name."""
     name = unicodedata.normalize("NFC", name)
     # Controls, bidi marks and other invisible characters, surrogates, private and unassigned ones.
     name = "".join("_" if unicodedata.category(c)[0] == "C" or c in "/\\\u2028\u2029" else c for c in name)
@@ -56,9 +56,9 @@ def clean(name: str) -> str:
 
 def distinct(names: Iterable[str]) -> list[str]:
     """
-    Make equal names distinct by a number, also those that only a case-sensitive file system keeps apart.
+    Add numbers to equal names. Names that differ only in case count as equal.
 
-    A name without an extension may get one later, so it counts as equal to any with its stem.
+    A name without an extension may get one later, so it counts as equal to every name with the same stem.
     """
     used: set[str] = set()
     result = []
@@ -74,7 +74,7 @@ def distinct(names: Iterable[str]) -> list[str]:
 
 
 def _taken(name: str, *, every: bool = False) -> set[str]:
-    """Return what a name must not meet, or every way in which it is met."""
+    """Return the forms of a name that must not occur twice."""
     folded = _folded(name)
     stem = folded if missing_extension(name) else folded.rpartition(".")[0]
     bare, any_of_stem = f"{stem}\0bare", f"{stem}\0any"
@@ -89,14 +89,14 @@ def missing_extension(name: str) -> bool:
 
 
 def extension_of(content_type: str) -> str:
-    """Return the extension of a content type with its dot; empty where none is known."""
+    """Return the extension of a content type with its dot; empty if it is not known."""
     if content_type in {"application/octet-stream", "binary/octet-stream"}:
         return ""
     return _EXTENSIONS.get(content_type) or mimetypes.guess_extension(content_type) or ""
 
 
 def is_name_of(stored: str, name: str) -> bool:
-    """Return whether a stored file has an output's name, completed by an extension where that has none."""
+    """Return whether a stored file has the name of an output, or that name with an added extension."""
     return stored == name or (missing_extension(name) and stored.rpartition(".")[0] == name)
 
 
@@ -105,7 +105,7 @@ def check_file_name(template: Any, outputs: int | None = None) -> str | None:
     Return the template of file names, if it is one.
 
     :param template: such as ``"{project_id}-{index}{ext}"``; None for the names that Magic Hour gives.
-    :param outputs: how many files each project will have, where that is known.
+    :param outputs: how many files each project will have, if it is known.
     :raises MagicHourArgumentError: if it is no template of a file name, or the files would have equal names.
     """
     if template is None:
@@ -137,11 +137,11 @@ def check_file_name(template: Any, outputs: int | None = None) -> str | None:
 
 def rendered_name(template: str, url_name: str, index: int, facts: Mapping[str, Any]) -> str:
     """
-    Return the name that a template gives an output.
+    Return the name of an output from a template.
 
-    :param url_name: the name that Magic Hour gave it.
-    :param index: its place among the project's outputs, from 1.
-    :param facts: ``project_id``, ``name``, ``tool`` and ``kind``; what is not known is left empty.
+    :param url_name: Magic Hour's own name.
+    :param index: its position in the project's outputs, from 1.
+    :param facts: ``project_id``, ``name``, ``tool`` and ``kind``. Unknown values are empty.
     """
     stem, ext = url_name, ""
     if not missing_extension(url_name):

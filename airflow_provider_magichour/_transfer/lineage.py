@@ -1,4 +1,4 @@
-"""Tells Airflow's lineage, and OpenLineage where it is installed, which files a task stored."""
+"""Reports stored files to Airflow's lineage, and to OpenLineage if it is installed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ log = logging.getLogger(__name__)
 
 def record_outputs(context: Any, files: Iterable[Mapping[str, Any]]) -> None:
     """
-    Add files to what Airflow's hook lineage collects.
+    Add files to Airflow's hook lineage.
 
     :param context: the hook that stored them.
     :param files: the files, each with its ``path``.
@@ -34,9 +34,9 @@ def record_outputs(context: Any, files: Iterable[Mapping[str, Any]]) -> None:
 
 def _is_read() -> bool:
     """
-    Return whether a plugin reads what hooks collect.
+    Return whether a plugin reads the lineage of hooks.
 
-    Airflow's collector imports the assets of all providers, boto3 among them, also where nobody reads it.
+    Airflow's collector imports the assets of all providers (and so boto3), even if nobody reads the lineage.
     """
     try:
         from airflow.sdk.plugins_manager import get_hook_lineage_readers_plugins
@@ -46,7 +46,7 @@ def _is_read() -> bool:
 
 
 def openlineage_outputs(files: Iterable[Mapping[str, Any]]) -> Any:
-    """Return files as the outputs of an OpenLineage event; None where OpenLineage is not installed."""
+    """Return files as the outputs of an OpenLineage event; None if OpenLineage is not installed."""
     try:
         from airflow.providers.common.compat.openlineage.facet import (
             OutputDataset,
@@ -64,7 +64,7 @@ def openlineage_outputs(files: Iterable[Mapping[str, Any]]) -> Any:
 
 
 def dataset_name(path: str) -> tuple[str, str]:
-    """Return a file's namespace and name as OpenLineage names data sets, without a connection's id."""
+    """Return the OpenLineage namespace and name of a file, without the id of a connection."""
     if "://" not in path:
         return "file", str(Path(path).expanduser().absolute())
     parts = urlsplit(path, allow_fragments=False)

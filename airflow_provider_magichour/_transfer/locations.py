@@ -1,4 +1,4 @@
-"""What a user may name as a place for files: checks of the text alone, before anything is opened or paid."""
+"""Checks of a destination or source as a text, before anything is opened or paid for."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ log = logging.getLogger(__name__)
 
 LOCAL_SCHEMES = frozenset({"file", "local"})
 
-# Not compiled here: DAG files are parsed all day, and most tasks check nothing.
+# Not compiled here, because Airflow parses DAG files often, and most tasks check nothing.
 _CONTROL = "[\x00-\x1f\x7f-\x9f\u2028\u2029]"
 _TEMPLATE = r"\{\{|\{%|\{#"
 _SCHEME = r"([A-Za-z][A-Za-z0-9+.-]*):(//)?"
@@ -22,22 +22,21 @@ _SCHEME = r"([A-Za-z][A-Za-z0-9+.-]*):(//)?"
 
 def check_location(value: object, name: str = "destination") -> str:
     r"""
-    Return the text of a path or URL of files: absolute, and without white space around it.
+    Return the text of a path or URL, absolute and without surrounding white space.
 
-    :param value: a path, a ``file://`` URL, or what ObjectStoragePath takes, such as
+    :param value: a path, a ``file://`` URL, or a URL for ObjectStoragePath, such as
         ``s3://conn_id@bucket/key``; also a path object.
-    :param name: the argument, for messages.
     :raises MagicHourArgumentError: if it cannot be what the user meant, such as ``s3:/bucket``, ``None``,
-        ``file://host/x`` or ``C:\media``.
+        ``file://host/x``, ``//host/x``, ``s3://bucket/../x`` or ``C:\media``.
     """
     text = _text(value, name)
     if text.partition("/")[0].casefold() in {"none", "null"} or not text:
         raise argument_error(
             f"{name} is {text!r}: it must be a folder or an object-storage URL, such as '/data' or "
-            "'s3://bucket/folder'; where it is a template, check what that renders to"
+            "'s3://bucket/folder'; if it is a template, check its rendered value"
         )
     if re.search(_CONTROL, text):
-        raise argument_error(f"{name} {text!r} holds control characters: remove them")
+        raise argument_error(f"{name} {text!r} contains control characters: remove them")
     if re.search(_TEMPLATE, text):
         raise argument_error(f"{name} {text!r} is a template that was not rendered: pass what it stands for")
     if re.match(r"[A-Za-z]:|\\\\", text):
@@ -74,11 +73,21 @@ def _text(value: object, name: str) -> str:
 
 
 def _local_path(text: str, name: str) -> str:
+    _check_slashes(text, text, name)
     try:
         path = Path(text).expanduser()
     except RuntimeError:
         raise argument_error(f"{name} {text!r} names a user without a home folder") from None
     return str(path.absolute())
+
+
+def _check_slashes(path: str, text: str, name: str) -> None:
+    """Refuse the path of another machine's folder, which is a folder of this one on Linux and macOS."""
+    if re.match(r"//(?!/)", path):
+        raise argument_error(
+            f"{name} {text!r} begins with two slashes: a local folder has one, such as "
+            f"'/{path.lstrip('/')}', and a folder of another machine must be mounted"
+        )
 
 
 def _check_url(text: str, name: str) -> None:
@@ -100,6 +109,7 @@ def _check_url(text: str, name: str) -> None:
         path = text.partition("://")[2][len(parts.netloc) :]
         if not path.startswith("/") or re.match(r"/[A-Za-z]:", path):
             raise argument_error(f"{name} {text!r} names no folder: write 'file:///data/media'")
+        _check_slashes(path, text, name)
         return
     bucket = parts.netloc.rpartition("@")[2]
     if parts.scheme != "memory" and (bucket.casefold() in {"", "none", "null"} or bucket.endswith(":")):
@@ -107,16 +117,23 @@ def _check_url(text: str, name: str) -> None:
             f"{name} {text!r} names no bucket: it must be like 's3://bucket/folder'; where it is a template, "
             "check what that renders to"
         )
+    if name != "source" and "?versionId=" in text:
+        raise argument_error(f"{name} {text!r} names one version of an object: leave out '?versionId='")
+    if {".", ".."}.intersection(text.partition("://")[2].split("/")[1:]):
+        raise argument_error(
+            f"{name} {text!r} has '.' or '..' between slashes, which means no other folder in an object "
+            "store: write the folder that is meant"
+        )
 
 
 def index_root(unrendered: object, rendered: object, index: object = None) -> str:
     """
-    Return where the catalogue and the submit records of a destination lie: a place that no template moves.
+    Return the place of a destination's catalogue and submit records, which no template changes.
 
-    :param unrendered: the destination as the DAG has it; None where nobody knows.
+    :param unrendered: the destination in the DAG, before templates are rendered; None if it is not known.
     :param rendered: the destination of this run.
-    :param index: where the user wants it; None for the part of the destination before its first template,
-        and where that names no bucket or folder, the destination of this run.
+    :param index: the place that the user chose. If None, it is the part of the destination before its first
+        template, or the destination of this run if that part names no bucket or folder.
     :raises MagicHourArgumentError: if one of them cannot be what the user meant.
     """
     if index is not None:
@@ -131,8 +148,8 @@ def index_root(unrendered: object, rendered: object, index: object = None) -> st
             return check_location(fixed)
     if template is not None or unrendered is None or hasattr(unrendered, "resolve"):
         log.info(
-            "The catalogue of what is downloaded lies at %s. Where the destination changes from run to run, "
-            "set index= to one place for all, which the clean-up then goes by",
+            "The catalogue of these downloads is at %s. If the destination changes from run to run, "
+            "set index= to one place for all runs, and pass the same index= to the clean-up",
             destination,
         )
     return destination

@@ -1,69 +1,68 @@
-"""
-What is recorded at one place, the newest first: for people who look at it page by page.
-
-Of stores that list a thousand names at a time, :mod:`timeline` finds the last ones.
-"""
+"""The records at one place, the newest first, for the pages of the view."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from itertools import chain
-from typing import Any, NamedTuple
+from typing import Any
 
 from airflow_provider_magichour._transfer import catalogue, receipts, receipts_0_1_0
 from airflow_provider_magichour._transfer.catalogue import Entry
 from airflow_provider_magichour._transfer.receipts import MAX_BYTES, Receipt, ReceiptError
 from airflow_provider_magichour._transfer.storage import Storage
-from airflow_provider_magichour._transfer.timeline import DAY, Timeline
 
+#: Where a record is in the order, as ``1-2026-11-21-102655-cm9x1y2z30001``. With 0 instead of 1 it is of
+#: version 0.1.0, and comes after all entries of the catalogue.
+PLACE = re.compile(
+    r"([01])-(\d{4}-\d\d-\d\d)-((?:[01]\d|2[0-3])[0-5]\d[0-5]\d)-([A-Za-z0-9_-][A-Za-z0-9_.-]{0,127})",
+    re.ASCII,
+)
 
-class Place(NamedTuple):
-    """
-    Where a record is in the order: what 0.1.0 wrote is older than any entry of the catalogue.
-
-    :param is_entry: whether it is an entry of the catalogue.
-    :param day: as ``20261121``.
-    :param time: as ``102655``.
-    """
-
-    is_entry: bool
-    day: str
-    time: str
-    project_id: str
+#: How many entries a list of several days should have: those of a page.
+ENOUGH = 64
 
 
 @dataclass(frozen=True)
 class Record:
     """
-    A project that something is recorded of.
+    A project with a record.
 
-    :param root: where the record lies.
+    :param place: where it is in the order, see :data:`PLACE`.
     :param events: what happened later, by the names of the catalogue.
     """
 
     root: Storage
-    place: Place
-    events: frozenset[str] = field(default=frozenset())
+    place: str
+    events: frozenset[str] = frozenset()
+
+    @property
+    def parts(self) -> tuple[str, str, str]:
+        """Return the day, the time and the project of the place."""
+        return self.place[2:12], self.place[13:19], self.place[20:]
+
+    @property
+    def order(self) -> tuple[int, str]:
+        """Return the sort key: the newest first, and the names of one second as stores list them."""
+        return _order(self.place)
 
     @property
     def path(self) -> str:
         """Return the path of the record, relative to the root."""
-        is_entry, day, time, project_id = self.place
-        if not is_entry:
-            return receipts_0_1_0.path_of(project_id)
-        return Entry(f"{day[:4]}-{day[4:6]}-{day[6:]}", time, project_id).path
+        is_entry, project_id = self.place[0] == "1", self.parts[2]
+        return Entry(*self.parts).path if is_entry else receipts_0_1_0.path_of(project_id)
 
     def read(self) -> tuple[Mapping[str, Any], Receipt | None] | None:
         """
-        Return what the record says, and the receipt where it is about stored files; None if it is gone.
+        Return the record, with the receipt if it is about stored files; None if it does not exist any more.
 
         :raises ReceiptError: if it cannot be trusted.
         """
         data = self.root.read(self.path, MAX_BYTES)
         if data is None:
             return None
-        project_id = self.place.project_id
+        project_id = self.parts[2]
         receipt = receipts.parse(data, project_id)
         content = receipt.data if receipt else receipts.load(data)
         if content.get("project_id") != project_id:
@@ -71,26 +70,27 @@ class Record:
         return content, receipt
 
 
-def newest(
-    root: Storage, before: Place | None = None, first_day: str = "", last_day: str = "9"
-) -> Iterator[Record]:
+def newest(root: Storage, before: str = "", first_day: str = "", last_day: str = "9") -> Iterator[Record]:
     """
-    Give what is recorded, the newest first.
+    Yield what is recorded, the newest first.
 
-    :param before: the record to go on behind.
-    :param first_day: the earliest day, as ``20261121``.
-    :param last_day: the latest day.
+    :param before: the place of the last record of the previous page.
+    :param first_day: the earliest day, as ``2026-11-21``.
     """
     for record in chain(_entries(root, before, first_day, last_day), _old(root, first_day, last_day)):
-        if before is None or record.place < before:
+        if not before or record.order > _order(before):
             yield record
+
+
+def _order(place: str) -> tuple[int, str]:
+    return -int(place[:19].replace("-", "")), f"{place[20:]}.json"
 
 
 def files_of(receipt: Receipt, root: Storage, roots: Mapping[str, Storage]) -> Storage | None:
     """
-    Return where a receipt's files are; None where that is below none of some places.
+    Return where the files of a receipt are, or None if that is not below one of the given places.
 
-    :param root: where the receipt lies.
+    :param root: where the receipt is.
     """
     if receipt.folder is not None or receipt.destination is None:
         return root.below(receipt.folder or "")
@@ -104,61 +104,61 @@ def files_of(receipt: Receipt, root: Storage, roots: Mapping[str, Storage]) -> S
 # --------------------------------------------------------------------------------------- the catalogue
 
 
-def _entries(root: Storage, before: Place | None, first_day: str, last_day: str) -> Iterator[Record]:
-    if before is not None and not before.is_entry:
+def _entries(root: Storage, before: str, first_day: str, last_day: str) -> Iterator[Record]:
+    if before.startswith("0"):
         return
-    last_day = min(last_day, before.day) if before else last_day
-    days = [day for day in catalogue.days(root) if first_day <= day.replace("-", "") <= last_day]
-    for names in _blocks(root, days, before):
-        for (day, time, project_id), events in sorted(_grouped(names).items(), reverse=True):
-            if None in events:
-                place = Place(True, day.replace("-", ""), time, project_id)
-                later = frozenset(event for event in events if event)
-                yield Record(root, place, later)
+    last_day = min(last_day, before[2:12] or last_day)
+    days = [day for day in catalogue.days(root) if first_day <= day <= last_day]
+    # other names of the last second may still come
+    latest = before[13:19] if days and days[-1] == before[2:12] else "235959"
+    for entry in _newest_entries(root, days, latest):
+        yield Record(root, f"1-{entry.day}-{entry.time}-{entry.project_id}", entry.events)
 
 
-def _grouped(names: list[str]) -> dict[tuple[str, str, str], set[str | None]]:
-    """Return the events of each project by day, time and id; None stands for the entry itself."""
-    found: dict[tuple[str, str, str], set[str | None]] = {}
-    for name in names:
-        day, _, rest = name.removeprefix("dt=").partition("/")
-        if match := catalogue.NAME.fullmatch(rest):
-            found.setdefault((day, match[1], match[2]), set()).add(match[3])
-    return found
+def _newest_entries(root: Storage, days: list[str], latest: str) -> Iterator[Entry]:
+    """
+    Yield the entries of some days, the newest first.
 
+    On S3, days with few entries are listed together. How many follows from the days before.
 
-def _blocks(root: Storage, days: list[str], before: Place | None) -> Iterator[list[str]]:
-    """Give the names of some days in blocks, the latest first; no second is in two of them."""
-    if not hasattr(root.fs, "call_s3"):
-        for day in reversed(days):
-            yield [f"dt={day}/{name}" for name in root.names(f"{catalogue.FOLDER}/dt={day}")]
-        return
-    timeline = Timeline(root, days)
-    end = len(days) * DAY
-    if before and days and days[-1].replace("-", "") == before.day:
-        # a name of the same second may still be older
-        end = timeline.moment(f"dt={days[-1]}/{before.time}", end - 1) + 1
-    while end > 0:
-        end, names = timeline.last_block(end)
-        yield names
+    :param latest: the time of the newest entry of the last day.
+    """
+    can_list_together = hasattr(root.fs, "call_s3")
+    together, yielded, listed, failures, growth = 1, 0, 0, 0, ENOUGH
+    while days:
+        block, cut = days[-together:], ""
+        if len(block) == 1:
+            entries: Iterable[Entry] = catalogue.entries(root, block[0], latest)
+        else:
+            entries, cut = catalogue.entries_of_days(root, block)
+        if cut:
+            failures, growth = failures + 1, 4
+            later = [day for day in block if day > cut]
+            together = len(later) if later and failures == 1 else 1
+            continue
+        for entry in entries:
+            yielded += 1
+            yield entry
+        days, latest, failures = days[: -len(block)], "235959", 0
+        listed += len(block)
+        if can_list_together:
+            together = max(min(ENOUGH * listed // max(yielded, 1), growth * len(block)), 1)
 
 
 # ------------------------------------------------------------------------------------- version 0.1.0
 
 
 def _old(root: Storage, first_day: str, last_day: str) -> Iterator[Record]:
-    """Give the receipts of version 0.1.0, by the time of the download."""
+    """Yield the receipts of version 0.1.0, by the time of the download."""
     days = {
         (day, conn_id)
         for conn_id in receipts_0_1_0.connections(root)
         for day in receipts_0_1_0.days(root, conn_id)
-        if first_day <= day.replace("-", "") <= last_day
+        if first_day <= day <= last_day
     }
     for day in sorted({day for day, _ in days}, reverse=True):
         hints = [
             hint for each, conn_id in days if each == day for hint in receipts_0_1_0.hints(root, conn_id, day)
         ]
-        for hint in sorted(hints, reverse=True):
-            at = hint.downloaded_at
-            place = Place(False, f"{at:%Y%m%d}", f"{at:%H%M%S}", hint.project_id)
-            yield Record(root, place)
+        places = (f"0-{hint.downloaded_at:%Y-%m-%d-%H%M%S}-{hint.project_id}" for hint in hints)
+        yield from (Record(root, place) for place in sorted(places, key=_order))

@@ -4,51 +4,52 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from airflow_provider_magichour._transfer.responses import InterruptedDownloadError, Validator
-from airflow_provider_magichour._transfer.s3 import S3, MultipartUpload, SmallObject, open_s3
-from airflow_provider_magichour._transfer.sinks import Digest
+from airflow_provider_magichour._transfer.s3 import (
+    S3,
+    MultipartUpload,
+    SmallObject,
+    open_s3,
+    translated_errors,
+)
+from airflow_provider_magichour._transfer.sinks import Beside, Digest
 from airflow_provider_magichour._transfer.storage import Storage
 from airflow_provider_magichour._transfer.storage_errors import storage_error
 from airflow_provider_magichour.exceptions import MagicHourArgumentError
 
 _MIB = 1024 * 1024
-#: Bytes of a part; of one file, all but the last are equal, as Cloudflare R2 demands.
+#: The size of a part in bytes. All parts of a file but the last have the same size, as Cloudflare R2
+#: requires.
 PART = 6 * _MIB
-#: Parts of one object, below the 10,000 that S3 takes.
+#: The most parts of one object, below S3's limit of 10,000.
 _MAX_PARTS = 9000
-
-
-@dataclass(frozen=True)
-class ObjectOptions:
-    """
-    What objects are written with.
-
-    :param open_args: what the store's fsspec ``open`` takes, such as ``ServerSideEncryption`` for S3.
-    :param metadata: the objects' own metadata, where the store keeps any.
-    :param s3: what uploads to S3; None for other stores.
-    """
-
-    open_args: Mapping[str, Any] = field(default_factory=dict)
-    metadata: Mapping[str, str] = field(default_factory=dict)
-    s3: S3 | None = None
 
 
 class ObjectSink:
     """
-    An object that appears only when it is whole.
+    An object that is visible only when it is complete.
 
-    On file systems that show a file while it is written, it is written under a temporary name.
+    On file systems that show a file while it is written, it gets a temporary name first. Parts are not on the
+    heap: memory that many threads allocate and free there in turn stays with the process.
+
+    :param open_args: arguments of the store's fsspec ``open``, such as ``ServerSideEncryption`` for S3.
+    :param s3: uploads to S3; None for other stores.
+    :param project_id: stored in the metadata of the object, if the store has any.
     """
 
-    def __init__(self, storage: Storage, path: str, options: ObjectOptions | None = None) -> None:
-        self._storage = storage
-        self._path = path
-        self._options = options or ObjectOptions()
+    def __init__(
+        self,
+        storage: Storage,
+        path: str,
+        open_args: Mapping[str, Any] | None = None,
+        s3: S3 | None = None,
+        project_id: str | None = None,
+    ) -> None:
+        self._storage, self._path = storage, path
+        self._open_args, self._s3, self._project_id = open_args or {}, s3, project_id
         self._digest = Digest()
         self._pieces: list[bytes] = []
         self._held = 0
@@ -60,11 +61,10 @@ class ObjectSink:
         self.suffix = ""
 
     def head(self) -> bytes:
-        """Return nothing: no try can go on with what another left."""
+        """Return nothing, because a try cannot continue with an object of another try."""
         return b""
 
     def restart(self, validator: Validator) -> None:
-        """Drop what is held: what follows is the file from its start, in this version."""
         self._abort()
         self._digest.restart()
         self.offset, self.validator = 0, validator
@@ -77,13 +77,10 @@ class ObjectSink:
         """
         self.offset += len(chunk)
         size = self.part_size
-        while self._held + len(chunk) > size:
-            room = size - self._held
-            self._pieces.append(chunk[:room])
-            chunk = chunk[room:]
-            part, self._pieces, self._held = b"".join(self._pieces), [], 0
-            self._digest.update(part)
-            self._put(part)
+        while self._held + len(chunk) > size:  # the last part is kept for the end, so that it is not empty
+            self._pieces.append(chunk[: size - self._held])
+            chunk = chunk[size - self._held :]
+            self._put(self._take())
         self._pieces.append(chunk)
         self._held += len(chunk)
 
@@ -93,7 +90,7 @@ class ObjectSink:
 
         :raises InterruptedDownloadError: if somebody else aborted the upload; the file starts over.
         """
-        last, self._pieces, self._held = b"".join(self._pieces), [], 0
+        last = self._take()
         self._digest.update(last)
         sha256 = self._digest.hexdigest()
         try:
@@ -111,11 +108,10 @@ class ObjectSink:
         return sha256
 
     def close(self) -> None:
-        """Let go; an object cannot be gone on with by another worker."""
+        """Close it. Another worker cannot continue with an object."""
         self.discard()
 
     def discard(self) -> None:
-        """Let go and leave nothing behind."""
         self._abort()
         self._digest.close()
 
@@ -129,7 +125,13 @@ class ObjectSink:
         least = -(-self.validator.length // _MAX_PARTS)
         return max(PART, -(-least // _MIB) * _MIB)
 
+    def _take(self) -> bytes:
+        part = b"".join(self._pieces)
+        self._pieces, self._held = [], 0
+        return part
+
     def _put(self, part: bytes) -> None:
+        self._digest.update(part)
         try:
             if self._upload is None:
                 self._upload = self._open(self._metadata(None), is_small=False)
@@ -139,20 +141,19 @@ class ObjectSink:
             raise
 
     def _metadata(self, sha256: str | None) -> dict[str, str]:
-        return {**self._options.metadata, **({} if sha256 is None else {"sha256": sha256})}
+        metadata = {"project_id": self._project_id, "sha256": sha256}
+        return {name: value for name, value in metadata.items() if value is not None}
 
     def _open(self, metadata: Mapping[str, str], *, is_small: bool) -> _Upload:
         folder = self._path.rpartition("/")[0]
-        final, s3 = self._storage.full(f"{self._path}{self.suffix}"), self._options.s3
+        final, s3 = self._storage.full(f"{self._path}{self.suffix}"), self._s3
         if s3 and is_small:
             return SmallObject(s3, final, self.content_type)
         if s3:
             first, self._is_first = self._is_first, False
             return MultipartUpload(s3, final, self.content_type, metadata, abort_others=first)
         self._storage.make_folder(folder)
-        arguments = _file_arguments(
-            self._storage.protocol, self._options.open_args, self.content_type, metadata
-        )
+        arguments = _file_arguments(self._storage.protocol, self._open_args, self.content_type, metadata)
         target = final
         if not self._storage.publishes_on_close:
             name = self._path.rpartition("/")[2]
@@ -169,7 +170,7 @@ class ObjectSink:
 def _file_arguments(
     protocol: str, open_args: Mapping[str, Any], content_type: str, metadata: Mapping[str, str]
 ) -> dict[str, Any]:
-    """Return what a file system's ``open`` takes to write an object; nothing of ours where it is unknown."""
+    """Return the arguments of a file system's ``open`` for an object; none for an unknown file system."""
     arguments = dict(open_args)
     if protocol not in {"gs", "gcs", "abfs", "abfss", "az", "adl"}:
         return arguments
@@ -183,12 +184,12 @@ def _file_arguments(
 
 def check_open_args(storage: Storage, open_args: Any) -> None:
     """
-    Raise where a store refuses ``open_args``, as far as that can be known before a file is stored.
+    Check whether a store accepts ``open_args``, as far as possible before a file is stored.
 
     A small file is written with them and removed.
 
-    :raises MagicHourArgumentError: if they are none, or the store does not take them.
-    :raises MagicHourDownloadError: if nothing can be stored with them.
+    :raises MagicHourArgumentError: if they are wrong, or the store refuses them.
+    :raises MagicHourDownloadError: if the store cannot be written.
     """
     if not isinstance(open_args, Mapping | None):
         raise MagicHourArgumentError(f"open_args must be a mapping of names to values, not {open_args!r}")
@@ -199,7 +200,8 @@ def check_open_args(storage: Storage, open_args: Any) -> None:
     try:
         if s3:
             s3.close()
-            s3.try_arguments(storage.full(probe))
+            with translated_errors():
+                s3.try_arguments(storage.full(probe))
         else:
             storage.make_folder("")
             arguments = {"block_size": PART, **_file_arguments(storage.protocol, open_args, "", {})}
@@ -219,43 +221,38 @@ def check_open_args(storage: Storage, open_args: Any) -> None:
 
 
 class _Upload(Protocol):
-    """An object on its way to the store."""
+    """An object that is being uploaded to the store."""
 
     def put(self, part: bytes) -> None:
-        """Take a part; it may still be on its way when this returns."""
+        """Upload a part. The upload may still run when this returns."""
 
     def finish(self, last: bytes, metadata: Mapping[str, str]) -> None:
-        """Take the last part and make the object appear."""
+        """Upload the last part, and publish the object."""
 
     def abort(self) -> None:
-        """Leave nothing behind."""
+        """Cancel the upload, and leave nothing behind."""
 
 
 class _FileUpload:
-    """A file of any file system, written by a thread of its own so that the download goes on meanwhile."""
+    """A file of any file system, written by its own thread, so that the download continues."""
 
     def __init__(self, storage: Storage, target: str, final: str, arguments: Mapping[str, Any]) -> None:
         self._storage = storage
         self._target = target
         self._final = final
         self._file = storage.fs.open(target, "wb", **arguments)
-        self._writer = ThreadPoolExecutor(1, "magichour-object")
-        self._writing: Future[Any] | None = None
+        self._writer = Beside("magichour-object")
 
     def put(self, part: bytes) -> None:
-        self._settle()
-        self._writing = self._writer.submit(self._file.write, part)
+        self._writer.start(self._write, part)
 
-    def _settle(self) -> None:
-        """Wait for the part that is being written; it may have failed."""
-        writing, self._writing = self._writing, None
-        if writing is not None:
-            writing.result()
+    def _write(self, part: bytes) -> None:
+        self._file.write(bytes(part))  # of each file system's own make, which may take nothing else
 
     def finish(self, last: bytes, metadata: Mapping[str, str]) -> None:
-        self._settle()
-        self._file.write(last)
-        if isinstance(getattr(self._file, "metadata", None), dict):  # Azure takes it with the last request
+        self._writer.finish()
+        self._write(last)
+        if isinstance(getattr(self._file, "metadata", None), dict):  # Azure gets it with the last request
             self._file.metadata = {**metadata, **self._file.metadata}
         self._file.close()
         if self._target != self._final:
@@ -265,19 +262,17 @@ class _FileUpload:
                 with suppress(Exception):
                     self._storage.fs.rm_file(self._target)
                 raise
-        self._writer.shutdown()
+        self._writer.close()
 
     def abort(self) -> None:
-        """Give up. Plainly closing the file would publish what was written so far."""
-        with suppress(Exception):
-            self._settle()
-        self._writer.shutdown()
+        """Discard the file. Closing it would publish the bytes so far."""
+        self._writer.close()
         if hasattr(self._file, "discard"):
-            with suppress(Exception):  # what can't be discarded is an upload that never completes
+            with suppress(Exception):  # if it cannot be discarded, the upload never completes
                 self._file.discard()
         if self._storage.publishes_on_close:
             with suppress(Exception):
-                self._file.closed = True  # or its finalizer would publish it
+                self._file.closed = True  # otherwise, its finalizer would publish it
             return
         with suppress(Exception):
             self._file.close()

@@ -1,16 +1,16 @@
 """
-What a receipt says: which files of a project are stored, where, and of which account: ``docs/receipts.md``.
+Receipts: which files of a project are stored, where, and for which account. See ``docs/receipts.md``.
 
-A receipt is the entry of a project in the catalogue (:mod:`catalogue`), or what version 0.1.0 wrote beside
-the project's files (:mod:`receipts_0_1_0`). Either may have been written by anybody, so each is checked when
-it is read: it can name no file outside the folder of its own project.
+A receipt is the entry of a project in the catalogue (:mod:`catalogue`), or the file that version 0.1.0 wrote
+beside the project's files (:mod:`receipts_0_1_0`). Anybody may have written it, so it is checked when it is
+read. It cannot name a file outside the folder of its own project.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
@@ -21,25 +21,25 @@ from airflow_provider_magichour.exceptions import MagicHourArgumentError
 from airflow_provider_magichour.tools import Kind, check_kind
 
 VERSION = 2
-#: The largest receipt that is read, in bytes; real ones are a few KiB.
+#: The largest receipt that is read, in bytes. Real ones have a few KiB.
 MAX_BYTES = 4 * 1024 * 1024
 
-#: What an entry says of the Airflow task that wrote it.
+#: The fields about the Airflow task that wrote an entry.
 TASK_FIELDS = ("dag_id", "task_id", "run_id", "map_index", "try_number")
-#: What the API says of some kinds of media.
+#: The fields of the API for some kinds of media.
 MEDIA_FIELDS = ("image_count", "width", "height", "start_seconds", "end_seconds", "fps")
-#: What a caller may know of a project besides; ``credits_estimated`` is what its create call said.
+#: The fields that only a caller may know. ``credits_estimated`` is from the response to the create call.
 FACTS = ("tool", "finished_at", "body_fingerprint", "credits_estimated", "prompt")
 
 _TIME = "%Y-%m-%dT%H:%M:%SZ"
 
 
 class ReceiptError(ValueError):
-    """A receipt cannot be trusted; the message says why."""
+    """A receipt cannot be trusted. The message says why."""
 
 
 class NewerReceiptError(ReceiptError):
-    """A newer version of this package wrote the receipt, so it is left as it is."""
+    """A newer version of this package wrote the receipt, so it must not be changed."""
 
 
 @dataclass(frozen=True)
@@ -47,16 +47,13 @@ class Receipt:
     """
     A project whose files are stored.
 
-    :param project_id: the project.
-    :param kind: its kind.
     :param conn_id: the Airflow connection it was downloaded over.
-    :param account_id: the account that it belongs to, None where that is not known.
-    :param created_at: when it was created at Magic Hour; where that is not known, when it was downloaded.
+    :param account_id: the account that it belongs to, None if it is not known.
+    :param created_at: when it was created at Magic Hour, or when it was downloaded if that is not known.
     :param downloaded_at: when it was downloaded, to the second, in UTC.
     :param folder: its destination relative to the root of the catalogue; None if it is not below the root.
     :param destination: its destination, without a connection; None in receipts of 0.1.0.
     :param files: ``path`` relative to the destination, ``bytes``, ``sha256``, ``content_type``.
-    :param data: the whole receipt.
     """
 
     project_id: str
@@ -80,13 +77,12 @@ class Receipt:
 @dataclass(frozen=True)
 class Writer:
     """
-    Who writes to the catalogue.
+    The task and connection that write to the catalogue.
 
-    :param conn_id: the Airflow connection.
-    :param read_account_id: returns the account that the key belongs to, None where it cannot be read: a
-        clean-up then asks for the project first.
-    :param task: the Airflow task, by the names of :data:`TASK_FIELDS`; None where there is none.
-    :param facts: by project, what else is known of it, see :data:`FACTS`.
+    :param read_account_id: returns the account that the key belongs to, None if it cannot be read: a
+        clean-up then requests the project first.
+    :param task: the Airflow task, by the names of :data:`TASK_FIELDS`; None if there is none.
+    :param facts: by project, its further fields, see :data:`FACTS`.
     """
 
     conn_id: str
@@ -96,18 +92,18 @@ class Writer:
 
     @cached_property
     def account_id(self) -> str | None:
-        """Return the account that the key belongs to, None where it cannot be read."""
+        """Return the account of the key, or None if it cannot be read."""
         return self.read_account_id()
 
 
 def run_of(context: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what an entry says of the task that writes it, by the task's context."""
+    """Return the fields about a task from its context."""
     return {name: getattr(context["ti"], name, None) for name in TASK_FIELDS}
 
 
 def describe(project: Mapping[str, Any], project_id: str, kind: Kind, writer: Writer) -> dict[str, Any]:
     """
-    Return what the catalogue says of any project, whatever became of it: ``docs/catalogue.md``.
+    Return the fields of any entry, however the project ended. See ``docs/catalogue.md``.
 
     :param project: the project as the API gives it.
     """
@@ -156,7 +152,7 @@ def make(
     downloaded_at: datetime,
 ) -> Receipt:
     """
-    Return the receipt of a project whose files are all in place.
+    Return the receipt of a project whose files are all stored.
 
     :param project: the project as the API gives it.
     :param files: the files, their paths relative to the destination.
@@ -190,12 +186,12 @@ def upgrade(receipt: Receipt, account_id: str | None, root: Storage, destination
 
 
 def dump(data: Mapping[str, Any]) -> bytes:
-    """Return a record as it is stored: one line of JSON, as query engines read it."""
+    """Return the stored form of a record: one line of JSON, for query engines."""
     return f"{json.dumps(data, ensure_ascii=False)}\n".encode("utf-8", "backslashreplace")
 
 
 def timestamp(at: datetime) -> str:
-    """Return a moment as records have it: in UTC, to the second."""
+    """Return the form of a time in records: in UTC, to the second."""
     return at.astimezone(UTC).strftime(_TIME)
 
 
@@ -206,8 +202,8 @@ def parse_stored(data: bytes, project_id: str) -> Receipt:
     """
     Read a receipt.
 
-    :param project_id: the project that its name or folder tells.
-    :raises ReceiptError: if it is none of this project, or names anything outside the project's folder.
+    :param project_id: the project according to the name or folder of the receipt.
+    :raises ReceiptError: if it belongs to another project, or names a file outside the project's folder.
     :raises NewerReceiptError: if a newer version of this package wrote it.
     """
     receipt = parse(data, project_id)
@@ -217,7 +213,7 @@ def parse_stored(data: bytes, project_id: str) -> Receipt:
 
 
 def parse(data: bytes, project_id: str) -> Receipt | None:
-    """Read an entry of the catalogue, as :func:`parse_stored`; None where it is not about stored files."""
+    """Read an entry of the catalogue, or return None if it is not about stored files."""
     content = load(data)
     if content["version"] >= VERSION and (content.get("event") or not _is_stored(content)):
         return None
@@ -255,7 +251,7 @@ def load(data: bytes) -> dict[str, Any]:
     """
     Read a record of any kind, and check its version.
 
-    :raises ReceiptError: if it is no JSON object of a version that this package reads.
+    :raises ReceiptError: if it is not a JSON object, or has a version that this package cannot read.
     """
     if len(data) > MAX_BYTES:
         raise ReceiptError(f"the receipt is larger than {MAX_BYTES} bytes")
@@ -279,24 +275,28 @@ def load(data: bytes) -> dict[str, Any]:
 
 
 def created_at(project: Mapping[str, Any], downloaded_at: datetime) -> datetime:
-    """Return when a project was created, or downloaded, where the API does not say or cannot be right."""
-    value = project.get("created_at")
+    """Return when a project was created; when it was downloaded if the API's time is missing or wrong."""
+    at = time_of_creation(project)
+    return downloaded_at if at is None or at > downloaded_at + timedelta(days=1) else at
+
+
+def time_of_creation(project: Mapping[str, Any]) -> datetime | None:
+    """Return when a project was created according to Magic Hour, or None if that is not known."""
     try:
-        at = datetime.fromisoformat(value) if isinstance(value, str) else downloaded_at
-        at = at.replace(tzinfo=at.tzinfo or UTC).astimezone(UTC)
-    except (ValueError, OverflowError):
-        return downloaded_at
-    return at if at <= downloaded_at + timedelta(days=1) else downloaded_at
+        at = datetime.fromisoformat(project["created_at"])
+        return at.replace(tzinfo=at.tzinfo or UTC).astimezone(UTC)
+    except (KeyError, TypeError, ValueError, OverflowError):
+        return None
 
 
 def _is_stored(content: Mapping[str, Any]) -> bool:
-    """Return whether an entry is of a project that was downloaded: not of one that failed or only ended."""
+    """Return whether an entry is about a downloaded project, not about one without stored files."""
     is_only_ended = content.get("files") == [] and content.get("downloaded_at") is None
     return content.get("status") == "complete" and not is_only_ended
 
 
 def _refunded(charged: Any, estimated: Any) -> float | None:
-    """Return how much less was charged in the end than the create call said."""
+    """Return the price in the response to the create call minus the final price."""
     if any(type(one) not in {int, float} for one in (charged, estimated)):
         return None
     return max(0.0, float(estimated - charged))
@@ -332,7 +332,7 @@ def _check_folder(folder: object) -> None:
 
 
 def is_whole(receipt: Receipt, sizes: Mapping[str, int]) -> bool:
-    """Return whether all files of a receipt are there, by the sizes in its project's folder."""
+    """Return whether all files of a receipt are stored, according to the sizes in the project's folder."""
     return all(sizes.get(file_name(file)) == file["bytes"] for file in receipt.files)
 
 
@@ -340,12 +340,15 @@ def missing_file(
     storage: Storage, receipt: Receipt, moved: Mapping[str, str], *, check_sha256: bool = False
 ) -> str | None:
     """
-    Return why a receipt's files are not all safe, None if they are.
+    Return why the files of a receipt are not all stored, or None if they are.
 
     :param storage: the receipt's destination.
-    :param moved: where files were moved on purpose, by name: they are not looked for.
+    :param moved: the new places of moved files, by name. These files are not checked.
     :param check_sha256: whether to read the files, too.
     """
+    made = receipt.data.get("image_count")
+    if type(made) is int and made > len(receipt.files):
+        return f"Magic Hour made {made} images, and {len(receipt.files)} are stored: download it again"
     sizes = storage.sizes(receipt.project_id)
     for file in receipt.files:
         name, shown = file_name(file), storage.shown(file["path"])
@@ -355,23 +358,34 @@ def missing_file(
             return f"{shown} is not there"
         if sizes[name] != file["bytes"]:
             return f"{shown} has {sizes[name]} bytes instead of {file['bytes']}"
-        if check_sha256 and _sha256(storage, file["path"]) != file["sha256"]:
+        if check_sha256 and storage.sha256(file["path"]) != file["sha256"]:
             return f"{shown} has another sha256 than when it was downloaded"
     return None
 
 
 def check_moved(receipt: Receipt, moved_to: Mapping[str, str]) -> None:
     """
-    Check what a user says of files that were moved.
+    Check the new places of moved files from a user.
 
-    :param moved_to: where each file went, by its name.
-    :raises ReceiptError: if the receipt does not list one of them, or it is not said where it went.
+    :param moved_to: the new place of each file, by its name.
+    :raises ReceiptError: if a file is not in the receipt, or has no new place.
     """
     unknown = set(moved_to) - {file_name(file) for file in receipt.files}
     if unknown or not all(map(_text, moved_to.values())):
-        raise ReceiptError(
-            f"the receipt does not list {sorted(unknown)}, or it is not said where a file went"
-        )
+        raise ReceiptError(f"the receipt does not list {sorted(unknown)}, or a file has no new place")
+
+
+def saved_files(destination: Storage, files: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return a receipt's files as tasks return them, with the paths that the user knows."""
+    return [
+        {
+            "path": destination.shown(str(file["path"])),
+            "bytes": file["bytes"],
+            "sha256": file["sha256"],
+            "content_type": file.get("content_type"),
+        }
+        for file in files
+    ]
 
 
 def file_name(file: Mapping[str, Any]) -> str:
@@ -381,12 +395,3 @@ def file_name(file: Mapping[str, Any]) -> str:
 
 def _text(value: object) -> bool:
     return isinstance(value, str) and bool(value.strip())
-
-
-def _sha256(storage: Storage, path: str) -> str:
-    import hashlib
-
-    digest = hashlib.sha256()
-    for chunk in storage.chunks(path):
-        digest.update(chunk)
-    return digest.hexdigest()

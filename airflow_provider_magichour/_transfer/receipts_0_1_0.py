@@ -1,10 +1,10 @@
 """
-What version 0.1.0 wrote, which is still read: a receipt beside each project's files, and an index of hints.
+Reads the records of version 0.1.0: a receipt beside each project's files, and an index.
 
     {destination}/{project_id}/.magichour-receipt.json
     {destination}/.magichour-index/{connection}/2026-11-21/10/20261121T102730Z_{project_id}.json
 
-Nothing new is written in this form, except for where a file was moved.
+Nothing new is written in this form, except the new place of a moved file.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 from urllib.parse import quote, unquote
 
 from airflow_provider_magichour._transfer import receipts
@@ -32,8 +33,7 @@ class Hint:
     """
     An entry of the old index.
 
-    :param downloaded_at: when the project was downloaded, by the entry's name.
-    :param project_id: the project.
+    :param downloaded_at: when the project was downloaded, according to the entry's name.
     :param path: the entry, relative to the destination.
     """
 
@@ -49,42 +49,51 @@ def path_of(project_id: str) -> str:
 
 def read(storage: Storage, project_id: str) -> Receipt | None:
     """
-    Return a project's receipt, None where there is none.
+    Return a project's receipt, or None if there is none.
 
-    :raises ReceiptError: if there is one that cannot be trusted.
+    :raises ReceiptError: if it cannot be trusted.
     """
     data = storage.read(path_of(check_id(project_id)), MAX_BYTES)
     return None if data is None else receipts.parse_stored(data, project_id)
 
 
 def remove(storage: Storage, receipt: Receipt) -> None:
-    """Remove a receipt in whose place an entry of the catalogue is."""
+    """Remove a receipt that an entry of the catalogue replaces."""
     remove_hint(storage, hint_path(receipt))
     storage.remove(path_of(receipt.project_id))
 
 
 def add_moved(storage: Storage, receipt: Receipt, moved_to: Mapping[str, str]) -> None:
     """
-    Write into a receipt where files were moved on purpose.
+    Write the new places of moved files into a receipt.
 
-    :param moved_to: where each file went, by its name.
+    :param moved_to: the new place of each file, by its name.
     """
     files = [
         {**file, "moved_to": moved_to[name]} if (name := receipts.file_name(file)) in moved_to else file
         for file in receipt.files
     ]
-    content = json.dumps({**receipt.data, "files": files}, indent=2, ensure_ascii=False)
+    _write(storage, receipt, files=files)
+
+
+def add_account(storage: Storage, receipt: Receipt, account_id: str) -> None:
+    """Write the account of the project into a receipt. Version 0.1.0 did not know it."""
+    _write(storage, receipt, account_id=account_id)
+
+
+def _write(storage: Storage, receipt: Receipt, **changes: Any) -> None:
+    content = json.dumps({**receipt.data, **changes}, indent=2, ensure_ascii=False)
     storage.write(path_of(receipt.project_id), f"{content}\n".encode("utf-8", "backslashreplace"))
 
 
 def hint_path(receipt: Receipt) -> str:
-    """Return where the index names a receipt."""
+    """Return the path of the index entry for a receipt."""
     at = receipt.downloaded_at
     return f"{index_of(receipt.conn_id)}/{at:%Y-%m-%d}/{at:%H}/{at:%Y%m%dT%H%M%SZ}_{receipt.project_id}.json"
 
 
 def remove_hint(storage: Storage, path: str) -> None:
-    """Remove an entry of the index, and its folders where they are empty then."""
+    """Remove an entry of the index, and its folders if they are then empty."""
     storage.remove(path)
     for _ in range(2):
         path = path.rpartition("/")[0]
@@ -103,7 +112,7 @@ def days(storage: Storage, conn_id: str) -> list[str]:
 
 
 def hints(storage: Storage, conn_id: str, day: str) -> Iterator[Hint]:
-    """Give the entries of a day of a connection's index, the oldest first."""
+    """Yield the entries of a day of a connection's index, the oldest first."""
     folder = f"{index_of(conn_id)}/{day}"
     for hour in storage.names(folder):
         for name in storage.scan(f"{folder}/{hour}"):

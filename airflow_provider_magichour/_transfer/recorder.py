@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any
 
 from airflow_provider_magichour._client import api
-from airflow_provider_magichour._transfer import catalogue
+from airflow_provider_magichour._transfer import catalogue, receipts
 from airflow_provider_magichour._transfer.receipts import Writer
 from airflow_provider_magichour._transfer.storage import Storage, open_destination
 from airflow_provider_magichour.tools import Kind
@@ -25,7 +26,6 @@ class Recorder:
     Write to the catalogue at one place. What cannot be written is warned of: no task fails by it.
 
     :param place: the root of the catalogue.
-    :param kind: the kind of all projects.
     """
 
     def __init__(self, place: str, kind: Kind, writer: Writer) -> None:
@@ -47,14 +47,15 @@ class Recorder:
     def _add_end(self, project_id: str, project: Any) -> None:
         if not isinstance(project, Mapping) or project.get("enabled") is False:
             log.info("The end of project %s is not recorded, because it cannot be read any more", project_id)
-        elif api.is_finished(project):
-            catalogue.add_end(self._root, project, project_id, self._kind, self._writer)
-        else:
+        elif not api.is_finished(project):
             self._add_event(catalogue.TIMED_OUT, project_id, project)
+        elif self._root.read(path := _path(project, project_id), receipts.MAX_BYTES) is None:
+            # otherwise its files were stored meanwhile, or another task wrote its end
+            self._root.write(path, receipts.dump(self._describe(project_id, project)))
 
     def add_events(self, event: str, projects: Mapping[str, Mapping[str, Any]]) -> None:
         """
-        Record what happened to projects.
+        Record what happened to projects, with what they cost as far as that is known.
 
         :param event: ``submitted`` or ``reused``.
         :param projects: by id, as much as is known of each.
@@ -62,17 +63,26 @@ class Recorder:
         self._side_by_side(projects, lambda project_id, project: self._add_event(event, project_id, project))
 
     def _add_event(self, event: str, project_id: str, project: Mapping[str, Any]) -> None:
-        catalogue.add_event(self._root, event, {**project, "id": project_id}, self._kind, self._writer)
+        data = self._describe(project_id, project)
+        names = ("type", "status", "created_at", "credits_charged", "body_fingerprint")
+        facts = {name: data[name] for name in names}
+        catalogue.record(self._root, _path(project, project_id), event, data, **facts)
 
-    def add_uncertain(self, fingerprints: Mapping[str, Any]) -> None:
+    def add_uncertain(self, fingerprints: Iterable[str]) -> None:
         """
-        Record submits of which nobody knows whether they were accepted.
+        Record submits of which it is unknown whether they were accepted.
 
-        :param fingerprints: of their bodies; the values do not matter.
+        :param fingerprints: of their bodies.
         """
-        self._side_by_side(
-            fingerprints, lambda one, _: catalogue.add_uncertain(self._root, one, self._kind, self._writer)
-        )
+        self._side_by_side({one: {} for one in fingerprints}, self._add_uncertain)
+
+    def _add_uncertain(self, fingerprint: str, project: Mapping[str, Any]) -> None:
+        data = {**self._describe(fingerprint, project), "project_id": None}
+        path = _path(project, fingerprint)
+        catalogue.record(self._root, path, catalogue.UNCERTAIN, data, body_fingerprint=fingerprint)
+
+    def _describe(self, project_id: str, project: Mapping[str, Any]) -> dict[str, Any]:
+        return receipts.describe(project, project_id, self._kind, self._writer)
 
     def _side_by_side(self, items: Mapping[str, Any], write: Callable[[str, Any], None]) -> None:
         def write_one(item: tuple[str, Any]) -> None:
@@ -90,3 +100,7 @@ class Recorder:
         if items:
             with ThreadPoolExecutor(min(PARALLEL, len(items)), "magichour-catalogue") as executor:
                 list(executor.map(write_one, items.items()))
+
+
+def _path(project: Mapping[str, Any], project_id: str) -> str:
+    return catalogue.entry_path(receipts.created_at(project, datetime.now(UTC)), project_id)

@@ -11,6 +11,9 @@ from typing import Any
 #: Statuses of a URL that has expired or is not known any more; signed URLs are refused in all these ways.
 REFUSED = frozenset({400, 401, 403, 404, 410})
 
+#: Values of Content-Encoding that say nothing of the bytes. SDKs and proxies leave them on objects.
+_NO_ENCODINGS = frozenset({"", "identity", "none", "binary", "utf-8"})
+
 _TEXT_TYPES = re.compile(
     r"(text/html|application/xhtml\+xml|application/(problem\+)?json|(text|application)/xml)$"
 )
@@ -18,9 +21,11 @@ _HTML_NAMES = re.compile(r"(?i)\.(html?|xhtml)$")
 _TEXT_NAMES = re.compile(r"(?i)\.(html?|xhtml|json|xml|svg|txt|srt|vtt|ass|csv|md|lottie)$")
 #: How a text in angle brackets or a JSON value begins; no image, video or sound does.
 _PAGE = re.compile(rb"(\xef\xbb\xbf)?\s*(<[!?a-zA-Z]|\{\s*[\"}]|\[\s*[\[{\"\]])")
+_SVG = re.compile(rb"(?i)<(svg|\?xml|!doctype svg|!--)")
 #: How a web page or a store's XML error begins, which is no text that a project has as its output.
 _HTML = re.compile(
-    rb"(?i)(\xef\xbb\xbf)?\s*(<\?xml[^>]*>\s*)?(<!--.*?-->\s*)*<(!doctype\s+html|html|head|body|error)\b",
+    rb"(?i)(\xef\xbb\xbf)?\s*(<\?xml[^>]*>\s*)?(?>(?><!--.*?-->)\s*)*+"  # atomic: never read in two ways
+    rb"<(!doctype\s+html|html|head|body|error)\b",
     re.DOTALL,
 )
 #: First bytes that tell what a file really is.
@@ -58,11 +63,9 @@ class RefusedDownloadError(Exception):
 @dataclass(frozen=True)
 class Validator:
     """
-    What tells one version of a file from another.
+    Identifies a version of a file.
 
-    :param etag: the strong ETag; a weak one does not promise the same bytes.
-    :param last_modified: the modification time, in the server's words.
-    :param length: the length in bytes.
+    :param etag: the ETag.
     """
 
     etag: str | None = None
@@ -71,8 +74,11 @@ class Validator:
 
     @property
     def condition(self) -> str | None:
-        """Return what ``If-Range`` takes; None where nothing guards against a changed file."""
-        return self.etag or self.last_modified
+        """Return the value of ``If-Range``, or None if a changed file could not be noticed."""
+        is_strong = self.etag and not self.etag.startswith(
+            "W/"
+        )  # a weak one does not guarantee the same bytes
+        return self.etag if is_strong else self.last_modified
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as JSON."""
@@ -81,9 +87,9 @@ class Validator:
     @classmethod
     def from_dict(cls, data: object) -> Validator:
         """
-        Return a validator that was written as JSON.
+        Return a validator from its JSON.
 
-        :raises ValueError: if it is none.
+        :raises ValueError: if it is not valid.
         """
         if not isinstance(data, Mapping):
             raise ValueError("not a JSON object")  # noqa: TRY004 - all that is wrong with it is one error
@@ -100,38 +106,49 @@ class Validator:
 def validator(headers: Mapping[str, str], length: int | None) -> Validator:
     """Return the validator of a response's file."""
     etag = headers.get("etag", "").strip()
-    strong = re.fullmatch(r'"[\x21\x23-\x7e]*"', etag)
-    return Validator(etag if strong else None, headers.get("last-modified", "").strip() or None, length)
+    valid = re.fullmatch(r'(W/)?"[\x21\x23-\x7e]*"', etag)
+    return Validator(etag if valid else None, headers.get("last-modified", "").strip() or None, length)
 
 
 def content_length(headers: Mapping[str, str]) -> int | None:
     """
-    Return the announced length in bytes of the body, None where there is no announcement.
+    Return the length of the body in bytes from the headers, or None if it is missing.
 
     :raises InterruptedDownloadError: if it is not a number.
     """
     value = headers.get("content-length")
     if value is None or "chunked" in headers.get("transfer-encoding", "").lower():
         return None
-    numbers = {part.strip() for part in value.split(",")}  # a repeated header comes as a list
+    numbers = {part.strip() for part in value.split(",")}  # a repeated header is joined to a list
     if len(numbers) != 1 or not re.fullmatch(r"[0-9]{1,18}", next(iter(numbers))):
         raise InterruptedDownloadError(f"Content-Length is {value[:50]!r}")
     return int(numbers.pop())
 
 
 def content_encoding(headers: Mapping[str, str]) -> str:
-    """Return how the body is encoded, empty where it is not."""
-    encoding = headers.get("content-encoding", "").strip().lower()
-    return "" if encoding == "identity" else encoding
+    """Return the encoding of the body, or an empty text."""
+    encodings = [one.strip() for one in headers.get("content-encoding", "").lower().split(",")]
+    return ", ".join(one for one in encodings if one not in _NO_ENCODINGS)
+
+
+def check_framing(headers: Mapping[str, str]) -> None:
+    """
+    Check that the body is decoded as it was sent. ``http.client`` decodes no other value than ``chunked``.
+
+    :raises InterruptedDownloadError: if it is not.
+    """
+    value = headers.get("transfer-encoding", "")
+    if value.lower() not in {"", "identity", "chunked"}:
+        raise InterruptedDownloadError(f"unexpected Transfer-Encoding {value[:50]!r}")
 
 
 def marks_its_end(headers: Mapping[str, str]) -> bool:
-    """Return whether a body without a length marks its end, so that no part can be missing."""
-    return "chunked" in headers.get("transfer-encoding", "").lower() or bool(content_encoding(headers))
+    """Return whether a body without a length has an end mark, so that no part can be missing."""
+    return headers.get("transfer-encoding", "").lower() == "chunked" or bool(content_encoding(headers))
 
 
 def total_length(status: int, headers: Mapping[str, str]) -> int | None:
-    """Return the length of a file by the response to a HEAD or a GET of a range, None where it has none."""
+    """Return the length of a file from the response to a HEAD or a GET of a range, or None."""
     if status in {206, 416}:
         total = headers.get("content-range", "").rpartition("/")[2].strip()
         if re.fullmatch(r"[0-9]{1,18}", total):
@@ -146,7 +163,7 @@ def lower_names(headers: Mapping[str, str]) -> dict[str, str]:
 
 
 def fits(headers: Mapping[str, str], offset: int, known: Validator) -> bool:
-    """Return whether a 206 goes on exactly where the file stops: the same range of the same version."""
+    """Return whether a 206 has the requested range of the same version of the file."""
     match = re.fullmatch(
         r"bytes\s+([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18}|\*)", headers.get("content-range", "").strip()
     )
@@ -155,51 +172,69 @@ def fits(headers: Mapping[str, str], offset: int, known: Validator) -> bool:
     end = int(match[2]) + 1
     total = None if match[3] == "*" else int(match[3])
     length = known.length if total is None else total
-    if length is None or end > length or known.length not in (None, length):  # None: it could end anywhere
+    if length is None or end > length or known.length not in (None, length):  # None: unknown
         return False
     if content_length(headers) not in (None, end - offset):
         return False
-    etag = headers.get("etag", "").strip().removeprefix("W/")  # a weak one still shows a changed file
-    if known.etag:
-        return not etag or etag == known.etag
-    return headers.get("last-modified", "").strip() in ("", known.last_modified)
+    return _is_same_version(headers, known)
+
+
+def _is_same_version(headers: Mapping[str, str], known: Validator) -> bool:
+    """
+    Return whether ETag or modification time show that a part is of a version, and neither denies it.
+
+    Two strong ETags decide alone: they are of the bytes, and each node of a host may have its own time.
+    """
+    strong = [tag for tag in (headers.get("etag", "").strip(), known.etag or "") if tag.startswith('"')]
+    if len(strong) == 2:
+        return strong[0] == strong[1]
+    etag = headers.get("etag", "").strip().removeprefix("W/")  # a weak ETag shows a change, too
+    last_modified = headers.get("last-modified", "").strip()
+    given = {"etag": etag, "last_modified": last_modified}
+    expected = {"etag": (known.etag or "").removeprefix("W/"), "last_modified": known.last_modified or ""}
+    compared = [value == expected[name] for name, value in given.items() if value and expected[name]]
+    return bool(compared) and all(compared)
 
 
 def error_page(name: str, content_type: str, first: bytes) -> str | None:
     """
-    Return why a response is an error page instead of the file, None for a file.
+    Return why a response is an error page instead of the file, or None for a file.
 
-    :param name: the file's name; a name such as ``captions.json`` says that text is expected.
-    :param content_type: the announced content type, without parameters.
-    :param first: the first bytes.
+    :param name: the file's name. A name such as ``captions.json`` means that text is expected.
+    :param content_type: the content type in the headers, without parameters.
     """
     if _HTML_NAMES.search(name):
         return None
     if _TEXT_NAMES.search(name):
         is_page = content_type in {"text/html", "application/xhtml+xml"} or _HTML.match(first[:1024])
         return "a web page or an error message instead of the file" if is_page else None
-    if _TEXT_TYPES.match(content_type):
+    is_text = content_type.startswith("text/") and not found_type(first) and b"\0" not in first
+    if is_text or _TEXT_TYPES.match(content_type):
         return f"a response of type {content_type} instead of the file"
-    if content_type != "image/svg+xml" and _PAGE.match(first[:1024]):
-        return "a web page or an error message instead of the file"
-    return None
+    is_text = _PAGE.match(first[:1024]) is not None
+    if content_type == "image/svg+xml":
+        is_text = _HTML.match(first[:1024]) is not None or not (_SVG.search(first) or found_type(first))
+    return "a web page or an error message instead of the file" if is_text else None
+
+
+def found_type(head: bytes) -> str:
+    """Return the content type that a file's first bytes tell; empty where they tell none."""
+    return next((kind for signature, kind in _SIGNATURES if signature.match(head)), "")
 
 
 def media_type(headers: Mapping[str, str]) -> str:
-    """Return the announced content type without its parameters, in lower case; empty where there is none."""
+    """Return the content type in the headers, without parameters, in lower case; empty if missing."""
     value = headers.get("content-type", "").partition(";")[0].strip().lower()
     return value if re.fullmatch(r"[a-z0-9!#$&^_.+-]{1,80}/[a-z0-9!#$&^_.+-]{1,80}", value) else ""
 
 
 def stored_type(announced: str, name: str, head: bytes) -> str:
     """
-    Return the content type of a stored file: as announced, unless that is missing or its first bytes differ.
+    Return the content type of a stored file: from the headers, or from its first bytes if they differ.
 
-    :param announced: the announced content type, empty where there is none.
-    :param name: the file's name.
-    :param head: its first bytes.
+    :param announced: the content type in the headers; empty if it is missing.
     """
-    found = next((kind for signature, kind in _SIGNATURES if signature.match(head)), "")
+    found = found_type(head)
     if not announced or announced in {"application/octet-stream", "binary/octet-stream"}:
         return found or mimetypes.guess_type(name)[0] or "application/octet-stream"
     wrong_image = found != announced and "image" in {found.partition("/")[0], announced.partition("/")[0]}

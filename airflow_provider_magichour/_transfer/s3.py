@@ -1,11 +1,12 @@
 """
-Objects in S3 by boto3, as Airflow's own S3 hook makes its client: parts of a file go side by side.
+Objects in S3 with boto3 and the client of Airflow's S3 hook. The parts of a file are uploaded in parallel.
 
-The file system s3fs writes the parts of a file one after the other, over one thread for all files.
+The file system s3fs uploads the parts of a file one after the other, with one thread for all files.
 """
 
 from __future__ import annotations
 
+import errno
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -22,11 +23,11 @@ from airflow_provider_magichour.exceptions import MagicHourArgumentError
 
 log = logging.getLogger(__name__)
 
-#: Parts that are uploaded at once, of all files of a task together: what bounds the memory.
+#: How many parts of all files of a task are uploaded at once. This limits the memory.
 UPLOADS = 10
-#: Connections that are kept open at most.
+#: The most open connections.
 CONNECTIONS = 256
-#: Arguments of PutObject that a bucket's policy may require: the catalogue's objects have them as well.
+#: Arguments of PutObject that a bucket's policy may require. The catalogue's objects have them as well.
 _OF_ALL_OBJECTS = (
     "ACL",
     "ServerSideEncryption",
@@ -35,20 +36,23 @@ _OF_ALL_OBJECTS = (
     "BucketKeyEnabled",
 )
 
-#: How arguments begin that are not tried: a lock keeps the object, and a condition asks what is there.
+#: The first letters of arguments that are not tried: a lock keeps the object, and a condition depends on what
+#: is stored.
 _NOT_TRIED = ("ObjectLock", "IfMatch", "IfNoneMatch")
-#: How the codes of S3's errors begin that blame an argument.
+#: The first letters of the error codes that an argument causes. Other errors of KMS pass, such as throttling.
 _ARGUMENT_ERRORS = (
     "InvalidStorageClass",
     "InvalidTag",
     "InvalidEncryption",
     "MalformedACL",
     "AccessControlListNotSupported",
-    "KMS.",
+    "KMS.NotFoundException",
+    "KMS.DisabledException",
+    "KMS.InvalidKeyUsageException",
 )
-#: Codes that blame an argument, or the request as a whole, such as how it is signed.
+#: Codes that blame an argument, or the whole request, such as its signature.
 _UNCLEAR_ERRORS = frozenset({"InvalidArgument", "InvalidRequest"})
-#: How buckets of S3 Express end, whose lists are in no order.
+#: The last letters of S3 Express buckets, whose lists have no order.
 _UNORDERED = "--x-s3"
 
 
@@ -56,7 +60,6 @@ class S3:
     """
     Upload objects to a bucket.
 
-    :param client: boto3's.
     :param open_args: arguments of PutObject for all objects.
     """
 
@@ -69,14 +72,14 @@ class S3:
         self._open_args = {"ACL" if name == "acl" else name: value for name, value in open_args.items()}
         if unknown := sorted(set(self._open_args) - self._inputs["PutObject"]):
             raise MagicHourArgumentError(
-                f"open_args has {', '.join(unknown)}, which S3 does not take: use those of its PutObject, "
+                f"open_args has {', '.join(unknown)}, which S3 does not accept: use those of its PutObject, "
                 "such as ServerSideEncryption, SSEKMSKeyId, ACL, StorageClass, Tagging or Metadata"
             )
         self.executor = ThreadPoolExecutor(UPLOADS, "magichour-part")
         self.slots = Semaphore(UPLOADS)
 
     def serve(self, *storages: Storage) -> None:
-        """Let storages on the same file system make their small requests by boto3, too."""
+        """Let storages on the same file system send their small requests with boto3, too."""
         fs = storages[0].fs
         for storage in storages:
             if storage.fs is fs:
@@ -84,9 +87,9 @@ class S3:
 
     def try_arguments(self, path: str) -> None:
         """
-        Make a small object with the arguments of all, but for those that depend on what is there.
+        Write a small object with the arguments of all objects, without those that depend on stored objects.
 
-        :raises MagicHourArgumentError: if S3 does not take their values.
+        :raises MagicHourArgumentError: if S3 does not accept their values.
         """
         from botocore.exceptions import (  # type: ignore[import-untyped]
             ClientError,
@@ -99,7 +102,7 @@ class S3:
         try:
             self.client.put_object(Bucket=bucket, Key=key, Body=b"{}", **arguments)
         except ParamValidationError as error:
-            raise MagicHourArgumentError(f"open_args has a value that S3 does not take: {error}") from error
+            raise MagicHourArgumentError(f"open_args has a value that S3 does not accept: {error}") from error
         except ClientError as error:
             code = error.response.get("Error", {}).get("Code", "")
             if code in _UNCLEAR_ERRORS:
@@ -112,14 +115,14 @@ class S3:
             lists = [name for name in arguments if name == "ACL" or name.startswith("Grant")]
             cause = f"{', '.join(lists)}: " if code == "AccessControlListNotSupported" else ""
             raise MagicHourArgumentError(
-                f"open_args has a value that S3 does not take: {cause}{error}"
+                f"open_args has a value that S3 does not accept: {cause}{error}"
             ) from error
 
     def absent(self, folder: str, names: Sequence[str]) -> set[str]:
         """
-        Return which names have nothing below them, as far as one list can tell.
+        Return the names without objects below them, as far as one list shows.
 
-        :param folder: where they would be, with its bucket.
+        :param folder: the folder of the names, with its bucket.
         """
         bucket, _, key = folder.partition("/")
         if bucket.endswith(_UNORDERED):
@@ -144,28 +147,28 @@ class S3:
         self.executor.shutdown(wait=False, cancel_futures=True)
 
     def arguments(self, operation: str, content_type: str, metadata: Mapping[str, str]) -> dict[str, Any]:
-        """Return what one of S3's operations takes of what an object is made with."""
+        """Return the arguments of an object that one of S3's operations accepts."""
         own = {"ContentType": content_type} if content_type else {}
         arguments = {**own, **self._open_args}
         arguments["Metadata"] = {**metadata, **(self._open_args.get("Metadata") or {})}
         return {name: value for name, value in arguments.items() if name in self._inputs[operation]}
 
 
-#: By file system, which Airflow keeps as long as the process lives: to make a client takes 0.1 s of CPU.
+#: By file system, which Airflow keeps during the whole process. Creating a client takes 0.1 s of CPU.
 _clients: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
 
 
 def open_s3(storage: Storage, open_args: Mapping[str, Any]) -> S3 | None:
     """
-    Return what uploads to a destination's bucket, None where that is not Airflow's own S3 file system.
+    Return the uploader of a destination's bucket, or None if it is not Airflow's own S3 file system.
 
-    :raises MagicHourArgumentError: if ``open_args`` has a name that S3 does not take.
-    :raises MagicHourDownloadError: if the connection is of no use.
+    :raises MagicHourArgumentError: if ``open_args`` has a name that S3 does not accept.
+    :raises MagicHourDownloadError: if the connection cannot be used.
     """
     options = getattr(storage.fs, "storage_options", {})
     unsigned = options.get("anon") or (options.get("config_kwargs") or {}).get("signature_version")
     if storage.protocol not in {"s3", "s3a", "s3n"} or "session" not in options or unsigned:
-        return None  # attached by hand, anonymous, or with a signer of its own: only s3fs knows how
+        return None  # attached by hand, anonymous, or with its own signer: only s3fs can use it
     if storage.fs not in _clients:
         conn_id = urlsplit(storage.shown("")).netloc.rpartition("@")[0] or None
         try:
@@ -180,7 +183,7 @@ def _make_client(conn_id: str | None) -> Any:
     from botocore.config import Config  # type: ignore[import-untyped]
 
     hook = S3Hook(aws_conn_id=conn_id)
-    # Not get_conn(): to name its caller, it reads the source of the whole call stack (0.1 s of CPU).
+    # Not get_conn(), which reads the source of the whole call stack to name its caller (0.1 s of CPU).
     return hook.get_session(hook.region_name).client(
         "s3",
         endpoint_url=hook.conn_config.get_service_endpoint_url("s3"),
@@ -191,9 +194,9 @@ def _make_client(conn_id: str | None) -> Any:
 
 class _SmallRequests:
     """
-    An s3fs whose small requests go by boto3, from the thread that makes them.
+    An s3fs that sends small requests with boto3, in the caller's thread.
 
-    s3fs makes them all in one thread, and needs six times as much processor time for each.
+    s3fs itself sends them all in one thread, and needs six times as much CPU time for each.
     """
 
     def __init__(self, fs: Any, s3: S3) -> None:
@@ -206,7 +209,7 @@ class _SmallRequests:
         return getattr(self._fs, name)
 
     def call_s3(self, method: str, **arguments: Any) -> Any:
-        """Make one of S3's calls."""
+        """Send one of S3's calls."""
         with translated_errors():
             return getattr(self._s3.client, method)(**arguments)
 
@@ -217,7 +220,7 @@ class _SmallRequests:
 
 
 class SmallObject:
-    """An object that one request makes."""
+    """An object that is written with one request."""
 
     def __init__(self, s3: S3, path: str, content_type: str) -> None:
         self._s3 = s3
@@ -226,25 +229,25 @@ class SmallObject:
         self._object = {"Bucket": bucket, "Key": key}
 
     def put(self, part: bytes) -> None:
-        """Refuse: there is only one part, the last."""
+        """Raise an error, because there is only one part, the last one."""
         raise NotImplementedError
 
     def finish(self, last: bytes, metadata: Mapping[str, str]) -> None:
-        """Make the object."""
+        """Write the object."""
         arguments = self._s3.arguments("PutObject", self._content_type, metadata)
         with translated_errors():
             self._s3.client.put_object(**self._object, Body=last, **arguments)
 
     def abort(self) -> None:
-        """Do nothing: there is an object or there is none."""
+        """Do nothing, because the object is complete or does not exist."""
 
 
 class MultipartUpload:
     """
-    An object whose parts are uploaded side by side.
+    An object whose parts are uploaded in parallel.
 
-    :param abort_others: whether to abort the unfinished uploads of the same object, which killed tries left
-        behind and S3 charges for. Another task that writes it at this moment notices, and starts over.
+    :param abort_others: whether to abort the unfinished uploads of the same object from killed tries, which
+        S3 charges for. If another task writes the object at the same time, it notices this and starts again.
     """
 
     def __init__(
@@ -273,7 +276,6 @@ class MultipartUpload:
             log.debug("Unfinished uploads of %s cannot be aborted: %s", key, type(error).__name__)
 
     def put(self, part: bytes) -> None:
-        """Take a part; it may still be on its way when this returns."""
         for one in self._parts:
             if one.done():
                 one.result()
@@ -296,7 +298,6 @@ class MultipartUpload:
         return {"PartNumber": number, "ETag": sent["ETag"], **checksums}
 
     def finish(self, last: bytes, metadata: Mapping[str, str]) -> None:
-        """Upload the last part and make the object appear."""
         self.put(last)
         parts = [one.result() for one in self._parts]
         arguments = self._s3.arguments("CompleteMultipartUpload", "", {})
@@ -306,18 +307,18 @@ class MultipartUpload:
             )
 
     def abort(self) -> None:
-        """Leave nothing behind: parts that arrived after the abort would be charged for."""
+        """Abort the upload, and leave no parts behind, which S3 would charge for."""
         wait([one for one in self._parts if not one.cancel()])
-        with suppress(Exception):  # what cannot be aborted is an upload that never completes
+        with suppress(Exception):  # if it cannot be aborted, the upload never completes
             self._s3.client.abort_multipart_upload(**self._object, UploadId=self._id)
 
 
 @contextmanager
 def translated_errors() -> Iterator[None]:
     """
-    Raise the built-in exceptions that S3's errors mean, as s3fs does.
+    Raise built-in exceptions for S3's errors, as s3fs does.
 
-    :raises InterruptedDownloadError: if the upload is gone, so that the file starts over.
+    :raises InterruptedDownloadError: if the upload does not exist any more, so that the file starts again.
     """
     from botocore.exceptions import ClientError
     from s3fs.errors import translate_boto_error  # type: ignore[import-untyped]
@@ -325,6 +326,9 @@ def translated_errors() -> Iterator[None]:
     try:
         yield
     except ClientError as error:
-        if error.response.get("Error", {}).get("Code") == "NoSuchUpload":
+        code = error.response.get("Error", {}).get("Code", "")
+        if code == "NoSuchUpload":
             raise InterruptedDownloadError("another task aborted this upload of the same object") from error
+        if "Throttl" in code:  # of KMS, for example
+            raise OSError(errno.EBUSY, str(error)) from error
         raise translate_boto_error(error) from error

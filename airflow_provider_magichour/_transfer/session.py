@@ -1,8 +1,8 @@
 """
-Requests to file hosts: without the API key, and only hosts that the connection allows.
+Requests to file hosts: without the API key, and only to hosts that the connection allows.
 
-Redirects are followed here, counted and each checked. Where private hosts are refused, the address that was
-checked is the address that is connected to, so that a name cannot change its meaning in between.
+This module follows redirects, counts them and checks each one. If private hosts are refused, the connection
+uses the address that was checked, so that a name cannot get another address in between.
 """
 
 from __future__ import annotations
@@ -18,8 +18,10 @@ from urllib.parse import urljoin, urlsplit
 import requests
 from requests.utils import select_proxy
 from urllib3.connection import HTTPConnection
+from urllib3.exceptions import HTTPError
 from urllib3.util.connection import create_connection
 
+from airflow_provider_magichour._client import api
 from airflow_provider_magichour._client.environment import Session
 from airflow_provider_magichour._client.sanitize import without_query
 from airflow_provider_magichour._client.timeouts import (
@@ -34,16 +36,17 @@ from airflow_provider_magichour.exceptions import MagicHourDownloadError
 
 MAX_REDIRECTS = 5
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
-#: For protocols, not for hosts (a cloud's metadata service is among them); older Pythons call it global.
+#: Reserved for protocols, not for hosts (it contains clouds' metadata services). Older Pythons call it
+#: global.
 _PROTOCOLS = ipaddress.ip_network("192.0.0.0/24")
 
 
 class DownloadSession:
     """
-    A pool of connections to download hosts, none of which ever sees the API key.
+    A pool of connections to download hosts. They never get the API key.
 
     :param timeout: seconds without a byte after which a connection counts as broken.
-    :param allow_private_hosts: whether loopback and private addresses may be asked.
+    :param allow_private_hosts: whether requests to loopback and private addresses are allowed.
     :param connections: how many connections to a host are kept open.
     """
 
@@ -66,12 +69,12 @@ class DownloadSession:
         self._session.close()
 
     def stop(self) -> None:
-        """End what is being read at this moment; nothing is sent any more."""
+        """End the current reads, and send nothing more."""
         self._sockets.shut_down()
 
     def open(self, url: str, headers: Mapping[str, str], method: str = "GET") -> requests.Response:
         """
-        Request a file and return the response, its body still to be read.
+        Request a file, and return the response before its body is read.
 
         :raises MagicHourDownloadError: if the URL, or where it redirects to, is not allowed.
         :raises requests.RequestException: if no response came.
@@ -115,11 +118,20 @@ class DownloadSession:
                 raise requests.ConnectionError(f"the name {host!r} is not known") from None
 
 
+def quoted(response: requests.Response) -> str:
+    """Return the first bytes of a response, even if the rest is slow or broken."""
+    try:
+        first = response.raw.read1(4096, decode_content=True) or b""
+    except (HTTPError, OSError, ValueError):
+        first = b""
+    return api.quoted_message(api.Response(response.status_code, {}, first))
+
+
 def public_addresses(host: str, port: int) -> list[str]:
     """
     Return the addresses of a host.
 
-    :raises MagicHourDownloadError: if one of them is not a public one.
+    :raises MagicHourDownloadError: if one of them is not public.
     :raises socket.gaierror: if the name is not known.
     """
     found = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)
@@ -149,13 +161,13 @@ def _is_public(address: str) -> bool:
 
 
 def no_auth(prepared: requests.PreparedRequest) -> requests.PreparedRequest:
-    """Sign nothing; as an auth object it also keeps ``requests`` from sending a ``.netrc`` entry."""
+    """Sign nothing. Because it is an auth object, ``requests`` does not send a ``.netrc`` entry."""
     prepared.headers.pop("Authorization", None)
     return prepared
 
 
 class _PublicConnection(HTTPConnection):
-    """Connects to the address that was checked: the name may have another one by now."""
+    """Connects to the address that was checked, because the name may have another address now."""
 
     def _new_conn(self) -> socket.socket:
         error: OSError | None = None
@@ -170,14 +182,14 @@ class _PublicConnection(HTTPConnection):
 
 
 class Sockets:
-    """The open sockets of a session, so that the end of a task also ends what they wait for."""
+    """The open sockets of a session, so that the end of a task can close them."""
 
     def __init__(self) -> None:
         self._open: weakref.WeakSet[socket.socket] = weakref.WeakSet()
         self.is_shut_down = False
 
     def registering(self, connection: type[HTTPConnection]) -> type[HTTPConnection]:
-        """Return the connection class, whose sockets are registered here."""
+        """Return a connection class that registers its sockets here."""
         sockets = self
 
         class Registering(connection):  # type: ignore[misc,valid-type]
@@ -190,11 +202,11 @@ class Sockets:
         return Registering
 
     def shut_down(self) -> None:
-        """End all reads and writes at once, and open no connection any more."""
+        """End all reads and writes at once, and open no more connections."""
         self.is_shut_down = True
         for one in list(self._open):
             with suppress(OSError):
-                socket.socket.shutdown(one, socket.SHUT_RDWR)  # below TLS, whose own waits for the other side
+                socket.socket.shutdown(one, socket.SHUT_RDWR)  # not TLS's own, which would wait
 
 
 def adapter(
@@ -203,10 +215,9 @@ def adapter(
     """
     Return the adapter that connects a session to the hosts that the connection allows.
 
-    Through a proxy, it is the proxy that connects, and that knows the names.
+    With a proxy, the proxy opens the connections and resolves the names.
 
     :param response: how responses are read.
-    :param sockets: where the sockets are registered.
     :param options: as ``HTTPAdapter`` takes them.
     """
     plain = pools(response, sockets.registering(HTTPConnection))

@@ -1,4 +1,4 @@
-"""Where a download's bytes go until they are complete and verified; here, a file on the local disk."""
+"""The target of a download until the file is complete and verified. Here: a file on the local disk."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ import os
 import re
 import uuid
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from airflow_provider_magichour._transfer.responses import HEAD, Validator
 from airflow_provider_magichour._transfer.storage import sync_folder
 
 _MIB = 1024 * 1024
-#: How much is written between two flushes to the disk.
+#: Bytes between two flushes to the disk.
 _FLUSH = 64 * _MIB
 
 
 class Sink(Protocol):
     """
-    Takes a file's bytes and gives them their final name once they are complete.
+    Stores the bytes of a file, and gives the file its final name when it is complete.
 
-    ``offset`` is how many bytes it holds, ``validator`` which version of the file they are of. The file's
-    ``content_type`` and the ``suffix`` that completes its name are set before its first byte is written.
+    ``offset`` is the number of bytes so far, and ``validator`` their version of the file. ``content_type``
+    and the ``suffix`` that is added to the name are set before the first byte is written.
     """
 
     offset: int
@@ -38,13 +38,13 @@ class Sink(Protocol):
     suffix: str
 
     def restart(self, validator: Validator) -> None:
-        """Drop what is held: what follows is the file from its start, in this version."""
+        """Drop the bytes so far, because this version of the file follows from its start."""
 
     def write(self, chunk: bytes) -> None:
-        """Take the next bytes."""
+        """Store the next bytes."""
 
     def head(self) -> bytes:
-        """Return the first bytes of what an earlier try left."""
+        """Return the first bytes of the partial file of an earlier try."""
         ...
 
     def publish(self) -> str:
@@ -52,18 +52,19 @@ class Sink(Protocol):
         ...
 
     def close(self) -> None:
-        """Let go; keep what a later try can go on with. Does nothing after ``publish``."""
+        """Close it, and keep the bytes that a later try can continue with. After ``publish``, do nothing."""
 
     def discard(self) -> None:
-        """Let go and leave nothing behind."""
+        """Close it, and leave nothing behind."""
 
 
 class LocalSink:
     """
-    A partial file next to the final one, with a note beside it of which version it is of.
+    A partial file next to the final one, with a note beside it that contains the version of the file.
 
-    It is locked while it is written. A worker's death frees the lock, and the task's retry goes on with the
-    file; where another task is writing it at this moment, this one writes a partial file of its own.
+    It is locked while it is written. If the worker is killed, the lock is released, and the task's retry
+    continues with the file. If another task is writing the file at the same time, this one writes its own
+    partial file.
     """
 
     def __init__(self, final: Path) -> None:
@@ -71,8 +72,7 @@ class LocalSink:
         self.content_type = ""
         self.suffix = ""
         self._digest = Digest()
-        self._flusher = ThreadPoolExecutor(1, "magichour-flush")
-        self._flushing: Future[None] | None = None
+        self._flusher = Beside("magichour-flush")
         self._unflushed = 0
         self._part = final.with_name(f".{final.name}.part")
         self._file: int | None = _open_locked(self._part)
@@ -85,7 +85,7 @@ class LocalSink:
         self._take_up()
 
     def _take_up(self) -> None:
-        """Go on with what an earlier try left, if it is known which version it is of."""
+        """Continue with the partial file of an earlier try, if its version is known."""
         assert self._file is not None  # noqa: S101 - for the type checker
         size = os.fstat(self._file).st_size
         try:
@@ -101,11 +101,9 @@ class LocalSink:
         self.validator = known
 
     def head(self) -> bytes:
-        """Return the first bytes of what an earlier try left."""
         return b"" if self._file is None else os.pread(self._file, HEAD, 0)
 
     def restart(self, validator: Validator) -> None:
-        """Drop what is held: what follows is the file from its start, in this version."""
         assert self._file is not None  # noqa: S101 - for the type checker
         os.ftruncate(self._file, 0)
         os.lseek(self._file, 0, os.SEEK_SET)
@@ -120,7 +118,6 @@ class LocalSink:
             self._note.unlink(missing_ok=True)
 
     def write(self, chunk: bytes) -> None:
-        """Take the next bytes."""
         assert self._file is not None  # noqa: S101 - for the type checker
         self._digest.update(chunk)
         rest = memoryview(chunk)
@@ -129,16 +126,14 @@ class LocalSink:
             self.offset += written
             rest = rest[written:]
         self._unflushed += len(chunk)
-        if self._unflushed >= _FLUSH and (self._flushing is None or self._flushing.done()):
-            self._settle()
-            self._flushing = self._flusher.submit(os.fdatasync, self._file)
+        if self._unflushed >= _FLUSH and self._flusher.is_idle:
+            self._flusher.start(os.fdatasync, self._file)
             self._unflushed = 0
 
     def publish(self) -> str:
-        """Give the file its final name and return its sha256."""
         assert self._file is not None  # noqa: S101 - for the type checker
         sha256 = self._digest.hexdigest()
-        self._settle()
+        self._flusher.finish()
         os.fsync(self._file)
         self._part.replace(self._final.with_name(f"{self._final.name}{self.suffix}"))
         sync_folder(self._final.parent)
@@ -147,7 +142,7 @@ class LocalSink:
         return sha256
 
     def close(self) -> None:
-        """Let go; keep the partial file if a later try can go on with it."""
+        """Close it, and keep the partial file if a later try can continue with it."""
         if self._file is None:
             return
         if self._shared and self.offset and self.validator.condition:
@@ -156,29 +151,22 @@ class LocalSink:
             self.discard()
 
     def discard(self) -> None:
-        """Let go and leave nothing behind."""
         if self._file is None:
             return
         self._note.unlink(missing_ok=True)
         self._part.unlink(missing_ok=True)
         self._release()
 
-    def _settle(self) -> None:
-        """Wait for the flush that runs beside the network; it may have failed."""
-        flushing, self._flushing = self._flushing, None
-        if flushing is not None:
-            flushing.result()
-
     def _release(self) -> None:
         assert self._file is not None  # noqa: S101 - for the type checker
-        self._flusher.shutdown()
+        self._flusher.close()
         os.close(self._file)
         self._file = None
         self._digest.close()
 
 
 def _open_locked(path: Path) -> int | None:
-    """Open a file that nobody else writes; None where somebody does, or the file system can't tell."""
+    """Open a file that nobody else writes; None if somebody does, or if the file system has no locks."""
     while True:
         handle = _open_no_link(path, os.O_RDWR | os.O_CREAT)
         try:
@@ -186,7 +174,7 @@ def _open_locked(path: Path) -> int | None:
             if os.fstat(handle).st_ino == path.stat().st_ino:
                 return handle
         except FileNotFoundError:
-            pass  # it got its final name, or was removed, between open and lock: what we hold is not it
+            pass  # the file was renamed or removed between open and lock, so this handle is another file
         except OSError as error:
             os.close(handle)
             if error.errno in {errno.EWOULDBLOCK, errno.EACCES, errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS}:
@@ -196,22 +184,23 @@ def _open_locked(path: Path) -> int | None:
 
 
 def _open_own(final: Path) -> tuple[Path, int]:
-    """Open a partial file that no other task takes up; where it can be locked, no sweep takes it either."""
+    """Open a partial file that no other task continues with. If it can be locked, nobody removes it."""
     part = final.with_name(f".{final.name}.{uuid.uuid4().hex[:12]}.part")
     handle = _open_locked(part)
     return part, _open_no_link(part, os.O_RDWR | os.O_CREAT) if handle is None else handle
 
 
 def _open_no_link(path: str | Path, flags: int) -> int:
-    """Open a file, but not through a link that somebody put in its place."""
+    """Open a file, but not through a link."""
     return os.open(path, flags | os.O_NOFOLLOW, 0o666)
 
 
 def sweep(folder: Path, names: Iterable[str]) -> None:
     """
-    Remove the partial files that nobody writes any more, once the folder's files are all complete.
+    Remove the partial files that nobody writes any more, after all files of the folder are complete.
 
-    :param names: the complete files; a partial file of another name, without a note beside it, is not ours.
+    :param names: the complete files. A partial file with another name and without a note belongs to another
+        program.
     """
     stems = {each for name in names for each in (name, name.rpartition(".")[0])}
     for part in folder.glob(".*.part"):
@@ -219,7 +208,7 @@ def sweep(folder: Path, names: Iterable[str]) -> None:
         note = part.with_name(f"{part.name}.json")
         if not match or (match[1] not in stems and not note.exists()):
             continue
-        with suppress(OSError):  # gone, or of somebody else: no reason to fail
+        with suppress(OSError):  # it does not exist any more, or belongs to somebody else
             handle = _open_no_link(part, os.O_RDWR | os.O_NONBLOCK)
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -229,12 +218,47 @@ def sweep(folder: Path, names: Iterable[str]) -> None:
                 os.close(handle)
 
 
+class Beside:
+    """
+    Runs one call at a time in its own thread, in parallel with the download.
+
+    :param name: the name of the thread.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._executor: ThreadPoolExecutor | None = None
+        self._running: Future[Any] | None = None
+
+    @property
+    def is_idle(self) -> bool:
+        """Return whether a call could start without waiting for another."""
+        return self._running is None or self._running.done()
+
+    def start(self, function: Callable[..., Any], *arguments: Any) -> None:
+        """Wait for the previous call, and start one. An error of the previous call is raised here."""
+        self.finish()
+        self._executor = self._executor or ThreadPoolExecutor(1, self._name)
+        self._running = self._executor.submit(function, *arguments)
+
+    def finish(self) -> None:
+        """Wait for the call, and raise its error."""
+        running, self._running = self._running, None
+        if running is not None:
+            running.result()
+
+    def close(self) -> None:
+        """Wait for the call, ignore its error, and end the thread."""
+        if self._executor is not None:
+            self._executor.shutdown()
+
+
 class Digest:
     """
-    Hashes chunks in a thread of its own: hashing lets other threads run, so it costs no time.
+    Hashes chunks in its own thread. Hashing releases the GIL, so the download does not become slower.
 
-    One chunk may wait for it, and small ones up to ``_AHEAD`` bytes, which bounds the memory. A small file is
-    not worth a thread.
+    One chunk may wait, or small ones up to ``_AHEAD`` bytes, which limits the memory. A small file is hashed
+    without a thread.
     """
 
     _AHEAD = 4 * _MIB
@@ -247,7 +271,7 @@ class Digest:
         self._done = 0
 
     def update(self, chunk: bytes) -> None:
-        """Take the next chunk, which must not change afterwards."""
+        """Add the next chunk, which must not change afterwards."""
         self._done += len(chunk)
         if self._done <= self._SMALL:
             self._hash.update(chunk)
@@ -259,21 +283,20 @@ class Digest:
             self._waiting.popleft()[1].result()
 
     def restart(self) -> None:
-        """Forget everything so far."""
-        self._settle()
+        """Start again."""
+        self._wait()
         self._hash, self._done = hashlib.sha256(), 0
 
     def hexdigest(self) -> str:
         """Return the sha256 of all chunks so far."""
-        self._settle()
+        self._wait()
         return self._hash.hexdigest()
 
     def close(self) -> None:
         """End the thread."""
-        self._settle()
         if self._executor is not None:
             self._executor.shutdown()
 
-    def _settle(self) -> None:
+    def _wait(self) -> None:
         while self._waiting:
             self._waiting.popleft()[1].result()

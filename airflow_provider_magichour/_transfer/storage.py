@@ -1,12 +1,13 @@
 """
 Small files below one folder, on local disk or in an object store.
 
-Everything here appears whole or not at all: local files through a temporary name, objects because a store
-publishes them when they are complete, and on file systems that promise neither, through a temporary name.
+A file is visible only when it is complete. Local files get a temporary name first, and most object stores
+show an object only when it is complete. Files on all other file systems get a temporary name first, too.
 """
 
 from __future__ import annotations
 
+import hashlib
 import heapq
 import logging
 import os
@@ -26,12 +27,15 @@ from airflow_provider_magichour.exceptions import MagicHourDownloadError
 
 log = logging.getLogger(__name__)
 
-#: Stores whose ``open(..., "wb")`` shows the object only once it is closed.
+#: Stores in which an object is visible only after ``open(..., "wb")`` is closed.
 PUBLISH_ON_CLOSE = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "oss", "r2"})
+
+#: What a local disk must take: an empty file fits on a full one.
+_PROBE = bytes(64 * 1024)
 
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{32}\.tmp", re.DOTALL)
 
-#: Names of a local folder that are held at a time.
+#: How many names of a local folder are in memory at once.
 _WINDOW = 20_000
 
 
@@ -39,10 +43,9 @@ class Storage:
     """
     Read and write files by their path relative to a folder.
 
-    :param root: the folder, as the file system names it.
-    :param shown: the folder as its user names it, which results and messages repeat.
+    :param root: the folder, in the form of the file system.
+    :param shown: the folder in the user's form, for results and messages.
     :param fs: the fsspec file system, None for the local disk.
-    :param protocol: the file system's protocol.
     """
 
     def __init__(self, root: str, shown: str, fs: Any = None, protocol: str = "file") -> None:
@@ -58,15 +61,15 @@ class Storage:
 
     @property
     def publishes_on_close(self) -> bool:
-        """Return whether a file that is being written is invisible until it is closed."""
+        """Return whether a file is invisible until it is closed."""
         return self.protocol in PUBLISH_ON_CLOSE
 
     def full(self, path: str) -> str:
-        """Return the path as the file system names it."""
+        """Return the path in the form of the file system."""
         return f"{self.root.rstrip('/')}/{path}" if path else self.root
 
     def shown(self, path: str) -> str:
-        """Return the path as the user names it."""
+        """Return the path in the user's form."""
         return f"{self._shown.rstrip('/')}/{path}" if path else self._shown
 
     def local(self, path: str) -> Path:
@@ -75,11 +78,11 @@ class Storage:
 
     @property
     def url(self) -> str:
-        """Return the folder without the connection, as any program names it."""
+        """Return the folder without the connection, for other programs."""
         return self.root if self.fs is None else f"{self.protocol}://{self.root}"
 
     def relative(self, url: str) -> str | None:
-        """Return a folder, given as its :attr:`url`, relative to this one; None where it is not below it."""
+        """Return a folder, given as its :attr:`url`, relative to this one; None if it is not below it."""
         if url == self.url:
             return ""
         start = f"{self.url.rstrip('/')}/"
@@ -94,7 +97,7 @@ class Storage:
     # ------------------------------------------------------------------------------------------- list
 
     def sizes(self, folder: str) -> dict[str, int]:
-        """Return the sizes in bytes of the files in a folder by name; empty where there is no folder."""
+        """Return the sizes in bytes of the files in a folder by name; empty if there is no folder."""
         if self.fs is None:
             with suppress(FileNotFoundError, NotADirectoryError), os.scandir(self.full(folder)) as entries:
                 return {entry.name: entry.stat().st_size for entry in entries if entry.is_file()}
@@ -107,16 +110,16 @@ class Storage:
         }
 
     def names(self, folder: str) -> list[str]:
-        """Return the names in a folder, sorted; empty where there is none."""
+        """Return the names in a folder, sorted; empty if there is none."""
         if self.fs is None:
             return sorted(self._local_names(folder))
         return sorted({_name(entry["name"]) for page in self._pages(folder) for entry in page})
 
     def scan(self, folder: str, after: str = "") -> Iterator[str]:
         """
-        Give the names in a folder in order; of a very large one, only a part is held at a time.
+        Yield the names in a folder in order. Only a part of a very large one is in memory at once.
 
-        :param after: the name to start behind.
+        :param after: only names that are greater than this.
         """
         if self.fs is not None:
             for page in self._pages(folder, after):
@@ -128,6 +131,20 @@ class Storage:
             if len(window) < _WINDOW:
                 return
             after = window[-1]
+
+    def first_names(self, folder: str, after: str) -> tuple[list[str], bool]:
+        """
+        Return the first names of all files in a folder and below, from one request. Only on S3.
+
+        :param after: only names that are greater than this.
+        :return: the names, relative to the folder and sorted, and whether these are all.
+        """
+        bucket, key, _ = self.fs.split_path(self.full(folder))
+        page = self.fs.call_s3(
+            "list_objects_v2", Bucket=bucket, Prefix=f"{key}/", StartAfter=f"{key}/{after}"
+        )
+        names = [one["Key"].removeprefix(f"{key}/") for one in page.get("Contents", ())]
+        return names, not page.get("IsTruncated")
 
     def _local_names(self, folder: str) -> Iterator[str]:
         with suppress(FileNotFoundError, NotADirectoryError), os.scandir(self.full(folder)) as entries:
@@ -148,7 +165,7 @@ class Storage:
         return sorted(str(found).removeprefix(start) for found in self.fs.find(self.full(folder)))
 
     def _pages(self, folder: str, after: str = "") -> Iterator[list[dict[str, Any]]]:
-        """Give what is in a folder as the file system describes it, in as few requests as the store needs."""
+        """Yield the file system's descriptions of a folder's content, with as few requests as possible."""
         with suppress(FileNotFoundError, NotADirectoryError):
             if hasattr(self.fs, "call_s3"):
                 yield from self._s3_pages(folder, after)
@@ -157,7 +174,7 @@ class Storage:
             yield list(self.fs.ls(self.full(folder), detail=True))
 
     def _s3_pages(self, folder: str, after: str) -> Iterator[list[dict[str, Any]]]:
-        """List by S3's own call: s3fs holds a whole folder, and lists the one above it where it is empty."""
+        """List with S3's own call. s3fs loads a whole folder, and lists its parent if it is empty."""
         bucket, key, _ = self.fs.split_path(self.full(folder))
         prefix = f"{key}/" if key else ""
         more = {"StartAfter": f"{prefix}{after}"} if after else {}
@@ -178,9 +195,9 @@ class Storage:
 
     def read(self, path: str, limit: int) -> bytes | None:
         """
-        Return a file's bytes, None where there is no file.
+        Return a file's bytes, None if there is no file.
 
-        :param limit: the most that is read; a longer file gives ``limit`` + 1 bytes.
+        :param limit: the most bytes to read. For a longer file, the result has ``limit`` + 1 bytes.
         """
         try:
             if self.fs is None:
@@ -191,14 +208,16 @@ class Storage:
             return None
         except OSError:
             if self.fs is not None and self.fs.size(self.full(path)) == 0:
-                return b""  # no store has a range of an empty object
+                return b""  # stores refuse a range of an empty object
             raise
 
-    def chunks(self, path: str) -> Iterator[bytes]:
-        """Give a file's bytes in pieces of a few MiB."""
+    def sha256(self, path: str) -> str:
+        """Return the SHA-256 of a file, which is read in pieces of a few MiB."""
+        digest = hashlib.sha256()
         with self.local(path).open("rb") if self.fs is None else self.fs.open(self.full(path), "rb") as file:
             while chunk := file.read(4 * 1024 * 1024):
-                yield chunk
+                digest.update(chunk)
+        return digest.hexdigest()
 
     # ------------------------------------------------------------------------------------------ write
 
@@ -206,14 +225,14 @@ class Storage:
         """Make a folder, where the file system has folders."""
         if self.fs is None:
             Path(self.full(folder)).mkdir(parents=True, exist_ok=True)
-        elif not self.publishes_on_close:  # an object store would take the bucket for the folder to make
+        elif not self.publishes_on_close:  # in an object store, this would create a bucket
             self.fs.makedirs(self.full(folder), exist_ok=True)
 
     def write(self, path: str, data: bytes, *, sync: bool = True) -> None:
         """
         Write a small file, whole or not at all; replaces one that is there.
 
-        :param sync: whether it must outlive a power cut at once, where it is written to a local disk.
+        :param sync: whether to flush it to the disk at once, if it is on a local disk.
         """
         folder, name = posixpath.split(path)
         if self.publishes_on_close:
@@ -237,7 +256,7 @@ class Storage:
                     if sync:
                         os.fsync(file.fileno())
                 partial.replace(final)
-            except FileNotFoundError:  # the first file of its folder, or a clean-up just took that away
+            except FileNotFoundError:  # the folder does not exist yet, or a clean-up has just removed it
                 if not tries_left:
                     raise
                 self.make_folder(posixpath.dirname(path))
@@ -251,22 +270,24 @@ class Storage:
 
     def check_writable(self) -> None:
         """
-        Write a small file and remove it, which finds out cheaply whether anything can be stored here.
+        Write a small file and remove it, to check whether files can be stored here.
 
-        :raises MagicHourDownloadError: if nothing can, saying why.
+        :raises MagicHourDownloadError: if not. The message says why.
         """
-        # one name for all: where the connection may not delete, one object stays, and not one for each task
+        # always the same name: without the permission to delete, only one object remains, not one for each
+        # task
         probe = ".magichour-check" if self.fs else f".magichour-check-{uuid.uuid4().hex}"
         try:
             self.make_folder("")
             if self.fs is None:
-                self.local(probe).touch(exist_ok=False)
+                self.local(probe).write_bytes(_PROBE)
             else:
                 self.fs.pipe_file(self.full(probe), b"{}")
         except Exception as error:
             raise storage_error(error, self.shown("")) from error
-        with suppress(Exception):
-            self.remove(probe)
+        finally:
+            with suppress(Exception):
+                self.remove(probe)
 
     def remove(self, path: str) -> None:
         """Remove a file, if it is there."""
@@ -278,9 +299,9 @@ class Storage:
 
     def remove_stale_temporaries(self, folders: Iterable[str], before: datetime) -> None:
         """
-        Remove the temporary files of killed writers below folders, where the storage is a local disk.
+        Remove the temporary files of killed tasks below folders on a local disk.
 
-        :param before: when they must have been written last.
+        :param before: only files that were last written before this time.
         """
         if self.fs is not None:
             return
@@ -298,7 +319,7 @@ class Storage:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make a rename in a folder outlive a power cut, where the file system lets us."""
+    """Flush a rename in a folder to the disk, if the file system supports it."""
     with suppress(OSError):
         handle = os.open(folder, os.O_RDONLY)
         try:
@@ -308,7 +329,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def _raise_unless_gone(error: OSError) -> None:
-    """Tell of a folder that cannot be listed; one that is not there, or was pruned meanwhile, is empty."""
+    """Log that a folder cannot be listed. A folder that does not exist counts as empty."""
     if not isinstance(error, FileNotFoundError | NotADirectoryError):
         raise error
 
@@ -322,7 +343,6 @@ def open_destination(destination: object, name: str = "destination") -> Storage:
     Return the storage of a destination.
 
     :param destination: as :func:`check_location` takes it.
-    :param name: the argument, for messages.
     :raises MagicHourArgumentError: if it cannot be what the user meant.
     :raises MagicHourDownloadError: if Airflow has no file system for it, or cannot open it.
     """
@@ -338,7 +358,7 @@ def open_destination(destination: object, name: str = "destination") -> Storage:
     return Storage(str(fs._strip_protocol(url)), text, fs, parts.scheme)
 
 
-#: The extra of this package that brings a store's file system.
+#: The extra of this package that installs a store's file system.
 _EXTRAS = {
     **dict.fromkeys(("s3", "s3a"), "amazon"),
     **dict.fromkeys(("gs", "gcs"), "google"),

@@ -1,4 +1,4 @@
-"""What a store's own errors mean, and what to do."""
+"""Turns the errors of stores into errors of this package, with what to do."""
 
 from __future__ import annotations
 
@@ -7,12 +7,16 @@ import errno
 from airflow_provider_magichour._client.sanitize import without_query
 from airflow_provider_magichour.exceptions import MagicHourDownloadError
 
-#: Object stores say the same of an absent object where listing is not allowed (S3: s3:ListBucket).
+#: Without the permission to list (S3: s3:ListBucket), object stores return the same error for a missing
+#: object.
 _FORBIDDEN = (
     "the worker may not write there, or not read or list: give its user or its connection the right to "
     "write, read and list, or choose another destination"
 )
+_BUSY = "the store is busy or not available at the moment: run the task again later"
 _CURES = {
+    errno.EBUSY: _BUSY,
+    getattr(errno, "EREMOTEIO", errno.EBUSY): _BUSY,
     errno.ENOSPC: "the disk is full: free space, then run the task again",
     errno.EDQUOT: "the quota is used up: free space, then run the task again",
     errno.EFBIG: "it exceeds the largest file that the worker may write: raise that limit (ulimit -f)",
@@ -30,7 +34,7 @@ _OTHER = "check that the destination exists, and that the worker or its connecti
 
 
 def storage_error(error: Exception, shown: str, project_id: str | None = None) -> MagicHourDownloadError:
-    """Return what a store's own error means for the file at a path."""
+    """Return the error of this package for a store's error about a path."""
     cure = _CURES.get(_number(error), _OTHER)
     said = without_query(f"{type(error).__name__}: {error}")[:500]
     return MagicHourDownloadError(f"{shown} could not be stored: {said} - {cure}", project_id)

@@ -1,8 +1,8 @@
 """
-Files from object storage to Magic Hour: streamed to presigned URLs, several side by side.
+Uploads files to Magic Hour: streamed to presigned URLs, several in parallel.
 
-The API gives a presigned URL for each file; the bytes go there without the API key. Where a URL has expired
-or a PUT fails, the file is sent again to a fresh one: uploads cost nothing.
+The API returns a presigned URL for each file. The bytes are sent there without the API key. If a URL has
+expired or a PUT fails, the file is sent again to a fresh URL, because uploads cost nothing.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import random
 import re
 import stat
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -24,15 +24,16 @@ from urllib.parse import urlsplit
 
 import requests
 import tenacity
-from urllib3.exceptions import HTTPError
 
 from airflow_provider_magichour._client import api, retry
+from airflow_provider_magichour._client.environment import Session
 from airflow_provider_magichour._client.sanitize import one_line
 from airflow_provider_magichour._client.timeouts import BufferedResponse, mount
 from airflow_provider_magichour._client.transport import CONNECT_TIMEOUT, USER_AGENT, Sender
 from airflow_provider_magichour._transfer.body_files import asset_type, is_remote
-from airflow_provider_magichour._transfer.session import Sockets, adapter, no_auth
+from airflow_provider_magichour._transfer.session import Sockets, adapter, no_auth, quoted
 from airflow_provider_magichour._transfer.storage import Storage, open_destination
+from airflow_provider_magichour._validation import NATIVE_HINT
 from airflow_provider_magichour.exceptions import (
     MagicHourArgumentError,
     MagicHourDownloadError,
@@ -47,26 +48,28 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: What can be uploaded: a path or object-storage URL, a path object, or an open binary file with a name.
+#: A source: a path or object-storage URL, a path object, or an open binary file with a name.
 Source: TypeAlias = "str | os.PathLike[str] | ObjectStoragePath | IO[bytes]"
 
-#: Files uploaded side by side.
+#: How many files are uploaded in parallel.
 MAX_PARALLEL = 4
-#: Bytes read from the disk at once.
+#: Bytes that are read from the disk at once.
 CHUNK = 1024 * 1024
+#: Bytes that must be sent within the connection's timeout.
+SENT = 16 * 1024
 #: Bytes of an object that one request reads, and how many such requests are ahead of the upload.
 PART = 8 * CHUNK
 AHEAD = 3
 #: Seconds that the end of a task waits for its uploads to stop.
 STOP_TIMEOUT = 5.0
-#: What a fresh presigned URL does not change: the file itself is refused.
+#: Statuses that refuse the file itself, so that a fresh presigned URL does not help.
 _REFUSED = frozenset({411, 413, 414, 415})
 #: The largest file of each plan, in bytes.
 MAX_BYTES = {"free": 200 << 20, "creator": 2 << 30, "pro": 5 << 30, "business": 10 << 30}
 
 
 class _Target(NamedTuple):
-    """A place to put one file's bytes, and the name that create calls know it by."""
+    """A presigned URL for one file, and the file's name in create calls."""
 
     url: str
     file_path: str
@@ -74,9 +77,8 @@ class _Target(NamedTuple):
 
 def upload_all(settings: Settings, sources: Sequence[tuple[Source, str]]) -> list[str | MagicHourError]:
     """
-    Upload files side by side.
+    Upload files in parallel.
 
-    :param settings: how to reach Magic Hour.
     :param sources: each file with a hint at its type, see :func:`asset_type`; what Magic Hour can read by
         itself is left alone.
     :return: in their order, what create calls take (``api-assets/...``), or the error.
@@ -96,7 +98,7 @@ def upload_all(settings: Settings, sources: Sequence[tuple[Source, str]]) -> lis
     running = [executor.submit(upload, one) for one in sources]
     try:
         return [one.result() for one in running]
-    except BaseException:  # the task ends: stop at the next write
+    except BaseException:  # the task ends, so stop at the next write
         sockets.shut_down()
         executor.shutdown(wait=False, cancel_futures=True)
         wait([one for one in running if not one.cancelled()], STOP_TIMEOUT)
@@ -149,7 +151,7 @@ def upload_one(sender: Sender, source: Source, hint: str = "", sockets: Sockets 
 
 def _check_plan(sender: Sender, name: str, size: int) -> None:
     """
-    Check a large file against the limit of the account's plan, where Magic Hour says which that is.
+    Check a large file against the limit of the account's plan, if the plan is known.
 
     :raises MagicHourArgumentError: if it is too large.
     """
@@ -162,13 +164,13 @@ def _check_plan(sender: Sender, name: str, size: int) -> None:
         return
     if size > limit:
         raise MagicHourArgumentError(
-            f"{name!r} has {size} bytes, but Magic Hour takes files of {limit >> 20} MiB at most on the plan "
+            f"{name!r} has {size} bytes, but Magic Hour accepts at most {limit >> 20} MiB on the plan "
             f"{tier!r}: make it smaller, or upgrade the plan"
         )
 
 
 class _RetryableError(Exception):
-    """A PUT failed in a way that a fresh presigned URL may cure."""
+    """A PUT failed, but may succeed with a fresh presigned URL."""
 
 
 def _request_target(sender: Sender, kind: str, extension: str) -> _Target:
@@ -200,10 +202,10 @@ def _is_expired(expires_at: object) -> bool:
 
 
 def _put(settings: Settings, target: _Target, file: _File, sockets: Sockets) -> None:
-    """Send the bytes, with their length announced and without the API key."""
+    """Send the bytes, with a Content-Length and without the API key."""
     body = _Body(file.chunks(), file.size)
     host = urlsplit(target.url).hostname
-    with requests.Session() as session:
+    with Session() as session:
         session.auth = no_auth
         mount(session, adapter(BufferedResponse, settings.allow_private_hosts, sockets))
         try:
@@ -216,9 +218,9 @@ def _put(settings: Settings, target: _Target, file: _File, sockets: Sockets) -> 
                 stream=True,
             ) as response:
                 status = response.status_code
-                quoted = "" if 200 <= status < 300 else _quoted(response)
+                said = "" if 200 <= status < 300 else quoted(response)
         except (requests.RequestException, OSError) as error:
-            # without the exception, whose own text holds the presigned URL
+            # without the exception, because its text contains the presigned URL
             raise _RetryableError(f"Uploading {file.name} to {host} failed: {type(error).__name__}") from None
         except MagicHourDownloadError as error:  # a host that the connection does not allow
             raise MagicHourUploadError(f"{file.name} was not uploaded: {error}") from None
@@ -226,61 +228,43 @@ def _put(settings: Settings, target: _Target, file: _File, sockets: Sockets) -> 
         raise MagicHourUploadError(f"{file.name} became shorter than its {file.size} bytes during the upload")
     if 200 <= status < 300:
         return
-    message = f"Uploading {file.name}: {host} responded with {status}: {quoted}"
+    message = f"Uploading {file.name}: {host} responded with {status}: {said}"
     if status in _REFUSED:
         raise MagicHourUploadError(message)
     raise _RetryableError(message)
-
-
-def _quoted(response: requests.Response) -> str:
-    """Return what a response says in its first bytes, whatever is wrong with the rest."""
-    try:
-        first = response.raw.read1(4096, decode_content=True)
-    except (HTTPError, OSError):
-        first = b""
-    return api.quoted_message(api.Response(response.status_code, {}, first))
 
 
 class _Body:
     """
     A file as a request's body, of known length.
 
-    :param chunks: the file's bytes.
-    :param size: how many bytes are announced; not one more is sent, should the file grow meanwhile.
+    :param size: the Content-Length. No more bytes are sent, even if the file grows.
     """
 
     def __init__(self, chunks: Iterator[bytes], size: int) -> None:
-        self._chunks = chunks
-        self._size = self._left = size
-        self._buffer = memoryview(b"")
+        self._chunks, self._size = chunks, size
         self.is_short = False
 
     def __len__(self) -> int:
         return self._size
 
     def __iter__(self) -> Iterator[bytes]:
-        while chunk := self.read(CHUNK):
-            yield chunk
-
-    def read(self, count: int = -1) -> bytes:
-        """Return the next bytes."""
-        if not self._buffer and self._left:
-            chunk = next(self._chunks, b"")[: self._left]
+        left = self._size
+        while left:
+            chunk = memoryview(next(self._chunks, b""))[:left]
             if not chunk:
                 self.is_short = True
                 raise OSError("the file ended early")
-            self._left -= len(chunk)
-            self._buffer = memoryview(chunk)
-        count = len(self._buffer) if count is None or count < 0 else count
-        piece, self._buffer = self._buffer[:count], self._buffer[count:]
-        return bytes(piece)
+            left -= len(chunk)
+            for start in range(0, len(chunk), SENT):
+                yield bytes(chunk[start : start + SENT])
 
 
 # ------------------------------------------------------------------------------------------------ sources
 
 
 class _File(NamedTuple):
-    """A file to upload: its name, its size in bytes, and what reads it from its start, each time anew."""
+    """A file to upload: its name, its size in bytes, and a function that reads it from its start."""
 
     name: str
     size: int
@@ -289,7 +273,7 @@ class _File(NamedTuple):
 
 @contextmanager
 def _open(source: Source) -> Iterator[_File]:
-    """Open a source; an open file is left where it stood."""
+    """Open a source. The position of an open file does not change."""
     if not (isinstance(source, io.IOBase) or hasattr(source, "read")):
         yield _find(source)
         return
@@ -318,8 +302,12 @@ def _read_local(path: str) -> Iterator[bytes]:
         yield from _read_from_start(file)
 
 
-def _read_object(storage: Storage, size: int) -> Iterator[bytes]:
-    """Yield an object's bytes; the next parts are read while this one is sent."""
+def _read_object(storage: Storage, size: int, version: Mapping[str, Any]) -> Iterator[bytes]:
+    """
+    Yield an object's bytes. The next parts are read while one is sent.
+
+    :raises MagicHourUploadError: if it was replaced between two parts.
+    """
     starts = iter(range(0, size, PART))
     reading: deque[Future[bytes]] = deque()
     executor = ThreadPoolExecutor(AHEAD, "magichour-source")
@@ -333,7 +321,14 @@ def _read_object(storage: Storage, size: int) -> Iterator[bytes]:
             if len(reading) > AHEAD:
                 yield reading.popleft().result()
         while reading:
-            yield reading.popleft().result()
+            part = reading.popleft().result()
+            if not reading and size > PART:
+                storage.fs.invalidate_cache()
+                if _version(storage.fs.info(storage.root)) != version:
+                    raise MagicHourUploadError(
+                        f"{storage.shown('')} was replaced during the upload; try again"
+                    )
+            yield part
     finally:
         executor.shutdown(wait=False, cancel_futures=True)
 
@@ -348,6 +343,7 @@ def _find(source: Any) -> _File:
     is_path = isinstance(source, str | os.PathLike) or hasattr(source, "storage_options")
     if not is_path or not str(source).strip():
         raise MagicHourArgumentError(f"source must be a path or an object-storage URL, not {source!r}")
+    version: dict[str, Any] = {}
     try:
         storage = open_destination(source, "source")
         if storage.fs is None:
@@ -355,16 +351,19 @@ def _find(source: Any) -> _File:
             kind = "directory" if stat.S_ISDIR(found.st_mode) else "file"
             size = found.st_size
         else:
+            storage.fs.invalidate_cache()  # a listing may show another time than a HEAD
             info = storage.fs.info(storage.root)
-            kind, size = info["type"], info["size"]
+            kind, size, version = info["type"], info["size"], _version(info)
     except MagicHourArgumentError:
         raise
     except MagicHourDownloadError as error:
         raise MagicHourUploadError(str(error)) from error
     except (FileNotFoundError, NotADirectoryError):
+        is_collection = re.fullmatch(r"(?s)\s*[\[{(].*[\]})]\s*", str(source))
         raise MagicHourArgumentError(
             f"There is no file {str(source)!r} to upload on the worker where the task runs; "
             "the path of an earlier upload begins with 'api-assets/'"
+            + (f". {NATIVE_HINT}" if is_collection else "")
         ) from None
     except Exception as error:
         raise MagicHourUploadError(
@@ -376,7 +375,13 @@ def _find(source: Any) -> _File:
     size = _not_empty(name, size)
     if storage.fs is None:
         return _File(name, size, lambda: _read_local(storage.root))
-    return _File(name, size, lambda: _read_object(storage, size))
+    return _File(name, size, lambda: _read_object(storage, size, version))
+
+
+def _version(info: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a store says about the version of an object."""
+    names = ("size", "ETag", "etag", "LastModified", "last_modified", "mtime", "generation")
+    return {name: info[name] for name in names if name in info}
 
 
 def _not_empty(name: str, size: int) -> int:

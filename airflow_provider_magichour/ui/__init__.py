@@ -1,4 +1,4 @@
-"""The view in Airflow: pictures and players of what was made. Off until ``[magichour] view_roots`` is set."""
+"""The view in Airflow: pictures and players. It is off until ``[magichour] view_roots`` is set."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """
 The view's application in Airflow's API server. A mounted application has no login of its own.
 
-So each request is checked by Airflow's own functions here, and each project by the DAG that made it.
+Therefore Airflow's own functions check each request here, and each project by its DAG.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from airflow_provider_magichour.ui.library import MOST_READ, Item, Library, Page
 from airflow_provider_magichour.ui.media import StoredFile
 
 STATIC = Path(__file__).parent / "static"
-#: The most projects of a page.
+#: The most projects on a page.
 MOST_ITEMS = 100
 
 _DAG_ID = re.compile(r"[\w.-]{1,250}")
 _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})", re.ASCII)
-_USER = Depends(get_user)
+_USER, _WANTED = Depends(get_user), Depends(Wanted)
 
 
 def create_app(library: Library) -> FastAPI:
@@ -59,7 +59,7 @@ async def _secure(request: Request, call_next: Callable[[Request], Any]) -> Any:
 
 
 def _log_in(request: Request, error: Exception) -> Response:
-    """Lead a person to Airflow's login; tell a program that there is none."""
+    """Redirect a person to Airflow's login. A program gets an error."""
     if request.scope.get("endpoint") is _page:
         here = view_url(is_path=True)
         back = quote(f"{here}?{request.url.query}".rstrip("?"), safe="")
@@ -68,12 +68,12 @@ def _log_in(request: Request, error: Exception) -> Response:
 
 
 def _may_read(request: Request, user: Any) -> Callable[[str], bool]:
-    """Return what checks whether the user may read a DAG, as for the XCom that names the files."""
+    """Return a function that checks whether the user may read the XComs of a DAG."""
 
     @functools.cache
     def may_read(dag_id: str) -> bool:
         if not _DAG_ID.fullmatch(dag_id):
-            return False  # without an id, Airflow would look for one in the request
+            return False  # without an id, Airflow would take one from the request
         try:
             requires_access_dag("GET", DagAccessEntity.XCOM, param_dag_id=dag_id)(request, user)
         except HTTPException:
@@ -93,21 +93,9 @@ def _page(request: Request, user: Any = _USER) -> Response:
     return FileResponse(STATIC / "index.html", headers={"Content-Security-Policy": policy})
 
 
-def _projects(  # noqa: PLR0917
-    request: Request,
-    user: Any = _USER,
-    dag: str = "",
-    run: str = "",
-    kind: str = "",
-    state: str = "",
-    first: str = "",
-    last: str = "",
-    projects: str = "",
-    before: str = "",
-    limit: int = 48,
+def _projects(
+    request: Request, user: Any = _USER, wanted: Any = _WANTED, before: str = "", limit: int = 48
 ) -> Any:
-    ids = frozenset(filter(None, projects.split(",")))
-    wanted = Wanted(dag, run, kind, state, first.replace("-", ""), last.replace("-", ""), ids)
     library: Library = request.app.state.library
     found = library.page(wanted, _may_read(request, user), before, max(1, min(limit, MOST_ITEMS)))
     rows = [item.row for item in found.items]
@@ -115,12 +103,12 @@ def _projects(  # noqa: PLR0917
 
 
 def _credits(request: Request, user: Any = _USER) -> Any:
-    """Return the credits by DAG and day, of the newest projects that the user may see."""
+    """Return the credits for each DAG and day, for the newest projects that the user may see."""
     library: Library = request.app.state.library
     found: Page = library.page(Wanted(), _may_read(request, user), limit=MOST_READ)
     sums, counts = Counter[tuple[str, str]](), Counter[tuple[str, str]]()
     for item in found.items:
-        key = (item.row["created"][:8], item.dag_id)
+        key = (item.row["created"][:10], item.dag_id)
         sums[key] += item.row["credits"] or 0
         counts[key] += 1
     rows = [
@@ -139,7 +127,7 @@ def _media(  # noqa: PLR0917
     at: str = "",
     stream: bool = False,
 ) -> Response:
-    """Return a file: from its store where that presigns, else through this server."""
+    """Return a file: a redirect to its store if it has presigned URLs, else the bytes."""
     library: Library = request.app.state.library
     item: Item | None = library.find(root, project_id, at)
     file = item.files.get(key) if item and _may_read(request, user)(item.dag_id) else None
@@ -158,22 +146,19 @@ def _stream(file: StoredFile, asked: str) -> Response:
         raise HTTPException(404, "The file is not there, or not the one that was recorded") from None
     start, end, status = 0, file.size, 200
     headers = {"Accept-Ranges": "bytes", "Cache-Control": "private, max-age=3600"}
-    if match := _RANGE.fullmatch(asked):  # of several ranges the whole file is a valid response
+    if match := _RANGE.fullmatch(asked):  # for several ranges, the whole file is a valid response
         start, end = _bounds(match[1], match[2], file.size)
-        status = 206 if start < end else 416
-        headers["Content-Range"] = (
-            f"bytes {start}-{end - 1}/{file.size}" if status == 206 else f"bytes */{file.size}"
-        )
-    if status == 416:
+        status, headers["Content-Range"] = 206, f"bytes {start}-{end - 1}/{file.size}"
+    if status == 206 and start >= end:
         if opened:
             opened.close()
-        return Response(status_code=416, headers=headers)
+        return Response(status_code=416, headers={**headers, "Content-Range": f"bytes */{file.size}"})
     headers["Content-Length"] = str(end - start)
     return StreamingResponse(file.chunks(opened, start, end), status, headers, file.content_type)
 
 
 def _bounds(first: str, last: str, size: int) -> tuple[int, int]:
-    """Return the bytes that a range means; nothing where it means none."""
+    """Return the start and end of a range, or None if it is not valid."""
     if first:
         return int(first), min(int(last) + 1, size) if last else size
     return (max(size - int(last), 0), size) if last else (0, size)

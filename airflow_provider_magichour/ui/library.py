@@ -1,49 +1,47 @@
-"""What is recorded at the roots, as the page shows it: newest first, filtered, a page at a time."""
+"""The records of the roots for the page: the newest first, with filters, one page at a time."""
 
 from __future__ import annotations
 
 import heapq
 import logging
 import re
-import threading
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import islice
+from functools import lru_cache
+from itertools import chain, groupby, islice
 from typing import Any
 from urllib.parse import urlsplit
 
 from airflow_provider_magichour._transfer.catalogue import DELETED
-from airflow_provider_magichour._transfer.newest import Place, Record, files_of, newest
+from airflow_provider_magichour._transfer.newest import PLACE, Record, files_of, newest
 from airflow_provider_magichour._transfer.receipts import Receipt, ReceiptError, file_name
 from airflow_provider_magichour._transfer.storage import Storage, open_destination
 from airflow_provider_magichour.ui.media import StoredFile, file_key, media_of
 
 log = logging.getLogger(__name__)
 
-#: Records that are read for one page at most, and for the sums.
+#: The most records that are read for a page, and for the sums.
 MOST_READ = 2000
-#: Names that are looked through for a project.
+#: The most names that are searched for a project.
 MOST_LISTED = 20_000
-#: Files of a project that are shown, and characters of a text.
+#: The most files of a project, and the most characters of a text.
 MOST_FILES, MOST_TEXT = 100, 1000
-#: How many records are kept in memory, and how long.
+#: How many records are cached, and how many seconds.
 KEPT, KEPT_SECONDS = 5000, 60.0
 
-_CURSOR = re.compile(r"([01])-(\d{8})-(\d{6})-([A-Za-z0-9_-][A-Za-z0-9_.-]{0,127})", re.ASCII)
 _PARALLEL = 16
 
 
 @dataclass(frozen=True)
 class Item:
     """
-    A project as the page shows it.
+    A project on the page.
 
-    :param dag_id: the DAG that made it; without one, nobody sees it.
-    :param row: what the page gets.
+    :param dag_id: its DAG. Without one, nobody sees the project.
+    :param row: the data for the page.
     :param files: the stored files by their keys.
     """
 
@@ -54,15 +52,15 @@ class Item:
 
 @dataclass(frozen=True)
 class Wanted:
-    """What a page asks for; empty: all. Days are as ``20261121``."""
+    """What a page requests; empty: all. Days are as ``2026-11-21``, and commas separate projects."""
 
     dag: str = ""
     run: str = ""
     kind: str = ""
     state: str = ""
-    first_day: str = ""
-    last_day: str = ""
-    projects: frozenset[str] = frozenset()
+    first: str = ""
+    last: str = ""
+    projects: str = ""
 
     def has(self, row: Mapping[str, Any]) -> bool:
         """Return whether an item is wanted; days and projects are looked for by name."""
@@ -71,7 +69,7 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Page:
-    """A part of the items, where the next one begins, whether records were left unread, and what failed."""
+    """A page of items: the start of the next page, whether records were not read, and the errors."""
 
     items: list[Item]
     next: str | None
@@ -80,38 +78,33 @@ class Page:
 
 
 class Library:
-    """
-    What is recorded at the roots.
-
-    :param roots: the destinations by name.
-    """
+    """What is recorded at the roots."""
 
     def __init__(self, roots: Mapping[str, str]) -> None:
         self._roots = roots
         self._opened: dict[str, Storage] = {}
-        self._kept: OrderedDict[tuple[str, str], tuple[float, Item | None]] = OrderedDict()
-        self._lock = threading.Lock()
+        self._read = lru_cache(KEPT)(self._read_item)
         self._pool = ThreadPoolExecutor(_PARALLEL, "magichour-view")
 
     def _storage(self, name: str) -> Storage:
-        """Return a root; one that cannot be opened is tried again the next time."""
+        """Return a root. If it cannot be opened, the next request tries again."""
         if name not in self._opened:
             self._opened[name] = open_destination(self._roots[name], "view_roots")
         return self._opened[name]
 
     def _reachable(self) -> dict[str, Storage]:
-        """Return the roots that can be opened; a list of what is there tells of the others."""
+        """Return the roots that can be opened. The list of items has the errors of the others."""
         for name in self._roots:
             with suppress(Exception):
                 self._storage(name)
         return dict(self._opened)
 
     def origins(self) -> list[str]:
-        """Return where browsers are led to for files: the stores that presign."""
+        """Return the origins of the stores with presigned URLs, which browsers download from."""
         found = set[str]()
         for storage in self._reachable().values():
             parts = urlsplit(StoredFile(storage, "x", 0, "image/png").sign() or "")
-            # it goes into a header
+            # it becomes part of a header
             if re.fullmatch(r"[A-Za-z0-9.:\[\]-]+", parts.netloc):
                 found.add(f"{parts.scheme}://{parts.netloc}")
         return sorted(found)
@@ -123,29 +116,30 @@ class Library:
         Return the newest items that a user may see.
 
         :param may_read: whether the user may read a DAG.
-        :param before: where the page before ended, as it said.
+        :param before: the end of the previous page, as it was returned.
         """
-        match = _CURSOR.fullmatch(before)
-        place = Place(match[1] == "1", *match.groups()[1:]) if match else None
-        found, read, last, problems = list[Item](), 0, place, list[str]()
-        records = self._records(wanted, place, problems)
-        while batch := list(islice(records, min(limit, MOST_READ - read))):
-            read += len(batch)
-            for (_, record), item in zip(batch, self._pool.map(self._item, batch), strict=True):
-                if item and wanted.has(item.row) and may_read(item.dag_id):
-                    found.append(item)
-                last = record.place
-                if len(found) == limit:
-                    return Page(found, _cursor(last), is_partial=False, problems=problems)
+        last = before if PLACE.fullmatch(before) else ""
+        found, read, problems = list[Item](), 0, list[str]()
+        records = self._records(wanted, last, problems)
+        # two roots may have the same project, and a page ends after both
+        places = (list(same) for _, same in groupby(records, key=lambda one: one[1].place))
+        while batch := list(islice(places, max(min(limit, MOST_READ - read), 0))):
+            items = self._pool.map(self._item, chain.from_iterable(batch))
+            for same in batch:
+                read += len(same)
+                some = islice(items, len(same))
+                found += [one for one in some if one and wanted.has(one.row) and may_read(one.dag_id)]
+                last = same[0][1].place
+                if len(found) >= limit:
+                    return Page(found, last, is_partial=False, problems=problems)
         is_partial = read >= MOST_READ
-        return Page(found, _cursor(last) if last and is_partial else None, is_partial, problems)
+        return Page(found, last if is_partial else None, is_partial, problems)
 
     def find(self, root: str, project_id: str, at: str = "") -> Item | None:
         """
-        Return what is recorded of a project; None where there is nothing.
+        Return what is recorded of a project; None if there is nothing.
 
-        :param root: the name of the root.
-        :param at: where it is recorded, if that is known: as an item says.
+        :param at: the place of its record from an item, if it is known.
         """
         if root not in self._roots:
             return None
@@ -153,69 +147,65 @@ class Library:
             storage = self._storage(root)
         except Exception:  # noqa: BLE001 - the page says what is wrong with it
             return None
-        match = _CURSOR.fullmatch(at)
-        if match and match[4] == project_id:  # then nothing has to be listed
-            return self._item((root, Record(storage, Place(match[1] == "1", *match.groups()[1:]))))
-        found = next(self._records(Wanted(projects=frozenset((project_id,))), None, [], root), None)
+        match = PLACE.fullmatch(at)
+        if match and match[4] == project_id:  # the place is known, so nothing is listed
+            return self._item((root, Record(storage, at)))
+        found = next(self._records(Wanted(projects=project_id), "", [], root), None)
         return self._item(found) if found else None
 
     def _records(
-        self, wanted: Wanted, before: Place | None, problems: list[str], root: str | None = None
+        self, wanted: Wanted, before: str, problems: list[str], root: str | None = None
     ) -> Iterator[tuple[str, Record]]:
         def of_root(name: str) -> Iterator[tuple[str, Record]]:
             try:
-                records = newest(self._storage(name), before, wanted.first_day, wanted.last_day or "9")
+                records = newest(self._storage(name), before, wanted.first, wanted.last or "9")
                 yield from ((name, record) for record in records)
             except Exception as error:  # noqa: BLE001 - the other roots are shown all the same
                 problems.append(f"The root {name} cannot be listed: {type(error).__name__}")
                 log.error("Magic Hour's view: %s", problems[-1])  # noqa: TRY400
 
         names = [root] if root else list(self._roots)
-        merged = heapq.merge(*map(of_root, names), key=lambda one: one[1].place, reverse=True)
-        if not wanted.projects:
+        merged = heapq.merge(*map(of_root, names), key=lambda one: one[1].order)
+        projects = frozenset(filter(None, wanted.projects.split(",")))
+        if not projects:
             return merged
-        left = set(wanted.projects) if len(names) == 1 else set[str]()
-        return _only(islice(merged, MOST_LISTED), wanted.projects, left)
+        left = set(projects) if len(names) == 1 else set[str]()
+        return _only(islice(merged, MOST_LISTED), projects, left)
 
     def _item(self, found: tuple[str, Record]) -> Item | None:
-        """Return an item, None where the record cannot be trusted; kept for a minute."""
+        """Return an item, None if the record cannot be read or trusted; kept for a minute."""
         name, record = found
-        key = (name, f"{record.path}{sorted(record.events)}")
-        with self._lock:
-            until, item = self._kept.get(key, (0.0, None))
-        if time.monotonic() < until:
-            return item
         try:
-            read = record.read()
-            item = self._make(name, record, *read) if read else None
-        except ReceiptError:
-            item = None
+            return self._read(name, record, time.monotonic() // KEPT_SECONDS)
         except Exception as error:  # noqa: BLE001 - stores raise whatever their libraries do
             log.warning("A record of the root %r cannot be read: %s", name, type(error).__name__)
             return None
-        with self._lock:
-            self._kept[key] = (time.monotonic() + KEPT_SECONDS, item)
-            while len(self._kept) > KEPT:
-                self._kept.popitem(last=False)
-        return item
+
+    def _read_item(self, name: str, record: Record, period: float) -> Item | None:
+        try:
+            read = record.read()
+            return self._make(name, record, *read) if read else None
+        except ReceiptError:
+            return None
 
     def _make(self, name: str, record: Record, data: Mapping[str, Any], receipt: Receipt | None) -> Item:
         made_by = data.get("downloaded_by")
-        by: Mapping[str, Any] = made_by if isinstance(made_by, Mapping) else data  # version 0.1.0 nests it
+        by: Mapping[str, Any] = made_by if isinstance(made_by, Mapping) else data  # nested in 0.1.0
         is_deleted = DELETED in record.events or bool(data.get("deleted_at"))
         state = "deleted" if is_deleted else "stored" if receipt else "failed"
         stored, shown = self._files(name, record, receipt) if receipt else ({}, [])
         dag_id = _text(by.get("dag_id"))
+        day, at, project_id = record.parts
         row = {
             "root": name,
-            "id": record.place.project_id,
-            "at": _cursor(record.place),
+            "id": project_id,
+            "at": record.place,
             "state": state,
             "dag": dag_id,
             "run": _text(by.get("run_id")),
             "task": _text(by.get("task_id")),
             "map_index": index if type(index := by.get("map_index")) is int else -1,
-            "created": f"{record.place.day}T{record.place.time}Z",
+            "created": f"{day}T{at[:2]}:{at[2:4]}:{at[4:]}Z",
             "credits": data["credits_charged"] if type(data.get("credits_charged")) in {int, float} else None,
             "files": shown,
             "more_files": len(receipt.files) - len(shown) if receipt else 0,
@@ -229,7 +219,7 @@ class Library:
     def _files(
         self, name: str, record: Record, receipt: Receipt
     ) -> tuple[dict[str, StoredFile], list[dict[str, Any]]]:
-        """Return the files that may be fetched, by key, and all of them as the page shows them."""
+        """Return the files that may be downloaded, by key, and all files for the page."""
         roots = {name: record.root} if receipt.folder is not None else self._reachable()
         folder = files_of(receipt, record.root, roots)
         within = (one for one in roots.values() if folder and one.relative(folder.url) is not None)
@@ -250,18 +240,14 @@ class Library:
 def _only(
     records: Iterator[tuple[str, Record]], projects: frozenset[str], left: set[str]
 ) -> Iterator[tuple[str, Record]]:
-    """Give the records of some projects; ends once all that are left were given."""
+    """Yield the records of some projects; ends once all that are left were given."""
     is_finite = bool(left)
     for name, record in records:
-        if record.place.project_id in projects:
+        if record.parts[2] in projects:
             yield name, record
-            left.discard(record.place.project_id)
+            left.discard(record.parts[2])
             if is_finite and not left:
                 return
-
-
-def _cursor(place: Place) -> str:
-    return f"{int(place.is_entry)}-{place.day}-{place.time}-{place.project_id}"
 
 
 def _text(value: object) -> str:

@@ -1,4 +1,4 @@
-"""Which files are media, and reading them without being led elsewhere."""
+"""Decides which files are media, and reads them without following links."""
 
 from __future__ import annotations
 
@@ -10,45 +10,42 @@ from typing import Any, BinaryIO
 
 from airflow_provider_magichour._transfer.storage import Storage
 
-#: What is read at once, in bytes.
+#: Bytes that are read at once.
 CHUNK = 1024 * 1024
-#: Seconds that a presigned URL works: a video is fetched in parts while it is watched.
+#: How long a presigned URL works, in seconds. A browser downloads a video in parts while it plays.
 SIGNED_SECONDS = 3600
 
-# Neither SVG nor anything else that a browser may run.
+# No SVG and no other types that a browser may run as code.
 _TYPES = {
-    "image": {
-        "avif": "image/avif",
-        "gif": "image/gif",
-        "jpeg": "image/jpeg",
-        "jpg": "image/jpeg",
-        "png": "image/png",
-        "webp": "image/webp",
-    },
-    "video": {"m4v": "video/mp4", "mov": "video/quicktime", "mp4": "video/mp4", "webm": "video/webm"},
-    "audio": {
-        "aac": "audio/aac",
-        "flac": "audio/flac",
-        "m4a": "audio/mp4",
-        "mp3": "audio/mpeg",
-        "ogg": "audio/ogg",
-        "opus": "audio/ogg",
-        "wav": "audio/wav",
-    },
+    "avif": "image/avif",
+    "gif": "image/gif",
+    "jpeg": "image/jpeg",
+    "jpg": "image/jpeg",
+    "png": "image/png",
+    "webp": "image/webp",
+    "m4v": "video/mp4",
+    "mov": "video/quicktime",
+    "mp4": "video/mp4",
+    "webm": "video/webm",
+    "aac": "audio/aac",
+    "flac": "audio/flac",
+    "m4a": "audio/mp4",
+    "mp3": "audio/mpeg",
+    "ogg": "audio/ogg",
+    "opus": "audio/ogg",
+    "wav": "audio/wav",
 }
 
 
 def media_of(name: str) -> tuple[str, str]:
-    """Return the kind and the content type of a file by its name; empty where it is not to be shown."""
+    """Return the kind and the content type of a file by its name; empty if it is not to be shown."""
     _, dot, extension = name.lower().rpartition(".")
-    for kind, types in _TYPES.items():
-        if dot and extension in types:
-            return kind, types[extension]
-    return "", ""
+    content_type = _TYPES.get(extension, "") if dot else ""
+    return content_type.partition("/")[0], content_type
 
 
 def file_key(file: Mapping[str, Any]) -> str:
-    """Return the number of a file by which a page names it: of its content, so that it never changes."""
+    """Return the number of a file in URLs. It is computed from the content, so it never changes."""
     return str(file["sha256"])[:16]
 
 
@@ -57,9 +54,9 @@ class StoredFile:
     """
     A file of a receipt.
 
-    :param root: the root of the view that it is below.
+    :param root: the root of the view that contains it.
     :param path: relative to the root.
-    :param size: its size in bytes, by the receipt.
+    :param size: its size in bytes, according to the receipt.
     """
 
     root: Storage
@@ -68,7 +65,7 @@ class StoredFile:
     content_type: str
 
     def sign(self) -> str | None:
-        """Return a presigned URL; None where the store has none."""
+        """Return a presigned URL, or None if the store has none."""
         if self.root.is_local:
             return None
         is_s3 = hasattr(self.root.fs, "call_s3")
@@ -81,9 +78,9 @@ class StoredFile:
 
     def open(self) -> BinaryIO | None:
         """
-        Return the file, where it is on the local disk; None where it is in a store.
+        Return the file, where it is on the local disk; None if it is in a store.
 
-        :raises FileNotFoundError: if it is not there, is another one by its size, or a link is on the way.
+        :raises FileNotFoundError: if it does not exist, has another size, or its path contains a link.
         """
         file = _open_without_links(self.root.root, self.path) if self.root.is_local else None
         size = os.fstat(file.fileno()).st_size if file else self.root.fs.size(self.root.full(self.path))
@@ -94,7 +91,7 @@ class StoredFile:
         return file
 
     def chunks(self, file: BinaryIO | None, start: int, end: int) -> Iterator[bytes]:
-        """Give the bytes of a range, a piece at a time, and close the file."""
+        """Yield the bytes of a range in pieces, and close the file."""
         try:
             if file:
                 file.seek(start)
@@ -102,7 +99,7 @@ class StoredFile:
                 size = min(CHUNK, end - start)
                 chunk = file.read(size) if file else self._read(start, start + size)
                 if not chunk:
-                    raise FileNotFoundError(self.path)  # it became shorter
+                    raise FileNotFoundError(self.path)  # the file became shorter
                 yield chunk
                 start += len(chunk)
         finally:
@@ -114,7 +111,7 @@ class StoredFile:
 
 
 def _open_without_links(root: str, path: str) -> BinaryIO:
-    """Open a regular file below a folder, following no link on the way."""
+    """Open a regular file below a folder, without following links."""
     *folders, name = path.split("/")
     if {"", ".", ".."}.intersection((*folders, name)):
         raise FileNotFoundError(path)
@@ -124,7 +121,7 @@ def _open_without_links(root: str, path: str) -> BinaryIO:
             inner = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=at)
             os.close(at)
             at = inner
-        # not to wait for the other end of a pipe
+        # so that a pipe does not block
         handle = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=at)
     except OSError as error:
         raise FileNotFoundError(path) from error

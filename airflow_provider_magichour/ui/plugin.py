@@ -1,4 +1,4 @@
-"""The view's place in Airflow's API server and menu. Costs nothing while it is off."""
+"""Adds the view to Airflow's API server and menu. It uses no resources while it is off."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from airflow_provider_magichour.ui.roots import view_roots
 
 @functools.cache
 def _create_app() -> Any:
-    """Return the application. Few processes need it: at the first request."""
+    """Return the application. It is created at the first request, because few processes need it."""
     from airflow_provider_magichour.ui.app import create_app
     from airflow_provider_magichour.ui.library import Library
 
@@ -31,7 +31,7 @@ class MagicHourViewPlugin(AirflowPlugin):
     """Mounts the view in the API server, and opens it from the menu: Airflow 3.1 and newer."""
 
     name = "magichour_view"
-    # Airflow's own form, read when the plugin is loaded
+    # in the form that Airflow requires, which it reads when it loads the plugin
     fastapi_apps = [{"app": _app, "url_prefix": VIEW_PATH, "name": "Magic Hour view"}][: int(_IS_ON)]
     external_views = [
         {

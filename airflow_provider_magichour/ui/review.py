@@ -1,4 +1,4 @@
-"""What a person sees who has to choose: the files of a task, in the Markdown of Airflow's forms."""
+"""Shows the files of a task in Airflow's forms, so that a person can choose."""
 
 from __future__ import annotations
 
@@ -18,12 +18,13 @@ MOST = 50
 
 def review_body(files: Mapping[str, Any] | Sequence[Any], label: str = "Draft") -> str:
     """
-    Return the Markdown that shows files to a person, as the ``body`` of a human-in-the-loop operator.
+    Return Markdown that shows files, for the ``body`` of a human-in-the-loop operator.
 
-    With the view they are thumbnails and links into it, else names and links to Magic Hour's library.
+    If the view is on, it contains thumbnails with links to the view. Otherwise it contains names with links
+    to Magic Hour's library.
 
-    :param files: what download or generate returned, or a list of that. Each element is one choice.
-    :param label: what the choices are called; a number follows, from 1 on.
+    :param files: the result of download or generate, or a list of such results. Each element is one choice.
+    :param label: the name of the choices. A number from 1 on is added.
     """
     choices = list(_choices(files))
     roots = {name: plain_location(root) for name, root in view_roots().items()}

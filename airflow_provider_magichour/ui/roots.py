@@ -1,4 +1,4 @@
-"""The setting ``[magichour] view_roots``: the places whose media the view may show."""
+"""The setting ``[magichour] view_roots``: the places that the view may show."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ log = logging.getLogger(__name__)
 
 
 def view_roots() -> dict[str, str]:
-    """Return the destinations that the view shows, by the names that its pages use; none: it is off."""
+    """Return the destinations of the view by their names in its pages. If there are none, the view is off."""
     found: dict[str, str] = {}
     text = str(conf.get("magichour", "view_roots", fallback="") or "")
     for number, part in enumerate(filter(None, map(str.strip, re.split(r"[,\n]", text))), 1):
@@ -24,10 +24,10 @@ def view_roots() -> dict[str, str]:
         except MagicHourArgumentError:
             root = ""
         if not root or urlsplit(root).password is not None:
-            # not what it says: it may hold credentials
+            # without its text, which may contain credentials
             log.error(
-                "[magichour] view_roots: entry %s is no destination such as s3://conn_id@bucket/media or "
-                "/data/media, or holds credentials instead of a connection's id. The view leaves it out",
+                "[magichour] view_roots: entry %s is not a destination such as s3://conn_id@bucket/media or "
+                "/data/media, or contains credentials instead of a connection's id. The view ignores it",
                 number,
             )
             continue
@@ -41,7 +41,7 @@ def view_roots() -> dict[str, str]:
 
 
 def plain_location(location: str) -> str:
-    """Return a path or URL without a connection, and without what says that it is local."""
+    """Return a path or URL without the connection, and without ``file://``."""
     scheme, is_url, rest = location.partition("://")
     if not is_url:
         return location.rstrip("/")

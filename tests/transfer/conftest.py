@@ -20,8 +20,8 @@ def _no_pauses(monkeypatch):
 
 @pytest.fixture
 def hook(sim, connect):
-    """A hook whose calls time out soon."""
-    connect(sim.url, sim.api_key, timeout=2)
+    """A hook for the simulator."""
+    connect(sim.url, sim.api_key, timeout=30)
     return MagicHourHook()
 
 
@@ -61,7 +61,7 @@ class Host:
 @pytest.fixture
 def host(connect):
     with scripted_server() as server:
-        connect(server.url, "mhk_test_key", timeout=2, max_attempts=3)
+        connect(server.url, "mhk_test_key", timeout=30, max_attempts=3)
         yield Host(server)
 
 

@@ -19,7 +19,7 @@ pytest.importorskip("s3fs")
 
 
 class InterruptedHook(MagicHourHook):
-    """A hook that does something else before it asks for its first project."""
+    """A hook that does something else before it requests its first project."""
 
     meanwhile: Callable[[], None] | None = None
 

@@ -1,4 +1,4 @@
-"""Local disk: what survives a killed worker, and what a full or forbidden disk does."""
+"""Local disk: partial files of a killed worker, a full disk, and missing permissions."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_killed_download_is_resumed(magichour_simulator, hook, tmp_path):
     magichour_simulator.faults({"output_bytes": 2_000_000, "times": 1})
     project_id = complete_project(magichour_simulator, hook)
     (known,) = hook.download_project("image", project_id, str(tmp_path / "whole"))
-    slow = {"match": {"host": "downloads"}, "drip_bytes": 100_000, "drip_seconds": 0.1, "times": 1}
+    slow = {"match": {"host": "downloads"}, "drip_bytes": 100_000, "drip_seconds": 0.5, "times": 1}
     magichour_simulator.faults(slow)
     part = tmp_path / "killed" / project_id / ".output.png.part"
 
@@ -48,7 +48,7 @@ def test_killed_download_is_resumed(magichour_simulator, hook, tmp_path):
 
     process = multiprocessing.get_context("fork").Process(target=work)
     process.start()
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120
     while (not part.exists() or part.stat().st_size < 500_000) and time.monotonic() < deadline:
         time.sleep(0.01)
     os.kill(process.pid, signal.SIGKILL)
@@ -85,6 +85,23 @@ def test_complete_part_is_renamed_without_a_request(host, tmp_path, media):
     host.fetch = lambda seen: Reply(500)
     assert download(tmp_path)[0]["sha256"] == digest(media)
     assert host.fetches == []
+
+
+@pytest.mark.parametrize(
+    ("paths", "file_name"),
+    [(("/a/output.png", "/b/output.png"), None), (("/f/one.png", "/f/two.png"), "{index}{ext}")],
+)
+def test_complete_part_is_not_taken_for_another_output(host, tmp_path, paths, file_name):
+    """Outputs come in another order, and their names do not tell them apart."""
+    content = {paths[0]: b"1" * 1000, paths[1]: b"2" * 1000}
+    part = tmp_path / "p1" / (".1.png.part" if file_name else ".output.png.part")
+    part.parent.mkdir()
+    part.write_bytes(content[paths[0]])
+    part.with_name(f"{part.name}.json").write_text(json.dumps(Validator('"v1"', None, 1000).as_dict()))
+    host.paths = list(reversed(paths))
+    host.fetch = lambda seen: Reply(body=content[seen.path.partition("?")[0]], headers={"ETag": '"v1"'})
+    files = download(tmp_path, file_name=file_name)
+    assert [Path(file["path"]).read_bytes()[:1] for file in files] == [b"2", b"1"]
 
 
 @pytest.mark.parametrize(
@@ -125,7 +142,7 @@ def test_overwrite_does_not_resume_an_old_part(host, tmp_path, media):
 
 
 def test_two_tasks_at_once_store_the_same_files(host, tmp_path, media):
-    started = threading.Barrier(3, timeout=20)
+    started = threading.Barrier(3, timeout=60)
 
     def fetch_it(seen):
         started.wait()  # all three are at it before one gets a byte
@@ -200,7 +217,7 @@ def test_overwrite_replaces_atomically_and_renews_the_receipt(host, tmp_path, me
     final = tmp_path / "p1" / "output.mp4"
 
     def fetch_it(seen):
-        assert final.read_bytes() == b"old"  # until the new one is whole
+        assert final.read_bytes() == b"old"  # until the new one is complete
         return Reply(body=media)
 
     host.fetch = fetch_it
@@ -228,6 +245,16 @@ def test_equal_names_get_distinct_files(host, tmp_path):
         "output-2.png",
         "OUTPUT-3.png",
     ]
+
+
+def test_file_that_the_project_names_later_is_fetched(host, tmp_path):
+    host.paths = ["/a.png"]
+    first = download(tmp_path)
+    host.paths = ["/a.png", "/b.png"]
+    assert [Path(file["path"]).name for file in download(tmp_path)] == ["a.png", "b.png"]
+    assert len(host.fetches) == 2
+    host.paths = ["/a.png"]
+    assert download(tmp_path)[:1] == first
 
 
 def test_receipt_of_another_kind_is_another_project(host, tmp_path):
@@ -285,7 +312,7 @@ def test_exceeded_quota_is_named(host, tmp_path, media):
     report = context.Queue()
     process = context.Process(target=_with_a_quota, args=(str(tmp_path), report))
     process.start()
-    assert "largest file" in report.get(timeout=30)
+    assert "largest file" in report.get(timeout=120)
     process.join()
     assert visible(tmp_path) == []
 

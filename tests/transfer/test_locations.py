@@ -1,8 +1,9 @@
-"""Destinations, sources and roots: what cannot be meant is refused, and nothing is paid or stored for it."""
+"""Destinations, sources and roots: wrong ones are refused before anything is paid or stored."""
 
 from __future__ import annotations
 
 import logging
+import resource
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,16 @@ CANNOT_BE_MEANT = [
     "s3://conn@/x",
     "s3://s3://b/x",
     "s3://[b/x",
+    "s3://b/x?versionId=1",
+    "s3://b/media/../x",
+    "s3://b/..",
+    "s3://b/./x",
+    "gs://conn@b/../other/x",
+    "memory://b/../x",
+    "//host/x",
+    "//host",
+    "file:////host/x",
+    "file://localhost//host/x",
     "~nobody-has-this-name/x",
     "{{ params.where }}",
     "s3://b/{% if x %}",
@@ -98,7 +109,16 @@ def test_a_literal_place_is_refused_when_the_dag_is_parsed():
 
 @pytest.mark.parametrize(
     "value",
-    ["s3://b/x", "s3://conn@b", "gs://b/x", "abfs://c@b/x", "memory://box", "memory:///x", "file:///data/x"],
+    [
+        "s3://b/x..y/.z/...",
+        "s3://b/x",
+        "s3://conn@b",
+        "gs://b/x",
+        "abfs://c@b/x",
+        "memory://box",
+        "memory:///x",
+        "file:///data/x",
+    ],
 )
 def test_a_url_stays_as_it_is(value):
     assert check_location(value) == value
@@ -201,9 +221,21 @@ def test_a_file_or_a_forbidden_folder_is_found_out(tmp_path, monkeypatch):
     def refuse(*_args, **_options):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(Path, "touch", refuse)
+    monkeypatch.setattr(Path, "write_bytes", refuse)
     with pytest.raises(MagicHourDownloadError, match="the worker may not write there"):
         open_destination(tmp_path).check_writable()
+
+
+def test_a_full_disk_is_found_out(tmp_path):
+    """An empty file fits on a full disk."""
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limit[1]))
+    try:
+        with pytest.raises(MagicHourDownloadError, match="largest file that the worker may write"):
+            open_destination(tmp_path).check_writable()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_store_of_any_kind_is_tried(monkeypatch):

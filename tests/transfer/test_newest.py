@@ -15,7 +15,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_magichour._transfer.newest import Place, Record, newest
+from airflow_provider_magichour._transfer import catalogue
+from airflow_provider_magichour._transfer.newest import Record, newest
 from airflow_provider_magichour._transfer.receipts import ReceiptError
 from airflow_provider_magichour._transfer.storage import Storage, open_destination
 from tests.support.files import write_old_receipt
@@ -66,11 +67,16 @@ def at(seconds: int) -> str:
     return f"{seconds // 3600:02}{seconds // 60 % 60:02}{seconds % 60:02}"
 
 
+def left(time: str) -> str:
+    """Return the time that is left of the day, as it is in names; for that again the time."""
+    return f"{235959 - int(time):06}"
+
+
 def on(moments: Iterable[int]) -> list[str]:
     """Return entries at moments, in seconds since the start of 2026."""
     begun = datetime(2026, 1, 1, tzinfo=UTC)
     times = [begun + timedelta(seconds=moment) for moment in moments]
-    return [f"dt={each:%Y-%m-%d}/{each:%H%M%S}-p{n}.json" for n, each in enumerate(times)]
+    return [catalogue.entry_path(each, f"p{n}").partition("/")[2] for n, each in enumerate(times)]
 
 
 DAY, N, RANDOM = 86_400, 10_000, random.Random(1)
@@ -98,16 +104,30 @@ SPREADS = {
     "a thousand seconds": on(36_000 + n // 10 for n in range(N)),
     "one second a day": on(n // 900 * DAY for n in range(N)),
     "a hundred thousand in a day": on(RANDOM.randrange(DAY) for _ in range(10 * N)),
+    "hourly batches of 1200": on(n // 1200 * 3600 + n % 1200 // 4 for n in range(N)),
+    "one second": on(36_000 for _ in range(N)),
+    "one, and days of 200 before": on([*(n * 432 for n in range(N)), 60 * DAY]),
+    "one, and days of 2000 before": on([*(n * 43 for n in range(N)), 60 * DAY]),
 }
 
 
-@pytest.mark.parametrize("spread", SPREADS)
-def test_first_page_of_ten_thousand_takes_five_lists(spread: str) -> None:
-    root, fs = listed(SPREADS[spread])
-    found = [(one.place.day, one.place.time) for one in islice(newest(root), 48)]
-    days_and_times = [(name[3:13].replace("-", ""), name[14:20]) for name in SPREADS[spread]]
+def lists_of_first_page(names: list[str]) -> int:
+    root, fs = listed(names)
+    found = [one.parts[:2] for one in islice(newest(root), 48)]
+    days_and_times = [(name[3:13], left(name[14:20])) for name in names]
     assert found == sorted(days_and_times, reverse=True)[:48]
-    assert fs.calls <= 5
+    return fs.calls
+
+
+@pytest.mark.parametrize("spread", SPREADS)
+def test_first_page_of_these_spreads_takes_five_lists(spread: str) -> None:
+    assert lists_of_first_page(SPREADS[spread]) <= 5
+
+
+@pytest.mark.parametrize("weekday", range(7))
+def test_first_page_of_large_days_among_small_ones_takes_thirteen_lists(weekday: int) -> None:
+    moments = [36_000 + day * DAY + n for day in range(100) for n in range(3000 if day % 7 == weekday else 1)]
+    assert lists_of_first_page(on(moments)) <= 13
 
 
 PROJECTS = st.tuples(
@@ -120,20 +140,23 @@ PROJECTS = st.tuples(
 
 @given(st.lists(PROJECTS, max_size=60), st.integers(1, 8), st.integers(0, 60))
 def test_every_entry_comes_once_and_in_order(projects: list[Any], page: int, cut: int) -> None:
-    known = {(f"202611{day}", at(time), one): events for day, time, one, events in projects}
-    names = ["dt=2026-11-21/notes.txt", "dt=2026-11-21/~", "dt=x/101010-p.json", "readme"]
+    known = {(f"2026-11-{day}", at(time), one): events for day, time, one, events in projects}
+    names = ["dt=2026-11-21/notes.txt", "dt=2026-11-21/~", "dt=x/101010-p.json", "readme", "!", "dt=2026"]
+    names += [f"dt=2026-11-21{end}/{n}" for end in (" (copy)", "-old", "_old") for n in range(9)]
     for (day, time, one), events in known.items():
-        entry = f"dt=2026-11-{day[6:]}/{time}-{one}"
+        entry = f"dt={day}/{left(time)}-{one}"
         names += [f"{entry}.json", *(f"{entry}-{event}.json" for event in events)]
     root, _ = listed(names, page)
-    found = [(one.place[1:], one.events) for one in newest(root)]
-    assert found == [(key, known[key]) for key in sorted(known, reverse=True)]
+    found = [(one.parts, one.events) for one in newest(root)]
+    by_id = sorted(known, key=lambda key: f"{key[2]}.json")
+    in_order = sorted(by_id, key=lambda key: key[:2], reverse=True)
+    assert found == [(key, known[key]) for key in in_order]
     if cut < len(found):
-        place = Place(True, *found[cut][0])
-        assert [one.place[1:] for one in newest(root, place)] == [key for key, _ in found[cut + 1 :]]
-    of_a_day = [one.place.day for one in newest(root, first_day="20261121", last_day="20261121")]
-    assert set(of_a_day) <= {"20261121"}
-    assert len(of_a_day) == len([key for key in known if key[0] == "20261121"])
+        place = "-".join(["1", *found[cut][0]])
+        assert [(one.parts, one.events) for one in newest(root, place)] == found[cut + 1 :]
+    of_a_day = [one.parts[0] for one in newest(root, first_day="2026-11-21", last_day="2026-11-21")]
+    assert set(of_a_day) <= {"2026-11-21"}
+    assert len(of_a_day) == len([key for key in known if key[0] == "2026-11-21"])
 
 
 def write_entries(
@@ -151,7 +174,7 @@ def write_entries(
 
 @pytest.mark.xdist_group("stores")
 def test_s3_lists_as_expected(s3_store: S3Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    names = [f"dt=2026-11-21/{at(36_000 + n // 10)}-p{n % 10}.json" for n in range(2500)]
+    names = [f"dt=2026-11-21/{left(at(36_000 + n // 10))}-p{n % 10}.json" for n in range(2500)]
     write_entries(s3_store, names)
     root = open_destination(s3_store.url)
     calls: list[str] = []
@@ -159,9 +182,8 @@ def test_s3_lists_as_expected(s3_store: S3Store, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(
         root.fs, "call_s3", lambda method, **rest: (calls.append(method), call(method, **rest))[1]
     )
-    found = [f"dt=2026-11-21/{one.place.time}-{one.place.project_id}.json" for one in newest(root)]
-    assert found[:60] == sorted(names, reverse=True)[:60]
-    assert sorted(found) == sorted(names)
+    found = [one.path.removeprefix("magichour-catalog/") for one in newest(root)]
+    assert found == sorted(names)
     del calls[:]
     list(islice(newest(root), 60))
     assert len(calls) <= 5
@@ -179,25 +201,26 @@ def test_receipts_of_0_1_0_come_after_the_catalogue(tmp_path: Path) -> None:
     entry = {"version": 2, "event": None, "status": "failed", "project_id": "new"}
     folder = tmp_path / "magichour-catalog" / "dt=2026-11-01"
     folder.mkdir(parents=True)
-    (folder / "101010-new.json").write_text(json.dumps(entry))
+    (folder / f"{left('101010')}-new.json").write_text(json.dumps(entry))
     root = open_destination(str(tmp_path))
     records = list(newest(root))
     assert [record.place for record in records] == [
-        (True, "20261101", "101010", "new"),
-        (False, "20261121", "102730", "old"),
+        "1-2026-11-01-101010-new",
+        "0-2026-11-21-102730-old",
     ]
     assert [read(record)["project_id"] for record in records] == ["new", "old"]
     assert list(newest(root, records[0].place)) == records[1:]
     assert list(newest(root, records[1].place)) == []
-    assert list(newest(root, last_day="20261101")) == records[:1]
+    assert list(newest(root, last_day="2026-11-01")) == records[:1]
 
 
 def test_record_of_another_project_is_refused(tmp_path: Path) -> None:
     folder = tmp_path / "magichour-catalog" / "dt=2026-11-01"
     folder.mkdir(parents=True)
-    (folder / "101010-p1.json").write_text(json.dumps({"version": 2, "status": "failed", "project_id": "p2"}))
+    file = folder / f"{left('101010')}-p1.json"
+    file.write_text(json.dumps({"version": 2, "status": "failed", "project_id": "p2"}))
     (record,) = newest(open_destination(str(tmp_path)))
     with pytest.raises(ReceiptError, match="another project"):
         record.read()
-    (folder / "101010-p1.json").unlink()
+    file.unlink()
     assert record.read() is None

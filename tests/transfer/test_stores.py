@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 
 import pytest
 
@@ -103,6 +102,7 @@ class TestMultipartUploads:
     ):
         sizes, open_now, most = [], 0, 0
         lock, send = threading.Lock(), s3.MultipartUpload._send
+        side_by_side = threading.Event()
 
         def slow_send(self, number, part):
             nonlocal open_now, most
@@ -110,7 +110,9 @@ class TestMultipartUploads:
                 sizes.append((number, len(part)))
                 open_now += 1
                 most = max(most, open_now)
-            time.sleep(0.2)
+            if most > 1:
+                side_by_side.set()
+            side_by_side.wait(60)  # for another part
             try:
                 return send(self, number, part)
             finally:

@@ -70,7 +70,7 @@ class Storage:
 @pytest.fixture
 def storage(connect: Callable[..., str]) -> Iterator[Storage]:
     with scripted_server() as server:
-        connect(server.url, "mhk_live_key", timeout=2, max_attempts=3)
+        connect(server.url, "mhk_live_key", timeout=30, max_attempts=3)
         yield Storage(server)
 
 
@@ -121,7 +121,7 @@ class TestSources:
         paths = [tmp_path / f"{number}.wav" for number in range(9)]
         for path in paths:
             path.write_bytes(b"x")
-        sim.faults({"match": {"route": "upload"}, "delay": 0.1})
+        sim.faults({"match": {"route": "upload"}, "delay": 1})
         MagicHourHook().upload_file([str(path) for path in paths])
         assert sim.state()["in_flight"]["most"] == upload.MAX_PARALLEL
 
@@ -137,8 +137,8 @@ class TestWrongSources:
             (lambda folder: folder / "gone.png", "no file"),
             (lambda folder: folder, "folder"),
             (lambda folder: _file(folder / "empty.png", b""), "empty"),
-            (lambda folder: _file(folder / "text.txt"), r"\.txt.*It takes"),
-            (lambda folder: _file(folder / "noextension"), "It takes"),
+            (lambda folder: _file(folder / "text.txt"), r"\.txt.*It accepts"),
+            (lambda folder: _file(folder / "noextension"), "It accepts"),
             (lambda folder: "", "source"),
             (lambda folder: None, "source"),
             (lambda folder: 7, "source"),
@@ -303,9 +303,7 @@ class TestPlanLimit:
     def test_file_over_the_limit_is_refused_before_the_transfer(
         self, storage: Storage, tmp_path: Path
     ) -> None:
-        with pytest.raises(
-            MagicHourArgumentError, match=r"takes files of 200 MiB at most on the plan 'free'"
-        ):
+        with pytest.raises(MagicHourArgumentError, match=r"accepts at most 200 MiB on the plan 'free'"):
             self.upload(storage, tmp_path, Reply(body={"tier": "free"}), 201 << 20)
         assert [seen.path for seen in storage.server.seen] == ["/v1/account"]
 
@@ -323,6 +321,23 @@ class TestPlanLimit:
         assert "/v1/account" not in [seen.path for seen in storage.server.seen]
 
 
+def test_object_that_is_replaced_during_the_upload_is_an_error(
+    storage: Storage, s3_store: S3Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(upload, "PART", 1_000_000)
+    s3_store.write("in/voice.mp3", b"A" * 5_000_000)
+    read = upload._version
+
+    def replaced(info: Any) -> Any:
+        found = read(info)
+        s3_store.write("in/voice.mp3", b"B" * 5_000_000)
+        return found
+
+    monkeypatch.setattr(upload, "_version", replaced)
+    with pytest.raises(MagicHourUploadError, match="was replaced during the upload"):
+        MagicHourHook().upload_file(f"{s3_store.root}/in/voice.mp3")
+
+
 def test_large_object_is_read_in_parts_beside_the_upload(
     storage: Storage, s3_store: S3Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -332,3 +347,15 @@ def test_large_object_is_read_in_parts_beside_the_upload(
     storage.puts = [Reply(500), Reply()]
     assert MagicHourHook().upload_file(f"{s3_store.root}/in/voice.mp3") == "api-assets/id/2.png"
     assert [seen.body == data for seen in storage.stored()] == [True, True]
+
+
+def test_upload_goes_through_a_proxy_without_a_scheme(
+    storage: Storage, face: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with scripted_server() as proxy:
+        proxy.script(Reply())
+        storage.item = {"upload_url": "http://storage.example.com/a.png?signature=s3cret"}
+        monkeypatch.setenv("HTTP_PROXY", proxy.url.replace("http://127.0.0.1", "localhost"))
+        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+        assert MagicHourHook().upload_file(face) == "api-assets/id/1.png"
+    assert [seen.path for seen in proxy.seen] == ["http://storage.example.com/a.png?signature=s3cret"]

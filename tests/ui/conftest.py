@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import requests
 
+from airflow_provider_magichour._transfer.catalogue import Entry
 from tests.support.airflow import IS_AIRFLOW_3
 from tests.webhooks.support import serving
 
@@ -89,7 +90,7 @@ class View:
             **facts,
         }
         day, time = at[:10], at[11:19].replace(":", "")
-        path = self.root / "magichour-catalog" / f"dt={day}" / f"{time}-{project_id}.json"
+        path = self.root / Entry(day, time, project_id).path
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(entry))
         return entry

@@ -102,11 +102,11 @@ class TestPaths:
         assert PNG not in response.content
         assert b"create_app" not in response.content
 
-    @pytest.mark.parametrize("at", ["x", "1-20261121-102655-../../x", "9", "%00", "1-99999999-999999-p1"])
+    @pytest.mark.parametrize("at", ["x", "1-2026-11-21-102655-../../x", "9", "%00", "1-9999-99-99-999999-p1"])
     def test_hint_leads_to_the_project_only(self, view: View, at: str) -> None:
         view.store("p1")
         view.store("p2", {"b.png": PNG + b"2"})
-        assert view.get(f"{media_path('p1', PNG + b'2')}?at=1-20261121-102655-p2").status_code == 404
+        assert view.get(f"{media_path('p1', PNG + b'2')}?at=1-2026-11-21-102655-p2").status_code == 404
         assert view.get(f"{media_path('p1')}?at={at}").status_code in {200, 404}
         assert view.get(f"api/projects?before={at}").status_code == 200
 
@@ -202,13 +202,13 @@ class TestForgedEntries:
         view.store("p1")
         folder = view.root / "magichour-catalog" / "dt=2026-11-21"
         for name, text in {
-            "102656-p2": "{",
-            "102657-p3": "[]",
-            "102658-p4": '{"version": 99}',
+            "133303-p2": "{",
+            "133302-p3": "[]",
+            "133301-p4": '{"version": 99}',
             "999999-p5": "null",
         }.items():
             (folder / f"{name}.json").write_text(text)
-        (folder / "102659-p6.json").mkdir()
+        (folder / "133300-p6.json").mkdir()
         (view.root / "magichour-catalog" / "dt=9999-99-99").mkdir()
         assert [row["id"] for row in view.projects()] == ["p1"]
 

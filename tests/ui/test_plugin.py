@@ -69,7 +69,7 @@ def test_bad_root_is_left_out_and_not_logged(
 ) -> None:
     roots(f"{bad}, /data/media")
     assert view_roots() == {"media": "/data/media"}
-    assert "entry 1 is no destination" in caplog.text
+    assert "entry 1 is not a destination" in caplog.text
     assert "topsecret" not in caplog.text
 
 

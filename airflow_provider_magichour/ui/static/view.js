@@ -27,8 +27,7 @@ function count(number, word) {
   return `${number.toLocaleString("en")} ${word}${number === 1 ? "" : "s"}`;
 }
 
-function when(created) {
-  const iso = created.replace(/(\d{4})(\d\d)(\d\d)T(\d\d)(\d\d)(\d\d)Z/, "$1-$2-$3T$4:$5:$6Z");
+function when(iso) {
   const text = new Date(iso).toLocaleString("en", { dateStyle: "medium", timeStyle: "short" });
   return make("time", { dateTime: iso, title: iso, textContent: text });
 }
@@ -162,7 +161,7 @@ async function sum() {
   const which = found.is_partial ? `the newest ${found.projects.toLocaleString("en")}` : "all";
   find("#credits summary").textContent = `${count(total, "credit")} in ${which} ${found.is_partial ? "projects" : count(found.projects, "project")}`;
   find("#credits tbody").replaceChildren(...found.rows.map((row) => make("tr", {},
-    make("td", { textContent: row.day.replace(/(\d{4})(\d\d)/, "$1-$2-") }), make("td", { textContent: row.dag }),
+    make("td", { textContent: row.day }), make("td", { textContent: row.dag }),
     make("td", { textContent: row.projects }), make("td", { textContent: row.credits }))));
   find("#credits").hidden = !found.rows.length;
   const dags = [...new Set(found.rows.map((row) => row.dag))].sort().filter((dag) => dag !== filters.dag.value);
