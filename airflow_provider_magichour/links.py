@@ -17,7 +17,7 @@ __all__ = ["MagicHourMediaLink", "MagicHourProjectLink"]
 LIBRARY = "https://magichour.ai/my-library"
 #: Where the API server has the view.
 VIEW_PATH = "/magichour/view"
-#: The projects that a link to the view names; of more, it shows the run.
+#: The most project ids in a link to the view. With more projects, the link shows the run.
 MOST_PROJECTS = 50
 
 
@@ -48,13 +48,13 @@ def media_url(dag_id: str, run_id: str, project_ids: Sequence[str]) -> str:
 class MagicHourProjectLink(BaseOperatorLink):
     """Opens the task's project in the Magic Hour library; for a list, the first project."""
 
-    # Airflow declares both as properties, and reads them like any attribute. The key is the one that
-    # Airflow 3 derives; 2.11 has none.
+    # Airflow declares both as properties, but reads them as attributes. The key is the one that Airflow 3
+    # computes; 2.11 has none.
     name = "Magic Hour"  # pyright: ignore[reportIncompatibleMethodOverride, reportAssignmentType]
     xcom_key = "_link_MagicHourProjectLink"  # pyright: ignore[reportIncompatibleMethodOverride, reportAssignmentType]
 
     def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:
-        """Return the address that the task left, empty where it left none."""
+        """Return the URL that the task stored, or an empty text."""
         key: Any = ti_key  # Airflow's two descriptions of the same key do not fit each other
         return str(XCom.get_value(key=self.xcom_key, ti_key=key) or "")
 
@@ -67,7 +67,7 @@ class MagicHourMediaLink(MagicHourProjectLink):
 
 
 def task_links() -> tuple[BaseOperatorLink, ...]:
-    """Return the buttons of a task, without those that are off, because each costs a write at its end."""
+    """Return the buttons of a task, without those that are off, because each one costs a write."""
     is_on = conf.get("magichour", "view_roots", fallback="")
     return (MagicHourProjectLink(), MagicHourMediaLink()) if is_on else (MagicHourProjectLink(),)
 

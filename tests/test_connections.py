@@ -6,6 +6,7 @@ import logging
 from pathlib import Path
 
 import pytest
+from airflow.providers.common.compat.sdk import Connection
 
 from airflow_provider_magichour import DEFAULT_REQUESTS_PER_SECOND, get_provider_info
 from airflow_provider_magichour import exceptions as errors
@@ -39,6 +40,7 @@ class TestSettings:
             ({"host": "magic.example", "schema": "http", "port": 80}, "http://magic.example:80"),
             ({"host": "https://gateway.example/magichour"}, "https://gateway.example/magichour"),
             ({"host": "http://[::1]:8000"}, "http://[::1]:8000"),
+            ({"host": "api.magichour.ai", "schema": "v1"}, "https://api.magichour.ai"),
             ({"host": "  "}, "https://api.magichour.ai"),
             ({"host": "https://api.magichour.ai/v1"}, "https://api.magichour.ai"),
             ({"host": "127.0.0.1/v1/", "port": 8000}, "https://127.0.0.1:8000"),
@@ -88,6 +90,16 @@ class TestSettings:
     def test_a_line_break_at_the_end_of_a_key_is_forgiven(self, monkeypatch):
         connection(monkeypatch, password=f"{KEY}\n")
         assert get_settings("mh").api_key == KEY
+
+    @pytest.mark.parametrize(
+        "conn_id", [None, "", " ", 7, {"password": KEY}, Connection(conn_id="mh", password=KEY)]
+    )
+    def test_what_is_no_connection_id_is_named(self, conn_id):
+        for read in (get_settings, lambda one: asyncio.run(get_settings_async(one))):
+            with pytest.raises(errors.MagicHourArgumentError) as caught:
+                read(conn_id)
+            assert str(caught.value).startswith("magichour_conn_id must be the id of a connection, not ")
+            assert KEY not in str(caught.value)
 
     def test_a_missing_connection_says_where_to_make_it(self):
         with pytest.raises(errors.MagicHourConnectionNotFoundError, match=r"'nowhere'.*AIRFLOW_CONN_NOWHERE"):

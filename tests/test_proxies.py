@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import socket
 import threading
+import traceback
 from types import SimpleNamespace
 
 import pytest
 import requests
 
 from airflow_provider_magichour import exceptions as errors
-from airflow_provider_magichour._client import environment
+from airflow_provider_magichour._client import environment, retry
 from airflow_provider_magichour._client.settings import Settings
 from airflow_provider_magichour._client.transport import Sender
 from tests.support.scripted_server import Reply
@@ -40,8 +41,42 @@ class TestProxies:
         ]
 
     @pytest.mark.parametrize(
+        "form", ["localhost:{port}", "user:pass-word@127.0.0.1:{port}", " {url}", "{url}\n"]
+    )
+    def test_all_calls_take_the_same_proxy(self, server, send, monkeypatch, form):
+        self.use(monkeypatch, form.format(url=server.url, port=server.url.rpartition(":")[2]))
+        server.script(Reply(body={"id": "abc"}))
+        settings = settings_for(server, base_url="http://magichour.invalid", max_attempts=1)
+        assert send(settings, GET) == {"id": "abc"}
+        assert Sender(settings).send(CREATE) == {"id": "abc"}
+        credentials = "Basic dXNlcjpwYXNzLXdvcmQ=" if "user" in form else None
+        assert [seen.headers.get("proxy-authorization") for seen in server.seen] == [credentials] * 2
+
+    @pytest.mark.parametrize("status", [407, 502, 600])
+    def test_password_of_a_proxy_is_in_no_error_and_no_log(self, server, send, monkeypatch, caplog, status):
+        self.use(monkeypatch, server.url.replace("http://", "http://user:pass-word@"))
+        server.script(Reply(status=status))
+        settings = settings_for(server, base_url="https://magichour.invalid", max_attempts=2)
+        monkeypatch.setattr(retry, "BACKOFF_FIRST", 0.01)
+        with pytest.raises(errors.MagicHourConnectionError) as caught:
+            send(settings, GET)
+        said = "".join(traceback.format_exception(caught.value)) + caplog.text
+        assert "trying again" in said
+        assert "pass-word" not in said
+        assert {seen.method for seen in server.seen} == {"CONNECT"}
+        assert KEY not in str(server.seen)
+        assert {seen.headers["proxy-authorization"] for seen in server.seen} == {"Basic dXNlcjpwYXNzLXdvcmQ="}
+
+    @pytest.mark.parametrize(
         "proxy",
-        ["socks5h://127.0.0.1:1", "SOCKS5://user:pass-word@127.0.0.1:1", "ftp://127.0.0.1:1", "http://:1"],
+        [
+            "socks5h://127.0.0.1:1",
+            "SOCKS5://user:pass-word@127.0.0.1:1",
+            "ftp://127.0.0.1:1",
+            "http://:1",
+            "http://user:pass-word@.",
+            "http://\u0142:pass-word@127.0.0.1:1",
+        ],
     )
     @pytest.mark.parametrize("base_url", ["http://magichour.invalid", "https://magichour.invalid"])
     def test_unusable_proxy_is_refused_first(self, server, send, monkeypatch, proxy, base_url):
@@ -57,10 +92,10 @@ class TestProxies:
         url, proxies = "http://magichour.invalid/", {"http": server.url}
         with environment.Session() as session:
             with pytest.raises(requests.ConnectionError):
-                session.get(url, timeout=5)
-            assert session.get(url, proxies=proxies, timeout=5).ok
+                session.get(url, timeout=30)
+            assert session.get(url, proxies=proxies, timeout=30).ok
             session.proxies = proxies
-            assert session.get(url, timeout=5).ok
+            assert session.get(url, timeout=30).ok
         assert [seen.path for seen in server.seen] == [url, url]
 
     def test_proxy_of_other_hosts_does_not_matter(self, server, send, monkeypatch):
@@ -125,7 +160,7 @@ class TestInterimResponses:
         thread.join()
 
     def test_interim_responses_are_not_final(self, interim, send):
-        settings = Settings(api_key=KEY, base_url=interim.url, timeout=5, max_attempts=1)
+        settings = Settings(api_key=KEY, base_url=interim.url, timeout=30, max_attempts=1)
         assert send(settings, GET)["id"] == "abc"
         assert Sender(settings).send(CREATE)["id"] == "abc"
         assert interim.seen == [b"GET /v1/image-projects/abc HTTP/1.1", b"POST /v1/text-to-video HTTP/1.1"]

@@ -74,7 +74,7 @@ def test_tasks_send_credits_outcomes_and_bytes(
         path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
         env = {**os.environ, **settings, "PYTHONPATH": path}
         command = [sys.executable, "-c", TASKS, str(tmp_path / "media")]
-        done = subprocess.run(command, env=env, capture_output=True, text=True, check=False, timeout=120)
+        done = subprocess.run(command, env=env, capture_output=True, text=True, check=False, timeout=400)
         assert done.returncode == 0, done.stderr
     charged = sum(project["credits_charged"] for project in sim.state()["projects"].values())
     last = {(metric.name, json.dumps(metric.tags, sort_keys=True)): metric for metric in found}

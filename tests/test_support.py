@@ -1,4 +1,4 @@
-"""The tests' own tools: what is checked with them is worth no more than they are."""
+"""The tools of the tests. A test is only as good as its tools."""
 
 from __future__ import annotations
 

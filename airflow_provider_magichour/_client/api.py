@@ -1,8 +1,8 @@
 """
 Magic Hour as data: its routes, statuses and responses.
 
-A call is a :class:`Request`; its :class:`Response` becomes a result or an error. Everything here is a
-constant or a pure function, so the synchronous and the asynchronous sender cannot drift apart.
+A call is a :class:`Request`, and its :class:`Response` becomes a result or an error. Everything here is a
+constant or a pure function, so the synchronous and the asynchronous sender always do the same.
 
 Source of the facts: Magic Hour's OpenAPI specification of August 2026 and its documentation.
 """
@@ -18,7 +18,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 
 from airflow_provider_magichour import exceptions as errors
-from airflow_provider_magichour._client.sanitize import one_line, parse_json
+from airflow_provider_magichour._client.sanitize import one_line, parse_json, without_query
 from airflow_provider_magichour._validation.bodies import check_body, encode_json
 from airflow_provider_magichour._validation.projects import check_id
 from airflow_provider_magichour.exceptions import (
@@ -27,13 +27,13 @@ from airflow_provider_magichour.exceptions import (
 )
 from airflow_provider_magichour.tools import check_kind, tool_kind
 
-#: The statuses that the API documents. Newer ones may come; they are waited on.
+#: The statuses that the API documents. A wait continues if it meets another one.
 STATUSES = frozenset({"draft", "queued", "rendering", "complete", "error", "canceled"})
 TERMINAL_STATUSES = frozenset({"complete", "error", "canceled"})
-#: The longest status, in characters; it is put into messages.
+#: The longest status, in characters, because messages contain it.
 MAX_STATUS = 100
 
-#: Error codes of a failed project that are no fault of its input: the same input may pass next time.
+#: Error codes of failed projects whose input is not the cause: the same input may succeed next time.
 TRANSIENT_ERROR_CODES = frozenset({"processing_timeout", "unknown_error"})
 
 
@@ -53,19 +53,17 @@ _CUSTOM_PATH = re.compile(r"(/[A-Za-z0-9_~:@%.-]+)+/?", re.ASCII)
 # --------------------------------------------------------------------------------------------- requests
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Request:
     """
     One call of the API, ready to be sent.
 
-    :param method: the HTTP method.
     :param path: the path below the base URL, already quoted.
     :param body: the body, encoded as JSON; None for none.
-    :param params: the query.
     :param repeatable: whether sending it twice does no more than sending it once. False for calls that
         may cost credits: they are sent again only when they were certainly not accepted.
-    :param needs_id: whether a response without an id leaves it open what was made.
-    :param about: the id of what is asked for; a response about another is none.
+    :param needs_id: whether a response without an id is incomplete, because it does not say what was created.
+    :param about: the requested id. A response about another id is not valid.
     """
 
     method: str
@@ -81,24 +79,24 @@ class Request:
 
 
 def get_project(kind: str, project_id: str) -> Request:
-    """Ask for a project's details."""
+    """Request a project's details."""
     return Request("GET", f"/v1/{check_kind(kind)}-projects/{check_id(project_id)}", about=project_id)
 
 
 def delete_project(kind: str, project_id: str) -> Request:
-    """Delete a project and its files at Magic Hour, for good."""
+    """Delete a project and its files at Magic Hour, permanently."""
     return Request("DELETE", f"/v1/{check_kind(kind)}-projects/{check_id(project_id)}")
 
 
 def create_project(tool: str, body: dict[str, Any], kind: str | None = None, name: str = "body") -> Request:
-    """Start a project, which costs credits; messages call the body by ``name``."""
+    """Start a project, which costs credits. Messages use ``name`` for the body."""
     tool_kind(tool, kind)
     content = encode_json(check_body(body, name), name)
     return Request("POST", f"/v1/{tool}", content, repeatable=False, needs_id=True)
 
 
 def upload_urls(items: Sequence[tuple[str, str]]) -> Request:
-    """Ask for a presigned URL for each ``(type, extension)``. Costs nothing, so it may be repeated."""
+    """Request a presigned URL for each ``(type, extension)``. Costs nothing, so it may be repeated."""
     body = {"items": [{"type": kind, "extension": extension} for kind, extension in items]}
     return Request("POST", "/v1/files/upload-urls", body=encode_json(body))
 
@@ -110,13 +108,13 @@ def detect_faces(body: dict[str, Any]) -> Request:
 
 
 def get_face_detection(detection_id: str) -> Request:
-    """Ask for a face detection's status and faces."""
+    """Request a face detection's status and faces."""
     path = f"/v1/face-detection/{check_id(detection_id, 'detection_id')}"
     return Request("GET", path, about=detection_id)
 
 
 def get_account() -> Request:
-    """Ask for the account's credits and plan."""
+    """Request the account's credits and plan."""
     return Request("GET", "/v1/account")
 
 
@@ -158,11 +156,10 @@ def _has_dot_segment(path: str) -> bool:
 @dataclass(frozen=True)
 class Response:
     """
-    A response of the API, or of something on the way to it.
+    A response of the API, or of a proxy or gateway in front of it.
 
-    :param status: the HTTP status.
     :param headers: the headers, their names in lower case.
-    :param body: the decoded bytes, as many as the sender was willing to read.
+    :param body: the decoded bytes, up to the limit of the sender.
     """
 
     status: int
@@ -185,8 +182,9 @@ def may_send_again(request: Request, response: Response) -> bool:
     """
     Return whether a call may be sent again after this response.
 
-    What costs credits, only where it was certainly not accepted: 429, or a 502 or 503 of Magic Hour's own,
-    both without an id. A gateway returns 502 and 503 also after the API took the call.
+    A call that costs credits may be sent again only if it was certainly not accepted. That is so after a 429,
+    and after a 502 or 503 in Magic Hour's own form, both without an id. A gateway may return 502 or 503
+    although the API accepted the call.
     """
     status = response.status
     if request.repeatable:
@@ -197,7 +195,7 @@ def may_send_again(request: Request, response: Response) -> bool:
 
 def result(request: Request, response: Response) -> Any:
     """
-    Return what the API returned, parsed; None for a response without a body.
+    Return the parsed response, or None if it has no body.
 
     :raises MagicHourApiError: the subclass of the response's status, quoting the API's own message.
     :raises MagicHourUncertainSubmitError: if a call that may cost credits got a response that proves neither
@@ -205,7 +203,7 @@ def result(request: Request, response: Response) -> Any:
     """
     if not 200 <= response.status < 300:
         if not request.repeatable and not _is_refusal(request, response):
-            raise _unproven(request, response, f"it returned {response.status}: {quoted_message(response)}")
+            raise _unproven(request, response, f"it returned {response.status}: {_error_message(response)}")
         raise _error(request, response)
     made = _read_id(response) if request.needs_id else None
     if request.needs_id and made is None:
@@ -214,7 +212,7 @@ def result(request: Request, response: Response) -> Any:
     try:
         value = parse_json(response.body) if response.body.strip() else None
     except ValueError:
-        if made is not None:  # paid for: whatever else the response holds, its id is what counts
+        if made is not None:  # paid for: only the id matters, whatever else the response contains
             return {"id": made}
         what = f"not JSON, but {quoted_message(response)!r} (is the connection's host the API?)"
         if not request.repeatable:
@@ -227,8 +225,8 @@ def result(request: Request, response: Response) -> Any:
 
 
 def _is_refusal(request: Request, response: Response) -> bool:
-    """Return whether a call that costs credits was certainly not accepted: a 4xx, whoever returned it."""
-    if response.status in {408, 499}:  # the one who gave up waiting does not know what came of it
+    """Return whether a call that costs credits was certainly not accepted: any 4xx, even of a gateway."""
+    if response.status in {408, 499}:  # the sender of such a status does not know the outcome
         return False
     return may_send_again(request, response) or (400 <= response.status < 500 and response.status != 429)
 
@@ -241,7 +239,7 @@ def _is_about(value: Any, asked_for: str) -> bool:
 
 
 def uncertain_submit(request: Request, what_happened: str) -> errors.MagicHourUncertainSubmitError:
-    """Build the error of a create call whose outcome nobody knows."""
+    """Return the error of a create call with an unknown outcome."""
     return errors.MagicHourUncertainSubmitError(
         f"{request} may or may not have been accepted: {what_happened}. It was not sent again, because that "
         "could cost the credits twice. Look for a new project at https://magichour.ai/my-library: if it is "
@@ -257,18 +255,21 @@ def _unproven(request: Request, response: Response, what: str) -> errors.MagicHo
 
 def _error(request: Request, response: Response) -> MagicHourApiError:
     status = response.status
-    message, code = quoted_message(response), _error_fields(response)[1]
+    message, code = _error_message(response), _error_fields(response)[1]
     found = _ERROR_CLASSES.get(status, errors.MagicHourServerError if status >= 500 else MagicHourApiError)
-    if 300 <= status < 400:
-        message = (
-            f"a redirect to {response.headers.get('location', 'nowhere')[:200]!r}, where the API gives none"
-        )
-    elif 400 <= status < 500 and status != 429 and not is_own(response):
+    if 400 <= status < 500 and status != 429 and not is_own(response):
         found = errors.MagicHourGatewayError
     error = found(status, message, str(request), code)
     if isinstance(error, errors.MagicHourInvalidRequestError) and _WRONG_TYPE.search(message):
         error.advice = WRONG_TYPE_ADVICE
     return error
+
+
+def _error_message(response: Response) -> str:
+    if not 300 <= response.status < 400:
+        return quoted_message(response)
+    target = without_query(response.headers.get("location", "nowhere"))[:200]
+    return f"a redirect to {target!r}, where the API gives none"
 
 
 def is_own(response: Response) -> bool:
@@ -277,7 +278,7 @@ def is_own(response: Response) -> bool:
 
 
 def _error_fields(response: Response) -> tuple[str | None, str | None]:
-    """Return an error's message and code; the code, which older responses lack, only beside a message."""
+    """Return the message and the code of an error. Older responses have no code."""
     body = _json_object(response)
     message, code = body.get("message"), body.get("code")
     if not isinstance(message, str):
@@ -316,7 +317,7 @@ def quoted_message(response: Response) -> str:
 
 def retry_after_seconds(response: Response, now: datetime) -> float | None:
     """
-    Return how many seconds the response asks to wait, None where it does not say.
+    Return how many seconds to wait according to the response, or None.
 
     :param now: the present, with its time zone; ``Retry-After`` may be an HTTP date.
     """
@@ -344,7 +345,7 @@ def is_finished(project: Mapping[str, Any]) -> bool:
 
 
 def project_error(project: Mapping[str, Any]) -> errors.MagicHourError | None:
-    """Return the error that a finished project means for who needs its files, None if it is complete."""
+    """Return the error of a finished project that is not complete, or None if it is complete."""
     project_id = str(project.get("id"))
     if project.get("enabled") is False:
         return errors.MagicHourNotFoundError(404, f"project {project_id} was deleted (enabled is false)")
@@ -362,7 +363,7 @@ def project_error(project: Mapping[str, Any]) -> errors.MagicHourError | None:
 
 
 def task_error(project: Mapping[str, Any]) -> errors.MagicHourError | None:
-    """Return a project's error; as one that a retry may cure, if the input was not to blame for it."""
+    """Return the error of a project. A retry may succeed if the input was not the cause."""
     error = project_error(project)
     if not isinstance(error, errors.MagicHourProjectFailedError):
         return error
@@ -372,11 +373,7 @@ def task_error(project: Mapping[str, Any]) -> errors.MagicHourError | None:
 
 
 def raise_project_errors(projects: Iterable[Mapping[str, Any]]) -> None:
-    """
-    Raise the error of the first finished project that is not complete; its notes name the others.
-
-    :param projects: finished projects.
-    """
+    """Raise the error of the first finished project that is not complete; its notes name the others."""
     failed = {
         str(project.get("id")): error for project in projects if (error := project_error(project)) is not None
     }

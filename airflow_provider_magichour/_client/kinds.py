@@ -1,8 +1,7 @@
-"""Says of what kind a project is that Magic Hour does not know under the kind that was given."""
+"""Finds the real kind of a project that Magic Hour does not know under the given kind."""
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -19,16 +18,15 @@ if TYPE_CHECKING:
 
 
 def other_kinds(kind: str, project_id: str) -> list[api.Request]:
-    """Return the calls that ask for a project under the other kinds."""
+    """Return the calls that request a project under the other kinds."""
     return [api.get_project(other, project_id) for other in KINDS if other != kind]
 
 
 def not_found_reason(kind: str, project_id: str, results: Iterable[Any]) -> MagicHourError | None:
     """
-    Return what a 404 means in truth, None if there is no such project under any kind.
+    Return the real reason of a 404, or None if the project exists under no kind.
 
     :param kind: the kind under which the project was not found.
-    :param project_id: the project.
     :param results: what the calls of :func:`other_kinds` returned, or their errors.
     """
     unknown = None
@@ -42,11 +40,11 @@ def not_found_reason(kind: str, project_id: str, results: Iterable[Any]) -> Magi
 
 def not_gone_reason(response: Any) -> str | None:
     """
-    Return why a project is not gone although its deletion returned 404; None if it is gone.
+    Return why a project still exists although its deletion returned 404, or None if it is deleted.
 
     A gateway that refuses DELETE may respond with 404 in Magic Hour's own form, too.
 
-    :param response: what the call that asks for the project returned, or the error.
+    :param response: what the call that requests the project returned, or the error.
     """
     if isinstance(response, Mapping) and response.get("enabled") is not False:
         return "the response to its deletion was 404, but it is there: check what is on the way"
@@ -56,10 +54,8 @@ def not_gone_reason(response: Any) -> str | None:
 
 
 async def find_not_found_reason(sender: AsyncSender, kind: str, project_id: str) -> MagicHourError | None:
-    """Ask for a project under the other kinds, and return what :func:`not_found_reason` makes of it."""
+    """Request a project under the other kinds, and return what :func:`not_found_reason` makes of it."""
+    from airflow_provider_magichour._client.transport import send_each
+
     calls = other_kinds(kind, project_id)
-    results = await asyncio.gather(*(sender.send(call) for call in calls), return_exceptions=True)
-    for result in results:
-        if isinstance(result, BaseException) and not isinstance(result, MagicHourError):
-            raise result
-    return not_found_reason(kind, project_id, results)
+    return not_found_reason(kind, project_id, await send_each(sender.send, calls, len(calls)))

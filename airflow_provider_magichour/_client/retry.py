@@ -1,4 +1,4 @@
-"""When a call is tried again: one policy, which tenacity carries out for both senders."""
+"""The retry policy of both senders, which tenacity implements."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from airflow_provider_magichour.exceptions import MagicHourConnectionError
 
 log = logging.getLogger(__name__)
 
-#: The first pause between two tries and the longest, in seconds; each is drawn from 0 to twice the last.
+#: The first and the longest pause between two tries, in seconds. Each is random, from 0 to twice the last
+#: one.
 BACKOFF_FIRST, BACKOFF_CAP = 1.0, 60.0
-#: The longest ``Retry-After`` that is waited for inside a call, in seconds; beyond it the call fails.
+#: The longest ``Retry-After`` that a call waits for, in seconds. If it is longer, the call fails.
 MAX_RETRY_AFTER = 300.0
 
 
@@ -26,7 +27,7 @@ def retry_wait(attempt: int, retry_after: float | None, draw: float) -> float:
     Return the seconds to wait before the next try: exponential backoff with full jitter.
 
     :param attempt: how many tries were made.
-    :param retry_after: what the response asked for, waited for at least.
+    :param retry_after: the seconds that the response requested, which are the minimum.
     :param draw: a random number from 0 to 1.
     """
     ceiling = min(BACKOFF_CAP, BACKOFF_FIRST * 2.0 ** min(attempt - 1, 30))
@@ -35,11 +36,11 @@ def retry_wait(attempt: int, retry_after: float | None, draw: float) -> float:
 
 def policy(request: api.Request, max_attempts: int, throttle: Throttle) -> dict[str, Any]:
     """
-    Give the arguments of tenacity's ``Retrying`` and ``AsyncRetrying``.
+    Return the arguments of tenacity's ``Retrying`` and ``AsyncRetrying``.
 
-    :param request: what is sent; what may cost credits is sent again only where it was not accepted.
+    :param request: the call. If it may cost credits, it is sent again only if it was not accepted.
     :param max_attempts: tries that the call may take.
-    :param throttle: paused when a 429 asks for it.
+    :param throttle: paused when a 429 requests it.
     """
 
     def retry_after(state: tenacity.RetryCallState) -> float | None:

@@ -1,4 +1,4 @@
-"""What others say, made fit for messages, logs and databases: pure functions."""
+"""Makes text from outside safe for messages, logs and databases. Pure functions."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from functools import cached_property
 from typing import Any, NoReturn
 from urllib.parse import quote, quote_plus
 
-#: The longest part of what others say that is quoted, in characters.
+#: The longest quotation of a text from outside, in characters.
 MAX_QUOTED = 500
-#: How deep lists and objects may nest. Magic Hour's own go to 4; Airflow's API gives up far beyond.
+#: How deep lists and objects may nest. Magic Hour's own have up to 4 levels, and Airflow's API supports more.
 MAX_DEPTH = 32
-#: The shortest secret that is looked for, in bytes; less could be any word.
+#: The shortest secret that is masked, in bytes. A shorter one could be any word.
 MIN_SECRET = 8
 
-_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")  # PostgreSQL takes neither NUL nor half a character
+_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")  # PostgreSQL accepts neither NUL nor lone surrogates
 
 
 def one_line(text: str) -> str:
@@ -29,18 +29,33 @@ def one_line(text: str) -> str:
 
 def parse_json(text: str | bytes) -> Any:
     """
-    Read JSON into what every database and Airflow's API can hold.
+    Parse JSON into values that every database and Airflow's API can store.
 
     :raises ValueError: if it is not JSON, nested too deeply, or has a number out of range.
     """
+    if isinstance(text, bytes):
+        text = text.decode(json.detect_encoding(text), "surrogatepass")
     try:
-        return _storable(json.loads(text, parse_constant=_refuse_constant))
+        value = _DECODER.decode(text)
     except RecursionError:
         raise ValueError("nested too deeply") from None
+    # Nearly all responses can be neither deep nor have what cannot be stored: they need no further check.
+    is_plain = text.isascii() and "\\u" not in text and text.count("{") + text.count("[") <= MAX_DEPTH
+    return value if is_plain else _storable(value)
 
 
 def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
+
+
+def _finite(digits: str) -> float:
+    number = float(digits)
+    if not math.isfinite(number):
+        raise ValueError("a number out of range")
+    return number
+
+
+_DECODER = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_finite)
 
 
 def _storable(value: Any, depth: int = 0) -> Any:
@@ -48,8 +63,6 @@ def _storable(value: Any, depth: int = 0) -> Any:
         raise ValueError("nested too deeply")
     if isinstance(value, str):
         return _UNSTORABLE.sub("\ufffd", value)
-    if isinstance(value, float) and not math.isfinite(value):
-        raise ValueError("a number out of range")
     if isinstance(value, list):
         return [_storable(item, depth + 1) for item in value]
     if isinstance(value, dict):
@@ -59,9 +72,9 @@ def _storable(value: Any, depth: int = 0) -> Any:
 
 class Mask:
     """
-    Takes a secret out of what others say: a proxy's error page may quote the request that it refused.
+    Removes a secret from text from outside. The error page of a proxy may quote the refused request.
 
-    :param secret: looked for as it is, and as JSON, HTML and URLs write it.
+    :param secret: it is searched as it is, and in the forms of JSON, HTML and URLs.
     """
 
     def __init__(self, secret: str) -> None:
@@ -79,11 +92,16 @@ class Mask:
             quote(self._secret, safe=""),
             quote_plus(self._secret, safe="/"),
         }
+        escapes = [f"\\u{ord(c):04x}" for c in self._secret]  # as JSON may write any character
+        forms |= {"".join(escapes), "".join(one[:2] + one[2:].upper() for one in escapes)}
         forms |= {as_json.replace("/", "\\/"), as_html.replace("/", "&#x2F;"), as_html.replace("/", "&#47;")}
         return sorted((form.encode() for form in forms), key=len, reverse=True)
 
     def hide(self, body: bytes) -> bytes:
         """Return the bytes without the secret."""
+        encoding = json.detect_encoding(body)
+        if encoding != "utf-8":  # UTF-16 and UTF-32 are JSON, too
+            body = body.decode(encoding, "replace").encode()
         for form in self._forms:
             body = body.replace(form, b"***")
         return body
@@ -93,11 +111,11 @@ class Mask:
         return self.hide(text.encode(errors="surrogateescape")).decode(errors="surrogateescape")
 
     def cause(self, error: BaseException) -> BaseException | None:
-        """Return the error as the cause of another; None if its traceback holds the secret."""
+        """Return the error as the cause of another; None if its traceback contains the secret."""
         shown = "".join(traceback.format_exception(error))
         return error if self.hide_in(shown) == shown else None
 
 
 def without_query(text: str) -> str:
-    """Return a text in one line, without its URLs' queries: their signatures open the file to anybody."""
+    """Return a text in one line, without the queries of its URLs, because they contain signatures."""
     return one_line(re.sub(r"\?[^\s'\"<>)]+", "?...", text))

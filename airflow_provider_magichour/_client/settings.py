@@ -1,4 +1,4 @@
-"""How to reach Magic Hour: what a connection says, without the libraries that send."""
+"""The settings of a connection. It does not import the HTTP libraries."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from airflow_provider_magichour._client.throttle import Throttle, shared_throttl
 @dataclass(frozen=True)
 class Settings:
     """
-    How to reach Magic Hour.
+    The settings of a connection to Magic Hour.
 
     :param api_key: the API key, never part of the repr.
     :param base_url: scheme, host and port, without a trailing slash.
     :param timeout: seconds that one try may take.
     :param max_attempts: tries that a call may take.
-    :param requests_per_second: the rate that all calls of one process over this connection keep to.
-    :param max_connections: connections that one process opens at most while it works on many projects.
-    :param allow_private_hosts: whether files may come from, and go to, loopback and private addresses.
+    :param requests_per_second: the rate limit of all calls of one process over this connection.
+    :param max_connections: the most connections that one process opens for many projects.
+    :param allow_private_hosts: whether files may be transferred from and to loopback and private addresses.
     :param submit_records: the folder in object storage where submits are recorded, None for none.
     :param catalog: the root of the catalogue for projects whose files are not stored, None for none.
     """
@@ -44,7 +44,7 @@ class Settings:
 
     @cached_property
     def mask(self) -> Mask:
-        """Return what takes the API key out of responses and errors."""
+        """Return the mask that removes the API key from responses and errors."""
         return Mask(self.api_key)
 
     @property

@@ -14,7 +14,6 @@ from airflow_provider_magichour.exceptions import (
     MagicHourRenderError,
     MagicHourTimeoutError,
 )
-from airflow_provider_magichour.tools import TOOLS
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +39,7 @@ def count_projects(kind: str | None, ends: Iterable[object], tool: str | None = 
     """
     Count projects by how they ended.
 
-    :param ends: a status, a project or an error for each; errors that say nothing of its end do not count.
+    :param ends: a status, a project or an error for each. Errors that do not say how it ended do not count.
     """
     for end in ends:
         status = end.get("status") if isinstance(end, Mapping) else end
@@ -53,12 +52,6 @@ def count_projects(kind: str | None, ends: Iterable[object], tool: str | None = 
             outcome = "timed_out"
         if outcome:
             count("projects", kind=kind, tool=tool, outcome=outcome)
-
-
-def tool_of(kind: str, project_type: object) -> str | None:
-    """Return the tool that makes projects of this kind and ``type``, None where it is not known."""
-    found = (name for name, tool in TOOLS.items() if (tool.kind, tool.project_type) == (kind, project_type))
-    return next(found, None)
 
 
 def running_task() -> dict[str, str | None]:
@@ -74,7 +67,7 @@ def running_task() -> dict[str, str | None]:
 
 
 def _emit(method: str, name: str, value: object, tags: Mapping[str, str | None]) -> None:
-    """Hand a metric over; one that Airflow does not take is no reason to fail what it counts."""
+    """Send a metric. If Airflow does not accept it, the task continues."""
     try:
         task = running_task()
         present = {tag: text for tag, text in {**tags, **task}.items() if text}

@@ -1,4 +1,4 @@
-"""The rate limit that all calls over one connection keep to."""
+"""The rate limit of all calls over one connection."""
 
 from __future__ import annotations
 
@@ -13,11 +13,9 @@ log = logging.getLogger(__name__)
 
 class Throttle:
     """
-    Space requests evenly, and hold all of them back during a pause that Magic Hour asks for.
+    Space requests evenly, and send none during a pause that Magic Hour requests.
 
-    Shared by any number of threads and tasks of one process; get one with :func:`shared_throttle`.
-
-    :param requests_per_second: the rate to keep to.
+    All threads and tasks of one process share it. Get it with :func:`shared_throttle`.
     """
 
     def __init__(self, requests_per_second: float) -> None:
@@ -26,12 +24,12 @@ class Throttle:
         self._next_turn = self._paused_until = 0.0
 
     def pause(self, seconds: float) -> None:
-        """Let nobody have a turn for this many seconds."""
+        """Send nothing for this many seconds."""
         now = time.monotonic()
         with self._lock:
             longer = now + seconds - max(self._paused_until, now)
             self._paused_until = max(self._paused_until, now + seconds)
-        if longer > 1:  # once for all calls that were refused together
+        if longer > 1:  # once for all calls that were refused at the same time
             log.warning(
                 "Rate limited (429): all calls of this process over the connection pause %.0f s", seconds
             )
@@ -54,7 +52,7 @@ class Throttle:
             await asyncio.sleep(seconds)
 
     def _waits(self) -> Iterator[float]:
-        """Give the sleeps until a turn; a pause that began during a sleep means another one."""
+        """Yield the times to sleep until a call may be sent. A new pause adds another one."""
         while True:
             with self._lock:
                 now = time.monotonic()
@@ -72,9 +70,9 @@ _throttles_lock = threading.Lock()
 
 def shared_throttle(base_url: str, api_key: str, requests_per_second: float) -> Throttle:
     """
-    Return this process's throttle of a connection: hooks, pollers and transfers keep to one rate together.
+    Return the throttle of a connection, which all hooks, pollers and transfers of this process share.
 
-    It is kept for good, because a limit or a pause outlives the hook that met it. A connection that is
+    It is kept permanently, because a limit or a pause outlives the hook that met it. A connection that is
     given another rate has another throttle.
     """
     with _throttles_lock:

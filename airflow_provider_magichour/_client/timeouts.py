@@ -1,8 +1,8 @@
 """
-Connections on which a response cannot drip for ever.
+Connections that limit the time of a whole response.
 
-A socket's own timeout begins again with each byte. Here it counts for all of what is read together: the
-whole response of the API, or the headers and each piece of a file.
+A socket's own timeout starts again with each byte, so a slow response may never end. Here, the timeout
+applies to the whole response of the API, or to the headers and to each piece of a file.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Pools = Mapping[str, type[HTTPConnectionPool]]
 
 
 class _TimedReader(io.RawIOBase):
-    """Reads from a socket until a moment that no byte puts off."""
+    """Reads from a socket until a deadline that does not move."""
 
     def __init__(self, raw: io.RawIOBase, sock: socket.socket) -> None:
         self._raw = raw
@@ -32,7 +32,7 @@ class _TimedReader(io.RawIOBase):
         self.start()
 
     def start(self) -> None:
-        """Let the time begin now."""
+        """Start the time limit now."""
         self._ends = None if self._timeout is None else time.monotonic() + self._timeout
 
     def readable(self) -> bool:
@@ -53,13 +53,13 @@ class _TimedReader(io.RawIOBase):
         return self._raw.readinto(buffer)
 
     def close(self) -> None:
-        """Let go of the socket."""
+        """Release the socket."""
         self._raw.close()
         super().close()
 
 
 class BufferedResponse(http.client.HTTPResponse):
-    """A response that has the socket's timeout for all of itself, headers and body."""
+    """A response whose headers and body together must arrive within the socket's timeout."""
 
     def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
         super().__init__(sock, *args, **kwargs)
@@ -67,14 +67,14 @@ class BufferedResponse(http.client.HTTPResponse):
         self.fp = io.BufferedReader(self._reader)
 
     def _read_status(self) -> tuple[str, int, str]:
-        """Let ``begin`` skip every interim response (RFC 9110, 15.2); on its own it skips only 100."""
+        """Let ``begin`` skip every interim response (RFC 9110, 15.2). By default it skips only 100."""
         version, status, reason = super()._read_status()  # type: ignore[misc]  # not in the stubs
         interim = 100 <= status < 200 and status != http.HTTPStatus.SWITCHING_PROTOCOLS
         return version, http.HTTPStatus.CONTINUE if interim else status, reason
 
 
 class StreamedResponse(BufferedResponse):
-    """A response that has the socket's timeout for its headers, and again for each ``read1`` of its body."""
+    """A response whose headers, and each ``read1`` of its body, must arrive within the socket's timeout."""
 
     def read1(self, n: int = -1) -> bytes:
         """
@@ -91,7 +91,7 @@ def pools(response: type[BufferedResponse], connection: type[HTTPConnection] = H
     Return urllib3's pools by scheme.
 
     :param response: how responses are read.
-    :param connection: what the connections do besides.
+    :param connection: further behaviour of the connections.
     """
 
     class Connection(connection):  # type: ignore[misc,valid-type]
@@ -111,7 +111,7 @@ def pools(response: type[BufferedResponse], connection: type[HTTPConnection] = H
 
 class PoolsAdapter(HTTPAdapter):
     """
-    Makes its connections in pools of a kind.
+    An adapter with the given connection pools.
 
     :param direct: the pools of connections to servers.
     :param through_proxy: the pools of connections through an HTTP proxy.
@@ -137,6 +137,6 @@ class PoolsAdapter(HTTPAdapter):
 
 
 def mount(session: Any, adapter: HTTPAdapter) -> None:
-    """Let an adapter carry all that a session asks for."""
+    """Mount an adapter for all requests of a session."""
     for scheme in ("http://", "https://"):
         session.mount(scheme, adapter)

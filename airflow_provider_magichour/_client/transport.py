@@ -1,8 +1,9 @@
 """
-Sends what :mod:`api` describes: one synchronous sender, one asynchronous, one retry policy for both.
+Sends the calls of :mod:`api`: a synchronous and an asynchronous sender with the same retry policy.
 
-Calls that may cost credits go through the synchronous sender only, each over a connection of its own that
-knows whether a byte of it was sent: what never left may be sent again; of anything else nobody knows.
+Only the synchronous sender sends calls that may cost credits, each over its own connection. This connection
+knows whether any byte was sent. A call may be sent again if no byte was sent. Otherwise its outcome is
+unknown.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import asyncio
 import contextvars
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, Self, TypeVar, cast
 from urllib.parse import urlsplit
@@ -39,7 +41,7 @@ from airflow_provider_magichour.exceptions import (
 
 T = TypeVar("T")
 
-#: Seconds to wait for a connection to open; longer only helps where the network is broken.
+#: Seconds to wait for a connection to open. A longer time helps only if the network is broken.
 CONNECT_TIMEOUT = 10.0
 #: The largest response of the API that is read, in bytes after decompression; real ones are a few KiB.
 MAX_BODY = 8 * 1024 * 1024
@@ -61,7 +63,7 @@ class BearerAuth(requests.auth.AuthBase):
     """
     Puts the API key on requests to the API itself, and on no others.
 
-    As an auth object it also keeps ``requests`` from preferring a ``.netrc`` entry.
+    Because it is an auth object, ``requests`` does not use a ``.netrc`` entry.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -77,10 +79,9 @@ class BearerAuth(requests.auth.AuthBase):
 
 class _OneCallAdapter(PoolsAdapter):
     """
-    Carries one call over a fresh connection, and remembers whether a byte of it was handed to the network.
+    Sends one call over a new connection, and records whether any byte of it was sent.
 
-    A pooled connection would not do: the server may have closed it, and nobody would know then whether
-    the call had been read.
+    A pooled connection is not suitable: if the server has closed it, it is unknown whether the call was read.
     """
 
     def __init__(self) -> None:
@@ -92,7 +93,7 @@ class _OneCallAdapter(PoolsAdapter):
                 try:
                     super().connect()
                 finally:
-                    adapter.sent = False  # a proxy's tunnel was all that was sent so far
+                    adapter.sent = False  # so far, only the request for the proxy's tunnel was sent
 
             def send(self, data: Any) -> None:
                 if self.sock is None:
@@ -104,11 +105,7 @@ class _OneCallAdapter(PoolsAdapter):
 
 
 class Sender:
-    """
-    Sends requests one at a time, for tasks.
-
-    :param settings: how to reach Magic Hour.
-    """
+    """Sends requests one at a time, for tasks."""
 
     def __init__(self, settings: Settings) -> None:
         environment.check_environment(settings.base_url)
@@ -122,25 +119,25 @@ class Sender:
 
     def send(self, request: api.Request) -> Any:
         """
-        Send a request, again where that is safe, and return what the API returned.
+        Send a request, again if that is safe, and return the API's response.
 
         :raises MagicHourApiError: the response was an error, at the last try.
         :raises MagicHourConnectionError: no whole response came, at the last try.
-        :raises MagicHourUncertainSubmitError: nobody knows whether a call that may cost credits was accepted.
+        :raises MagicHourUncertainSubmitError: it is unknown whether a call that may cost credits was
+            accepted.
         """
-        attempt = self._attempt if request.repeatable else self._attempt_once_only
         retrying = tenacity.Retrying(**retry.policy(request, self.settings.max_attempts, self.throttle))
-        return api.result(request, retrying(attempt, request))
+        return api.result(request, retrying(self._attempt, request))
 
     def send_once(self, request: api.Request) -> Any:
         """
-        Send a call that may cost credits once and without any pause; its turn is waited for before.
+        Send a call once, without a pause. The caller has waited for the rate limit.
 
-        The error's ``retry_after`` is what the response asked for.
+        The error's ``retry_after`` is the time that the response requested.
 
         :raises MagicHourError: as :meth:`send` does.
         """
-        response = self._exchange_once(request)
+        response = self._try_once(request)
         try:
             return api.result(request, response)
         except MagicHourApiError as error:
@@ -151,19 +148,20 @@ class Sender:
 
     def _attempt(self, request: api.Request) -> api.Response:
         self.throttle.acquire()
+        return self._try_once(request)
+
+    def _try_once(self, request: api.Request) -> api.Response:
+        if not request.repeatable:
+            return self._exchange_once(request)
         try:
             return self._exchange(self.session, request)
         except (requests.RequestException, HTTPError, OSError) as error:
             raise _connection_error(request, error, self.settings.mask) from self.settings.mask.cause(error)
 
-    def _attempt_once_only(self, request: api.Request) -> api.Response:
-        self.throttle.acquire()
-        return self._exchange_once(request)
-
     def _exchange_once(self, request: api.Request) -> api.Response:
-        """Make one try of a call that may cost credits, over a connection of its own."""
+        """Make one try of a call that may cost credits, over its own connection."""
         adapter = _OneCallAdapter()
-        with requests.Session() as session:
+        with environment.Session() as session:
             session.auth = self.session.auth
             mount(session, adapter)
             try:
@@ -180,7 +178,7 @@ class Sender:
 
     def _exchange(self, session: requests.Session, request: api.Request) -> api.Response:
         timeout = self.settings.timeout
-        # requests hands it on to urllib3
+        # requests passes it on to urllib3
         limits: Any = urllib3.Timeout(connect=min(CONNECT_TIMEOUT, timeout), total=timeout)
         with session.request(
             request.method,
@@ -205,31 +203,34 @@ class Sender:
 
 class AsyncSender:
     """
-    Sends many requests side by side, for triggers and clean-ups; never one that may cost credits.
+    Sends many requests in parallel, for triggers and clean-ups; never one that may cost credits.
 
     Make it and close it inside one event loop.
-
-    :param settings: how to reach Magic Hour.
     """
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.throttle = settings.throttle
         self.connections = ConnectionLimit(settings.max_connections, settings.requests_per_second)
-        # The same proxy and the same certificates as the synchronous sender's: what works in a task works
-        # deferred. aiohttp's own trust_env would read neither, and prefer a .netrc entry.
-        self._proxy = environment.proxy_for(settings.base_url)
+        # The same proxy and certificates as in the synchronous sender, so that a deferred task behaves the
+        # same. aiohttp's own trust_env would use neither, and would use a .netrc entry.
+        proxy = environment.proxy_for(settings.base_url)
+        is_tls = settings.base_url.startswith("https:")
+        self._proxy = proxy.url if proxy else None
+        self._proxy_headers = proxy.headers if proxy and is_tls else None  # of the tunnel's CONNECT
+        # Not the session's: aiohttp sends those to the proxy as well.
+        self._headers = {**_HEADERS, "Authorization": f"Bearer {settings.api_key}"}
+        if proxy and not is_tls:
+            self._headers |= proxy.headers
         self._base_url = yarl.URL(settings.base_url, encoded=True)
         self._base_path = self._base_url.raw_path.rstrip("/")
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(
                 limit=settings.max_connections,
-                ssl=environment.ssl_context() if settings.base_url.startswith("https:") else True,
+                ssl=environment.ssl_context() if is_tls else True,
             ),
-            headers={**_HEADERS, "Authorization": f"Bearer {settings.api_key}"},
-            timeout=aiohttp.ClientTimeout(
-                total=settings.timeout, sock_connect=min(CONNECT_TIMEOUT, settings.timeout)
-            ),
+            # No total: the slot of each request has it.
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=min(CONNECT_TIMEOUT, settings.timeout)),
             cookie_jar=aiohttp.DummyCookieJar(),
         )
 
@@ -256,8 +257,7 @@ class AsyncSender:
         """
         Send a request once.
 
-        :param request: the call.
-        :param time_limit: seconds that it may take, where that is less than the connection's ``timeout``.
+        :param time_limit: seconds that it may take, if that is less than the connection's ``timeout``.
         :raises MagicHourConnectionError: no whole response came.
         """
         if not request.repeatable:
@@ -265,16 +265,18 @@ class AsyncSender:
         url = self._base_url.with_path(self._base_path + request.path, encoded=True)
         if request.params:
             url = url.with_query(dict(request.params))
+        seconds = self.settings.timeout if time_limit is None else min(time_limit, self.settings.timeout)
         try:
             async with (
-                self.connections.slot(self.throttle, time_limit) as is_surplus,
+                self.connections.slot(self.throttle, seconds, time_limit is not None) as is_surplus,
                 self._session.request(
                     request.method,
                     url,
                     data=request.body,
-                    headers=_headers_of(request, is_surplus),
+                    headers=self._headers_of(request, is_surplus),
                     allow_redirects=False,
                     proxy=self._proxy,
+                    proxy_headers=self._proxy_headers,
                 ) as response,
             ):
                 body = await _read_bounded(response)
@@ -282,12 +284,14 @@ class AsyncSender:
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise _connection_error(request, error, self.settings.mask) from self.settings.mask.cause(error)
 
-
-def _headers_of(request: api.Request, is_surplus: bool) -> Mapping[str, str] | None:
-    """Return a request's headers beside those of the session; a connection too many is closed after it."""
-    if is_surplus:
-        return {**_HEADERS_WITH_BODY, "Connection": "close"}
-    return None if request.body is None else _HEADERS_WITH_BODY
+    def _headers_of(self, request: api.Request, is_surplus: bool) -> Mapping[str, str]:
+        """Return a request's headers; they close a connection that is not needed."""
+        headers = dict(self._headers)
+        if request.body is not None:
+            headers["Content-Type"] = "application/json"
+        if is_surplus:
+            headers["Connection"] = "close"
+        return headers
 
 
 async def _read_bounded(response: aiohttp.ClientResponse) -> bytes:
@@ -304,26 +308,26 @@ async def _read_bounded(response: aiohttp.ClientResponse) -> bytes:
 async def send_with_retries(
     attempt: Callable[[api.Request], Awaitable[api.Response]], request: api.Request, settings: Settings
 ) -> Any:
-    """
-    Send a request, again where that may help, and return what the API returned.
-
-    :param attempt: sends it once.
-    """
+    """Send a request, again where that may help, and return what the API returned."""
     retrying = tenacity.AsyncRetrying(**retry.policy(request, settings.max_attempts, settings.throttle))
     return api.result(request, await retrying(attempt, request))
 
 
 async def send_each(
-    send: Callable[[api.Request], Awaitable[Any]], calls: Sequence[api.Request], at_once: int
+    send: Callable[[api.Request], Awaitable[Any]],
+    calls: Sequence[api.Request],
+    at_once: int,
+    time_limit: float | None = None,
 ) -> list[Any]:
     """
-    Send calls side by side; return, in their order, what the API returned to each, or the error.
+    Send calls in parallel; return, in their order, what the API returned to each, or the error.
 
-    :param send: sends one.
     :param calls: calls that may be repeated.
-    :param at_once: how many are under way at once.
+    :param time_limit: seconds after which the calls without a response are given up; None for never.
     """
-    results: list[Any] = [None] * len(calls)
+    results: list[Any] = [
+        MagicHourConnectionError(f"{request}: no response within {time_limit} s") for request in calls
+    ]
     queue = enumerate(calls)
 
     async def work() -> None:
@@ -333,16 +337,18 @@ async def send_each(
             except MagicHourError as error:
                 results[position] = error
 
-    await asyncio.gather(*(work() for _ in range(min(at_once, len(calls)))))
+    with suppress(TimeoutError):
+        async with asyncio.timeout(time_limit):
+            await asyncio.gather(*(work() for _ in range(min(at_once, len(calls)))))
     return results
 
 
 def run_async(function: Callable[[], Coroutine[Any, Any, T]]) -> T:
     """
-    Run a coroutine function to its end, on a thread of its own.
+    Run a coroutine function to its end, on its own thread.
 
-    The caller may run an event loop itself; and where Airflow interrupts the caller (``execution_timeout``),
-    an event loop on the same thread could swallow that. Here it cancels the coroutine.
+    The caller may run an event loop itself. If Airflow interrupts the caller (``execution_timeout``), an
+    event loop on the same thread could lose the interrupt. On its own thread, the coroutine is canceled.
     """
     running: list[tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]]] = []
 

@@ -1,4 +1,4 @@
-"""How long projects take, learned from those that a process sees finish."""
+"""The durations of projects, learned from the projects that a process sees finish."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from collections import OrderedDict, deque
 
 #: How many of the last finished projects of a type count.
 WINDOW = 32
-#: Fewer finished projects than this teach nothing.
+#: The smallest number of finished projects that gives a median.
 ENOUGH = 5
-#: Types that are remembered; the one that was not seen for longest is forgotten first.
+#: How many types are stored. The type that was not seen for the longest time is dropped first.
 MAX_TYPES = 128
 
 
@@ -17,8 +17,8 @@ class LearnedDurations:
     """
     Median durations by the kind and ``type`` of a project, in memory.
 
-    Magic Hour halves and doubles its durations within months, so a table of them ages. Bounded: a process
-    that runs for months remembers the last projects of the types that it sees.
+    The speed of Magic Hour changes within months, so a fixed table becomes wrong. The memory is bounded,
+    because only the last projects of each type are stored.
     """
 
     def __init__(self) -> None:
@@ -26,10 +26,10 @@ class LearnedDurations:
 
     def add(self, kind: str, project_type: str, at_least: float, at_most: float) -> None:
         """
-        Learn from a finished project.
+        Add a finished project.
 
-        :param at_least: its age when it was seen unfinished last, in seconds; 0 if it never was.
-        :param at_most: its age when it was seen finished.
+        :param at_least: its age in seconds at the last check that found it unfinished; 0 if there was none.
+        :param at_most: its age at the check that found it finished.
         """
         key = (kind, project_type)
         durations = self._seen.setdefault(key, deque(maxlen=WINDOW))
@@ -39,12 +39,12 @@ class LearnedDurations:
             self._seen.popitem(last=False)
 
     def median(self, kind: str, project_type: object) -> float | None:
-        """Return the median duration in seconds, None where too few projects finished."""
+        """Return the median duration in seconds, None if too few projects finished."""
         durations = self._seen.get((kind, str(project_type)))
         if durations is None or len(durations) < ENOUGH:
             return None
         return statistics.median(durations)
 
 
-#: What this process has learned.
+#: The durations of this process.
 LEARNED = LearnedDurations()

@@ -1,8 +1,8 @@
 """
-When a 404 is certain, and ends a wait.
+Decides when a 404 ends a wait.
 
-Magic Hour returns it also of a project that was made a moment ago, of one that is of another kind, and to
-another account's key. So it counts only when it has been the only response for a minute.
+Magic Hour also returns 404 for a new project, for a project of another kind, and for the key of another
+account. Therefore a 404 counts only if it was the only response for a minute.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from airflow_provider_magichour._client.transport import AsyncSender
     from airflow_provider_magichour._polling.wait_request import PolledProject
 
-#: A 404 is certain when it has been the only response for this many seconds.
+#: A 404 counts if it was the only response for this many seconds.
 CERTAIN_SECONDS = 60.0
 #: The longest interval between status checks of a project that returns 404, in seconds.
 MAX_INTERVAL = 10.0
@@ -31,11 +31,9 @@ async def decide_not_found(
     project: PolledProject, error: MagicHourNotFoundError, sender: AsyncSender, seconds: float
 ) -> StatusCheck:
     """
-    Decide what a 404 means: another kind, a project that lags behind its submit, or none at all.
+    Decide what a 404 means: another kind, a project that is not readable yet, or no such project.
 
-    :param error: the 404.
-    :param sender: asks for the project under the other kinds.
-    :param seconds: how long that may take.
+    :param sender: requests the project under the other kinds.
     """
     now = time.time()
     if project.not_found_since is None:
@@ -54,7 +52,7 @@ async def decide_not_found(
 
 
 def not_found_delay(project: PolledProject, delay: float, now: float) -> float:
-    """Return the seconds until the next check, so that a 404 is certain in time."""
+    """Return the seconds until the next check, so that the decision about a 404 comes in time."""
     if project.not_found_since is None:
         return delay
     return max(min(delay, MAX_INTERVAL, project.not_found_since + CERTAIN_SECONDS - now), 0.0)

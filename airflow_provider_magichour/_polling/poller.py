@@ -2,7 +2,7 @@
 Polls projects until they are finished: the poller that all waits share.
 
 All waits of one event loop on one connection share a :class:`Poller`: one HTTP session, one schedule, one
-rate limit, one pause when a 429 asks for it. Two waits for one project cost one request.
+rate limit, one pause when a 429 requests it. Two waits for one project cost one request.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: The longest pause that a 429 is granted for all waits of a connection, in seconds.
+#: The longest pause of all waits of a connection after a 429, in seconds.
 MAX_PAUSE = 3600.0
 #: Seconds that a status check may take, whatever the connection's ``timeout`` is.
 CHECK_SECONDS = 12.0
-#: The share of the connections that projects may hold whose last check failed.
+#: The share of the connections that projects may use whose last check failed.
 FAILING_SHARE = 0.25
 #: How often a triggerer reports the metrics of its pollers, in seconds.
 REPORT_SECONDS = 10.0
@@ -48,10 +48,9 @@ class Poller:
     """
     Checks the status of the projects of all waits of one event loop on one connection.
 
-    It lives from its first wait to its last. Get one with :meth:`shared`.
+    It exists from its first wait to its last. Get one with :meth:`shared`.
 
     :param read_settings: reads the connection; called again by each new wait, and once after a 401.
-    :param name: the connection id.
     """
 
     _shared: ClassVar[WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, Poller]]] = WeakKeyDictionary()
@@ -66,26 +65,21 @@ class Poller:
         self._sooner = asyncio.Event()
         self._next_in_line = asyncio.Lock()
         self._workers: list[asyncio.Task[None]] = []
-        #: Checks under way of projects whose last check failed, and such projects that have to wait.
+        #: Checks in progress of projects whose last check failed, and such projects that have to wait.
         self._failing = 0
         self._held_back: deque[PolledProject] = deque()
-        #: Until when a 429 holds all checks back, on the loop's clock.
+        #: When the pause after a 429 ends, on the loop's clock.
         self.paused_until = 0.0
         #: The longest lateness of a check since the metrics were reported last, in seconds.
         self._late = 0.0
         self._reporter: asyncio.Task[None] | None = None
-        if not stats.running_task():  # a single task's poller says nothing of the triggerers' load
+        if not stats.running_task():  # a task's poller does not show the triggerers' load
             self._reporter = self._loop.create_task(self._report(name), context=contextvars.Context())
 
     @classmethod
     @asynccontextmanager
     async def shared(cls, conn_id: str, read_connection: ReadConnection) -> AsyncIterator[Poller]:
-        """
-        Give the poller that this event loop's waits on a connection share, its connection just read.
-
-        :param conn_id: the connection id.
-        :param read_connection: reads the connection of this id.
-        """
+        """Yield the shared poller of this event loop for a connection, after reading the connection."""
         pollers = cls._shared.setdefault(asyncio.get_running_loop(), {})
         poller = pollers.get(conn_id)
         if poller is None:
@@ -107,9 +101,9 @@ class Poller:
         now = time.time()
         for project_id in wait.ids:
             self._add(wait, project_id, now)
-        # More workers than connections: where all of these are in use by slow checks, others are waiting.
+        # More workers than connections, because slow checks may use all connections.
         while len(self._workers) < min(2 * self._max_connections, len(self._projects)):
-            # A context of its own: what a worker logs belongs to no single task.
+            # A new context, because the log lines of a worker belong to no single task.
             context = contextvars.Context()
             self._workers.append(self._loop.create_task(self._work(), context=context))
         try:
@@ -126,7 +120,7 @@ class Poller:
 
     def check_soon(self, wait: WaitRequest, project_ids: Iterable[str], delay: float = 0.0) -> None:
         """
-        Check projects of a wait as soon as possible, and notify all their waits of whatever is found.
+        Check projects of a wait as soon as possible, and notify all their waits of the result.
 
         :param delay: seconds before the check.
         """
@@ -162,14 +156,14 @@ class Poller:
             del self._projects[project.kind, project.project_id]
 
     def _plan(self, project: PolledProject, delay: float) -> None:
-        """Plan a check; the heap's older entry for the project, if any, is void from now on."""
+        """Plan a check. An older entry in the heap for the same project is not valid any more."""
         project.due = self._loop.time() + delay
         heapq.heappush(self._heap, (project.due, next(self._order), project))
         if self._heap[0][2] is project:
             self._sooner.set()
 
     async def _next_due(self) -> tuple[PolledProject, float]:
-        """Wait until a check is due and take it; one worker at a time waits here."""
+        """Wait until a check is due, and return it. Only one worker at a time waits here."""
         async with self._next_in_line:
             while True:
                 while self._heap and (not self._heap[0][2].waits or self._heap[0][0] != self._heap[0][2].due):
@@ -204,7 +198,7 @@ class Poller:
                 if project.waits:
                     self._handle(project, check)
             except Exception:
-                # A worker must outlive whatever it did not foresee: others' waits depend on it.
+                # A worker must survive unexpected errors, because other waits depend on it.
                 log.exception("Unexpected error while polling project %s", project.project_id)
                 if project.waits:
                     self._plan(project, BACKOFF_CAP)
@@ -232,7 +226,7 @@ class Poller:
         self.paused_until = max(self.paused_until, self._loop.time() + seconds)
 
     def _note_lateness(self, project: PolledProject, due: float) -> None:
-        """Note for the waits' logs how late a check was, unless a 429 held it back."""
+        """Record for the logs how late a check was, unless the cause was a pause after a 429."""
         sender = self._sender.sender
         started = self._loop.time() - (sender.connections.latency or 0.0)
         late = started - max(due, self.paused_until)
@@ -244,7 +238,7 @@ class Poller:
                 wait.late = max(wait.late, (late, limit))
 
     def _handle(self, project: PolledProject, check: StatusCheck) -> None:
-        """Notify the waits, and plan the next check or forget the project."""
+        """Notify the waits, and plan the next check, or remove the project."""
         now = time.time()
         status = None
         if check.project is not None:

@@ -1,4 +1,4 @@
-"""What one wait has found so far, what it logs of that, and the error of a wait that timed out."""
+"""The progress of a wait: its results so far, its log lines, and the error if it times out."""
 
 from __future__ import annotations
 
@@ -16,26 +16,38 @@ from airflow_provider_magichour.exceptions import (
     MagicHourError,
     MagicHourNotFoundError,
     MagicHourTimeoutError,
+    MagicHourWrongKindError,
 )
 
-#: At most this often, in seconds, a wait logs how far it is, failed checks, and late ones.
+#: The seconds between two log lines of a wait about progress, failed checks and late checks.
 LOG_INTERVAL = 30.0
-#: A status check that is later than this, in seconds, is worth a warning.
+#: A status check that is later than this, in seconds, causes a warning.
 LATE_SECONDS = 10.0
 #: How many projects a message names.
 MAX_NAMED = 10
-#: The outcome of a project that Magic Hour does not know (404), where a wait goes on without it.
+#: The outcome of a project that Magic Hour does not know (404), if the wait continues without it.
 MISSING = "missing"
 
 
 class WaitProgress:
-    """What one wait has found so far, and what it logs of it."""
+    """
+    The results of one wait so far, and its log lines.
 
-    def __init__(self, wait: WaitRequest, missing_ok: bool = False, logger: Any = None) -> None:
+    :param projects: filled with the finished projects, if given.
+    """
+
+    def __init__(
+        self,
+        wait: WaitRequest,
+        missing_ok: bool = False,
+        logger: Any = None,
+        projects: dict[str, Mapping[str, Any]] | None = None,
+    ) -> None:
+        self.wait = wait
         self.pending: dict[str, str | None] = dict.fromkeys(wait.ids)
         self.outcomes: dict[str, str] = {}
         self.last_error: MagicHourError | None = None
-        self._wait = wait
+        self._projects = projects
         self._noun = "project" if wait.kind != FACE_DETECTION else FACE_DETECTION
         self._total = len(wait.ids)
         self._missing_ok = missing_ok
@@ -46,26 +58,23 @@ class WaitProgress:
         self._failures_logged_at = self._progress_logged_at = self._lateness_logged_at = -LOG_INTERVAL
         self.logged_done = 0
 
-    def take(
-        self, project_id: str, check: StatusCheck, projects: dict[str, Mapping[str, Any]] | None = None
-    ) -> None:
+    def take(self, project_id: str, check: StatusCheck) -> None:
         """
         Take one status check into account.
-
-        :param projects: filled with the project, if it is finished.
 
         :raises MagicHourApiError: if it ends the wait.
         """
         if project_id not in self.pending:
             return
         if check.error is not None:
-            if not (self._missing_ok and isinstance(check.error, MagicHourNotFoundError)):
+            is_missing = isinstance(check.error, MagicHourNotFoundError)
+            if not self._missing_ok or not is_missing or isinstance(check.error, MagicHourWrongKindError):
                 raise check.error
             self.log.warning("%s %s is missing: %s", self._noun.capitalize(), project_id, check.error)
             self._finish(project_id, MISSING)
         elif check.outcome is not None:
-            if projects is not None and check.project is not None:
-                projects[project_id] = check.project
+            if self._projects is not None and check.project is not None:
+                self._projects[project_id] = check.project
             self._finish(project_id, check.outcome, check.project)
         elif check.transient_error is not None:
             self._failed_checks += 1
@@ -103,7 +112,7 @@ class WaitProgress:
             )
 
     def report(self) -> None:
-        """Log how far the wait is, what failed and how late checks are, at most every half minute each."""
+        """Log the progress, failed checks and late checks, each at most every half minute."""
         now = time.monotonic()
         if self._failed_checks and now - self._failures_logged_at >= LOG_INTERVAL:
             self.log.warning(
@@ -112,7 +121,7 @@ class WaitProgress:
                 self._last_failure,
             )
             self._failed_checks, self._failures_logged_at = 0, now
-        late, limit = self._wait.late
+        late, limit = self.wait.late
         if late >= LATE_SECONDS and now - self._lateness_logged_at >= LOG_INTERVAL:
             self.log.warning(
                 "Status checks run up to %.0f s late, because more projects wait than %s allows: raise it in "
@@ -120,7 +129,7 @@ class WaitProgress:
                 late,
                 limit,
             )
-            self._wait.late, self._lateness_logged_at = (0.0, ""), now
+            self.wait.late, self._lateness_logged_at = (0.0, ""), now
         done = len(self.outcomes)
         if (
             self._total > 1
@@ -157,13 +166,11 @@ def timeout_error(
     noun: str = "project",
 ) -> MagicHourTimeoutError:
     """
-    Build the error of a wait that timed out.
+    Return the error of a wait that timed out.
 
     :param pending: the projects that are not finished, with the last status, None for none.
-    :param total: how many projects were waited for.
     :param deadline: in unix seconds.
     :param last_error: why the last status check failed, if it did.
-    :param noun: what is waited for.
     """
     named = [f"{one} (status: {status or 'unknown'})" for one, status in pending.items()][:MAX_NAMED]
     more = f" and {len(pending) - len(named)} more" if len(pending) > len(named) else ""

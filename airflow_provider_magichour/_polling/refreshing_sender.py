@@ -1,4 +1,4 @@
-"""Sends over an Airflow connection that is read again when Magic Hour refuses its API key."""
+"""Sends over an Airflow connection, and reads it again if Magic Hour refuses its API key."""
 
 from __future__ import annotations
 
@@ -23,19 +23,17 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: A connection that cannot be read now. Airflow also calls it missing where a secrets backend is away.
+#: A connection that cannot be read now. Airflow also says that it is missing if a secrets backend fails.
 CANNOT_READ = (MagicHourConnectionError, MagicHourConnectionNotFoundError)
-#: The connection is not read again sooner than this many seconds after that failed.
+#: After a failure, the connection is read again after this many seconds at the earliest.
 REREAD_PAUSE = 5.0
 
 
 class RefreshingSender:
     """
-    Send requests side by side with the connection's present key, for any number of callers of one event loop.
+    Send requests in parallel with the connection's current key, for all callers in one event loop.
 
     After a 401 the connection is read again, once for all callers, in case its key was replaced.
-
-    :param read_settings: reads the connection.
     """
 
     def __init__(self, read_settings: ReadSettings) -> None:
@@ -46,7 +44,7 @@ class RefreshingSender:
         self._read_at = -1.0
         self._current: AsyncSender | None = None
         self._retired: list[AsyncSender] = []
-        #: The sender whose key was refused although the connection had been read again.
+        #: The sender whose key was refused even after the connection was read again.
         self._refused: AsyncSender | None = None
         self._reread_error: MagicHourError | None = None
         self._reread_failed_at = 0.0
@@ -61,7 +59,7 @@ class RefreshingSender:
     @property
     def sender(self) -> AsyncSender:
         """
-        Return what sends with the present key.
+        Return the sender with the current key.
 
         :raises MagicHourConnectionError: before the connection was read, and after :meth:`close`.
         """
@@ -71,7 +69,7 @@ class RefreshingSender:
 
     async def send(self, request: api.Request) -> Any:
         """
-        Send a request, again where that may help, and return what the API returned.
+        Send a request, again if that may help, and return the API's response.
 
         :raises MagicHourError: as :meth:`AsyncSender.send` does.
         """
@@ -81,9 +79,8 @@ class RefreshingSender:
 
     async def attempt(self, request: api.Request, time_limit: float | None = None) -> api.Response:
         """
-        Send a request once, and once more where its key was refused and the connection could be read again.
+        Send a request once, and once more if its key was refused and the connection could be read again.
 
-        :param request: the call.
         :param time_limit: seconds that one try may take.
         :raises MagicHourConnectionError: if there was no complete response, or the key was refused and the
             connection cannot be read now.
@@ -103,7 +100,7 @@ class RefreshingSender:
             was_read_again = True
 
     async def refresh(self) -> None:
-        """Read the connection; callers that come before a reading began share it."""
+        """Read the connection. Callers that wait for it share one read."""
         asked_at = self._loop.time()
         async with self._reading:
             if self._current is not None and self._read_at > asked_at:
@@ -152,7 +149,7 @@ class RefreshingSender:
         if self._current is not None:
             if self._current.settings == settings:
                 return
-            self._retired.append(self._current)  # requests may be under way on it
+            self._retired.append(self._current)  # requests may be in progress on it
         self._current = AsyncSender(settings)
 
     async def close(self) -> None:

@@ -1,4 +1,4 @@
-"""When the status of a project is checked next, and when a task stops waiting; the same in every mode."""
+"""The times of status checks and of deadlines, the same in every mode."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-#: Seconds between status checks where only the kind is known; Magic Hour advises 2-3 (image, audio) and 5-10
+#: Seconds between status checks if only the kind is known. Magic Hour recommends 2-3 (image, audio) and 5-10
 #: (video).
 FIRST_INTERVAL: Mapping[str, float] = {
     "image": 2.0,
@@ -16,26 +16,26 @@ FIRST_INTERVAL: Mapping[str, float] = {
     "video": 6.0,
     "face detection": 2.0,
 }
-#: The interval as a share of the age, or of the typical duration where that is more.
+#: The interval as a share of the age, or of the typical duration if that is longer.
 SHARE = 0.08
-#: The upper end of the interval, in seconds: what bounds how late a finish is noticed.
+#: The longest interval, in seconds. It limits how late a task notices that a project is finished.
 CAP = 9.5
-#: The interval of very old projects as a share of their age, and its upper end in seconds.
+#: The interval of very old projects as a share of their age, and the longest one in seconds.
 OLD_SHARE, OLD_CAP = 0.01, 60.0
-#: Where the typical duration is known: no check before this share of it, because few projects finish
+#: If the typical duration is known, there is no check before this share of it, because few projects finish
 #: earlier...
 EARLY_SHARE = 0.35
-#: ...but one at least this often, in seconds, because Magic Hour may have become faster.
+#: ...except one check in this many seconds, because Magic Hour may have become faster.
 EARLY_CAP = 120.0
-#: How far a draw of randomness moves the interval, up or down.
+#: The share by which the interval varies at random.
 JITTER = 0.05
-#: No adaptive interval is shorter, in seconds, and no fixed one either, unless less time is left.
+#: The shortest interval in seconds, adaptive or fixed, unless less time is left.
 FLOOR = MIN_POLL_INTERVAL = 1.0
-#: The last check comes this long before the deadline, in seconds, so that its response can still arrive.
+#: The last check is this many seconds before the deadline, so that its response can still arrive.
 LAST_CHECK = 1.0
 #: The longest pause after failed checks, in seconds.
 BACKOFF_CAP = 60.0
-#: A project that seems older than this, in seconds, more likely has a wrong ``created_at``: it counts as new.
+#: A project that seems older than this, in seconds, has a wrong ``created_at`` and counts as new.
 OLDEST = 7 * 24 * 3600.0
 
 
@@ -51,15 +51,15 @@ def next_delay(
     """
     Return the seconds until the next status check of a project that is not finished.
 
-    The interval grows with age; where the typical duration is known, the first check waits for the time when
-    a finish becomes likely. The last check comes shortly before the deadline.
+    The interval grows with the age. If the typical duration is known, the first check is at the time when the
+    project is likely to finish. The last check is shortly before the deadline.
 
     :param kind: ``image``, ``video``, ``audio`` or ``face detection``.
-    :param typical_seconds: the median duration of such projects, None where it is not known.
+    :param typical_seconds: the median duration of such projects, None if it is not known.
     :param age: seconds since the project was made.
     :param time_left: seconds until the deadline.
     :param draw: a random number from 0 to 1.
-    :param poll_interval: a fixed interval, instead of all this.
+    :param poll_interval: a fixed interval instead.
     """
     age = min(max(age, 0.0), OLDEST)
     if poll_interval is None:
@@ -92,18 +92,18 @@ def before_deadline(delay: float, time_left: float) -> float:
 
 def backoff(delay: float, failures: int, retry_after: float | None = None) -> float:
     """
-    Return the pause after failed checks: twice as long after each, with an upper end.
+    Return the pause after failed checks. It doubles with each failure, up to a limit.
 
-    :param delay: the delay after a check that did not fail, jittered.
+    :param delay: the delay after a successful check, with jitter.
     :param failures: how many checks in a row failed, 1 at least.
-    :param retry_after: what the response asked for, waited for at least.
+    :param retry_after: the seconds that the response requested, which are the minimum.
     """
     grown = max(delay, min(delay * 2.0 ** min(failures - 1, 30), BACKOFF_CAP))
     return max(grown, retry_after or 0.0)
 
 
 def created_at(project: Mapping[str, object]) -> float | None:
-    """Return when a project was made, in unix seconds, None where it does not say so readably."""
+    """Return when a project was created, in unix seconds, or None if it cannot be read."""
     value = project.get("created_at")
     if not isinstance(value, str):
         return None
@@ -115,20 +115,21 @@ def created_at(project: Mapping[str, object]) -> float | None:
     return seconds if math.isfinite(seconds) else None
 
 
-#: How long operators wait where no timeout is given, in seconds.
+#: The default timeout of operators, in seconds.
 DEFAULT_TIMEOUT = 2 * 3600.0
 
-#: How much later than the trigger's own deadline Airflow ends a deferral: its own end skips the resumed task.
+#: How much later than the trigger's own deadline Airflow ends a deferral. The trigger should end first.
 DEFERRAL_MARGIN = 300.0
-#: How much sooner than ``execution_timeout`` a wait on a worker ends: this share of it, and at most so long.
+#: How much earlier than ``execution_timeout`` a wait on a worker ends: this share of it, up to so many
+#: seconds.
 MARGIN_SHARE, MAX_MARGIN = 0.1, timedelta(seconds=15)
 
 
 def started_at(context: Mapping[str, Any]) -> float:
     """
-    Return when this try of the task started first, in unix seconds.
+    Return when this try of the task started, in unix seconds.
 
-    Airflow keeps that time when the task resumes from a deferral; a retry starts again.
+    Airflow keeps this time when the task resumes after a deferral. A retry has a new one.
     """
     start = getattr(context.get("ti"), "start_date", None)
     now = time.time()
@@ -137,13 +138,12 @@ def started_at(context: Mapping[str, Any]) -> float:
 
 def deadline(started: float, timeout: float | None, execution_timeout: timedelta | None = None) -> float:
     """
-    Return when to stop waiting, in unix seconds: after the shorter of both, counted from the start.
+    Return when to stop waiting, in unix seconds: after the shorter of both times, from the start.
 
-    Airflow does not watch ``execution_timeout`` while a task is deferred, so the wait does.
+    Airflow does not enforce ``execution_timeout`` while a task is deferred, so the wait does.
 
     :param started: when the task started, in unix seconds.
     :param timeout: seconds; :data:`DEFAULT_TIMEOUT` if None.
-    :param execution_timeout: the task's own, if any.
     """
     limit = DEFAULT_TIMEOUT if timeout is None else timeout
     if isinstance(execution_timeout, timedelta):
@@ -153,13 +153,12 @@ def deadline(started: float, timeout: float | None, execution_timeout: timedelta
 
 def worker_deadline(started: float, timeout: float | None, execution_timeout: timedelta | None) -> float:
     """
-    Return when to stop waiting on a worker: a little before Airflow's own end of ``execution_timeout``.
+    Return when to stop waiting on a worker: shortly before Airflow ends the task (``execution_timeout``).
 
-    So the last check and the error are the wait's own, the same as in a trigger.
+    The last check and the error are then the same as in a trigger.
 
     :param started: when the task started, in unix seconds.
     :param timeout: seconds; :data:`DEFAULT_TIMEOUT` if None.
-    :param execution_timeout: the task's own, if any.
     """
     if isinstance(execution_timeout, timedelta):
         execution_timeout -= min(MAX_MARGIN, execution_timeout * MARGIN_SHARE)

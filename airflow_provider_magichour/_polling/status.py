@@ -1,4 +1,4 @@
-"""One status check: what a response means for a wait, the same for every way to wait."""
+"""One status check: what a response means for a wait, the same in every mode."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from airflow_provider_magichour.exceptions import (
     MagicHourPermissionError,
 )
 
-#: The kind of what is not a project: a face detection.
+#: The kind that stands for a face detection, which is not a project.
 FACE_DETECTION = "face detection"
 #: Errors that no further check will change. A proxy's web page is of another class.
 FINAL_ERRORS = (MagicHourAuthenticationError, MagicHourPermissionError, MagicHourNotFoundError)
@@ -26,12 +26,12 @@ FINAL_ERRORS = (MagicHourAuthenticationError, MagicHourPermissionError, MagicHou
 @dataclass(frozen=True, slots=True)
 class StatusCheck:
     """
-    What one status check found; at most one of ``outcome``, ``error`` and ``transient_error`` is set.
+    The result of one status check. At most one of ``outcome``, ``error`` and ``transient_error`` is set.
 
     :param outcome: how the project ended: ``complete``, ``error``, ``canceled`` or ``deleted``.
-    :param project: the project, where the response held one.
-    :param error: what ends the wait: 401, 403 or 404 of Magic Hour itself.
-    :param transient_error: why this check failed, where a later one may not.
+    :param project: the project, if the response contained one.
+    :param error: the error that ends the wait: a 401, 403 or 404 of Magic Hour itself.
+    :param transient_error: the error of this check, if a later check may succeed.
     :param retry_after: seconds that the response asked to wait.
     :param next_in: seconds until the next check.
     """
@@ -45,7 +45,7 @@ class StatusCheck:
 
 
 def status_request(kind: str, project_id: str) -> api.Request:
-    """Return the call that asks for the status of a project or a face detection."""
+    """Return the call that requests the status of a project or a face detection."""
     if kind == FACE_DETECTION:
         return api.get_face_detection(project_id)
     return api.get_project(kind, project_id)
@@ -55,8 +55,7 @@ def classify_response(request: api.Request, response: api.Response | MagicHourCo
     """
     Decide what a response to :func:`status_request` means for a wait.
 
-    :param request: the call.
-    :param response: what came of it, one try without a retry.
+    :param response: the response or the error of one try.
     """
     if isinstance(response, MagicHourConnectionError):
         return StatusCheck(transient_error=response)

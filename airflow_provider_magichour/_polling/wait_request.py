@@ -1,4 +1,4 @@
-"""What is waited for: one task's wait, and one project of it."""
+"""The wait of one task, and one of its projects."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from contextlib import suppress
 from typing import Any
 
 from airflow_provider_magichour._client import stats
-from airflow_provider_magichour._client.stats import tool_of
 from airflow_provider_magichour._polling.durations import LEARNED
 from airflow_provider_magichour._polling.schedule import (
     OLDEST,
@@ -21,41 +20,27 @@ from airflow_provider_magichour._polling.schedule import (
 )
 from airflow_provider_magichour._polling.status import StatusCheck, status_request
 from airflow_provider_magichour.exceptions import MagicHourError
-from airflow_provider_magichour.tools import TOOLS, typical_seconds
+from airflow_provider_magichour.tools import TOOLS, tool_of, typical_seconds_of
 
-#: A project that is seen for the first time within this many seconds of its submit was polled from its start.
+#: A project whose first check is within this many seconds of its submit was polled from its start.
 FROM_START = 60.0
-#: A wait on a worker notices within this many seconds that its task was killed.
+#: Within this many seconds, a wait on a worker notices that its task was killed.
 KILL_CHECK_SECONDS = 0.5
 
 
 class WaitRequest:
     """
-    One task's wait for one or many projects; what was found comes out of :meth:`changes`.
+    The wait of one task for one or many projects. :meth:`changes` returns the results.
 
     :param kind: the kind of all its projects, or :data:`~.status.FACE_DETECTION`.
-    :param project_ids: the projects.
     :param deadline: when to stop waiting, in unix seconds.
     :param poll_interval: seconds between status checks, adaptive if None.
-    :param tool: the tool that made the projects, where it is known.
+    :param tool: the tool that made the projects, if it is known.
     :param typical_seconds: the median duration of the projects; the tool's if None.
-    :param submitted_at: when they were made, in unix seconds, where that was just now: no check at once.
-    :param is_killed: returns whether the task that waits on a worker was killed, which ends the wait.
+    :param submitted_at: when they were created, in unix seconds, if that was just now. The first check then
+        waits.
+    :param is_killed: returns whether the task on the worker was killed, which ends the wait.
     """
-
-    __slots__ = (
-        "_arrived",
-        "_found",
-        "_is_killed",
-        "deadline",
-        "ids",
-        "kind",
-        "late",
-        "poll_interval",
-        "project_type",
-        "submitted_at",
-        "typical_seconds",
-    )
 
     def __init__(
         self,
@@ -77,7 +62,7 @@ class WaitRequest:
         self.project_type = known.project_type if known else None
         self.typical_seconds = known.typical_seconds if known and typical_seconds is None else typical_seconds
         self.submitted_at = submitted_at
-        #: By how many seconds status checks were late since this was logged last, and what limits them.
+        #: By how many seconds status checks were late since the last log line, and what limits them.
         self.late: tuple[float, str] = (0.0, "")
         self._found: list[tuple[str, StatusCheck]] = []
         self._arrived = asyncio.Event()
@@ -90,7 +75,7 @@ class WaitRequest:
 
     async def changes(self, seconds: float) -> list[tuple[str, StatusCheck]]:
         """
-        Return what was found since the last call; wait for something this long at most.
+        Return the results since the last call. Wait for a result for this long at most.
 
         :raises MagicHourError: if the task was killed.
         """
@@ -139,23 +124,23 @@ class PolledProject:
         self.project_type = wait.project_type
         self.typical_seconds = wait.typical_seconds
         self.waits: tuple[WaitRequest, ...] = (wait,)
-        #: When to check next, on the loop's clock; None while a check is under way.
+        #: When to check next, on the loop's clock; None while a check is in progress.
         self.due: float | None = None
         #: How many checks in a row failed.
         self.failures = 0
         #: Since when a 404 has been the only response, in unix seconds.
         self.not_found_since: float | None = None
-        #: Whether the project itself was seen, which tells its age and type.
+        #: Whether a response contained the project, and so its age and type.
         self.seen = False
-        #: Its age when it was seen unfinished last; None where it may have been finished all the time.
+        #: Its age at the last check that found it unfinished; None if there was none.
         self.unfinished_age: float | None = None
         if wait.submitted_at is not None and now - wait.submitted_at < FROM_START:
             self.unfinished_age = 0.0
-        #: The status that the waits were notified of last; None to notify them of whatever is found next.
+        #: The last status that the waits were notified of; None to notify them of the next one.
         self.last_notified_status: str | None = None
 
     def update(self, check: StatusCheck, project: Mapping[str, Any], now: float) -> None:
-        """Take the age and the type from the project itself, and learn how long such projects take."""
+        """Read the age and the type from the project, and record the duration if it is finished."""
         self.failures = 0
         self.not_found_since = None
         if not self.seen:
@@ -165,7 +150,7 @@ class PolledProject:
                 self.created = created
             self.project_type = project.get("type") or self.project_type
             if self.typical_seconds is None:
-                self.typical_seconds = typical_seconds(self.kind, self.project_type)
+                self.typical_seconds = typical_seconds_of(tool_of(self.kind, self.project_type))
         age = now - self.created
         if check.outcome is None:
             self.unfinished_age = age
@@ -175,13 +160,13 @@ class PolledProject:
             stats.timing("render_seconds", seconds, kind=self.kind, tool=tool)
 
     def delay(self, check: StatusCheck, now: float) -> float:
-        """Return the seconds until the next check: the soonest that one of the waits wants."""
+        """Return the seconds until the next check, for the wait that needs it first."""
         typical = LEARNED.median(self.kind, self.project_type) or self.typical_seconds
         return min(self._delay_for(wait, check, typical, now) for wait in self.waits)
 
     def _delay_for(self, wait: WaitRequest, check: StatusCheck, typical: float | None, now: float) -> float:
         left = wait.deadline - now
-        if left <= 0:  # what is checked once more at the end is not checked again and again
+        if left <= 0:  # the last check at the deadline is not repeated
             left = math.inf
         delay = next_delay(
             self.kind,

@@ -1,4 +1,4 @@
-"""Checks of what a user passes in: each names the argument and the cure, before anything is sent."""
+"""Checks of arguments before anything is sent. Each error names the argument and what to do."""
 
 from __future__ import annotations
 
@@ -15,38 +15,38 @@ T = TypeVar("T")
 
 #: What ``str(timedelta)`` gives.
 _TIMEDELTA = r"\s*(?:([0-9]{1,6}) days?)?(?:(?:^|, )([0-9]{1,2}):([0-9]{2}):([0-9]{2}(?:\.[0-9]{1,6})?))?\s*"
-#: The cure for a list or an object that a template made into text.
+#: What to do if a template turned a list or an object into text.
 NATIVE_HINT = (
     "Where it is a template, set render_template_as_native_obj=True in the DAG, or pass the task's output"
 )
 
 
 def argument_error(message: str) -> MagicHourArgumentError:
-    """Return the error of a wrong argument, loaded now: a DAG file whose arguments are right needs none."""
+    """Return the error of a wrong argument. The class is imported only now, for fast parsing of DAG files."""
     from airflow_provider_magichour.exceptions import MagicHourArgumentError
 
     return MagicHourArgumentError(message)
 
 
 def is_many(value: object) -> bool:
-    """Return whether an argument that takes one thing or a list of them was given a list."""
+    """Return whether an argument that accepts a single value or a list is a list."""
     return isinstance(value, Iterable) and not isinstance(value, str | bytes | Mapping)
 
 
 def is_settled(value: Any) -> bool:
-    """Return whether an argument holds no template, so that it can be checked before the task runs."""
+    """Return whether an argument contains no template, so that it can be checked before the task runs."""
     if isinstance(value, str):
         return "{{" not in value and "{%" not in value
     if isinstance(value, Mapping):
         return all(is_settled(each) for each in value.values())
     if isinstance(value, list | tuple):
         return all(is_settled(each) for each in value)
-    # anything but JSON may be what Airflow resolves at run time
+    # Airflow may resolve anything but JSON at run time
     return value is None or isinstance(value, bool | int | float | timedelta)
 
 
 def optional(check: Callable[[object, str], T], value: object, name: str) -> T | None:
-    """Return what a check returns; None for None, also where a template made it a text."""
+    """Return the result of a check; None for None, and for its text from a template."""
     if value is None or (isinstance(value, str) and value.strip() in {"", "None"}):
         return None
     return check(value, name)
@@ -54,7 +54,7 @@ def optional(check: Callable[[object, str], T], value: object, name: str) -> T |
 
 def check_seconds(value: object, name: str) -> float:
     """
-    Return a time span in seconds: from a number or a ``timedelta``, also from what a template made of one.
+    Return a time span in seconds from a number or a ``timedelta``, or from their text.
 
     :raises MagicHourArgumentError: if it is not a finite time above zero.
     """
@@ -69,7 +69,7 @@ def check_seconds(value: object, name: str) -> float:
 
 def check_delay(value: object, name: str) -> float:
     """
-    Return a time span in seconds as :func:`check_seconds` does; zero is one, too.
+    Return a time span in seconds as :func:`check_seconds` does, but allow zero.
 
     :raises MagicHourArgumentError: if it is not a finite time of zero or more.
     """
@@ -79,7 +79,7 @@ def check_delay(value: object, name: str) -> float:
 
 def check_number(value: object, name: str) -> float:
     """
-    Return a finite number above zero, also from what a template made of one.
+    Return a finite number above zero, also from its text.
 
     :raises MagicHourArgumentError: if it is not one.
     """
@@ -91,7 +91,7 @@ def check_number(value: object, name: str) -> float:
 
 def check_count(value: object, name: str) -> int:
     """
-    Return a whole number above zero, also from what a template made of one.
+    Return a whole number above zero, also from its text.
 
     :raises MagicHourArgumentError: if it is not one.
     """
@@ -103,9 +103,9 @@ def check_count(value: object, name: str) -> int:
 
 def check_bool(value: object, name: str) -> bool:
     """
-    Return a truth value, also from what a template made of one.
+    Return a truth value, also from its text.
 
-    :raises MagicHourArgumentError: if it is none: nobody can say then what was meant.
+    :raises MagicHourArgumentError: if it is none: then it is not clear what was meant.
     """
     if isinstance(value, str) and value.strip().lower() in {"true", "false"}:
         return value.strip().lower() == "true"
@@ -116,7 +116,7 @@ def check_bool(value: object, name: str) -> bool:
 
 def check_age(value: object) -> timedelta:
     """
-    Return a time span, also from what a template made of one.
+    Return a time span, also from its text.
 
     :raises MagicHourArgumentError: if it is not a timedelta of zero or more.
     """
@@ -139,7 +139,7 @@ def _timedelta_of_text(text: str) -> timedelta | None:
 
 
 def _number(value: object) -> float:
-    """Return a number, also of a text; NaN for what is none."""
+    """Return a number, also from its text; NaN if it is not a number."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return math.nan
     try:

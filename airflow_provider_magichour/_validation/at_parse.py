@@ -7,7 +7,7 @@ from airflow_provider_magichour._validation import is_settled
 
 def check_projects_at_parse(value: object, kind: object) -> None:
     """
-    Check, when a DAG is parsed, what no template and no XCom can change.
+    Check the arguments that no template and no XCom can change, when a DAG is parsed.
 
     :raises MagicHourArgumentError: as :func:`projects.read_projects` does.
     """

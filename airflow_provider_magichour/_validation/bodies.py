@@ -12,7 +12,7 @@ from airflow_provider_magichour._validation import NATIVE_HINT, argument_error, 
 
 def check_body(value: object, name: str = "body") -> dict[str, Any]:
     """
-    Return a create call's body, if it is a dict; whether it can be sent shows when it is encoded.
+    Check that a create call's body is a dict, and return it. It is encoded later.
 
     :raises MagicHourArgumentError: if it is not a dict.
     """
@@ -26,7 +26,7 @@ def check_body(value: object, name: str = "body") -> dict[str, Any]:
 
 def encode_json(value: object, name: str = "json") -> bytes:
     """
-    Return a value as JSON, its keys sorted, so that equal values are equal bytes; a path becomes text.
+    Return a value as JSON with sorted keys, so that equal values give equal bytes. A path becomes text.
 
     :raises MagicHourArgumentError: if it cannot be JSON.
     """
@@ -40,8 +40,8 @@ def check_bodies(body: object, *, encode: bool = True) -> list[dict[str, Any]]:
     """
     Return one body or a list of bodies as a list.
 
-    :param encode: whether to find out now if they can be sent as JSON.
-    :raises MagicHourArgumentError: if one is no JSON object.
+    :param encode: whether to check now that they can be encoded as JSON.
+    :raises MagicHourArgumentError: if one is not a JSON object.
     """
     named = (
         [(f"body[{position}]", one) for position, one in enumerate(cast("Iterable[object]", body))]

@@ -1,16 +1,16 @@
-"""Checks of the projects that an argument names: their ids and kinds."""
+"""Checks of project ids and kinds in arguments."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import cast
+from typing import NamedTuple, cast
 
 from airflow_provider_magichour._validation import NATIVE_HINT, is_many
 from airflow_provider_magichour.exceptions import MagicHourArgumentError
 from airflow_provider_magichour.tools import Kind, check_kind
 
-#: What a project id may look like: one path segment that no server, proxy or file system reads as another.
+#: The form of a project id: one path segment that servers, proxies and file systems do not change.
 _ID = r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,127}"
 MISSING_XCOM_HINT = (
     "where it comes from XCom, check that the task before it returned one, and its task id: "
@@ -20,11 +20,12 @@ MISSING_XCOM_HINT = (
 
 def check_id(value: object, name: str = "project_id") -> str:
     """
-    Return the id, if it is one.
+    Check and return a project id.
 
-    :raises MagicHourArgumentError: for anything but 1 to 128 letters, digits, ``-``, ``_`` and ``.``,
-        so that no id can reach another route or folder; and for the texts ``None`` and ``null``, which a
-        template makes of a missing XCom. The message never holds more of the value than an id has.
+    :raises MagicHourArgumentError: for anything but 1 to 128 letters, digits, ``-``, ``_`` and ``.``, so that
+        an id cannot lead to another route or folder. Also for the texts ``None`` and ``null``, which a
+        template makes from a missing XCom. The message never contains more of the value than the length of an
+        id.
     """
     if isinstance(value, str) and re.fullmatch(_ID, value) and value.lower() not in {"none", "null"}:
         return value
@@ -62,39 +63,37 @@ def check_ids(value: object, name: str = "project_id") -> list[str]:
     ]
 
 
-class ProjectIds:
+class ProjectIds(NamedTuple):
     """
-    The projects that an argument names.
+    The projects of an argument.
 
     :param ids: their ids, in order.
     :param kind: the kind of all of them; empty only for an empty list without a kind.
     :param is_list: whether the argument was a list, so that the result is one, too.
     """
 
-    def __init__(self, ids: list[str], kind: Kind, is_list: bool) -> None:
-        self.ids = ids
-        self.kind: Kind = kind
-        self.is_list = is_list
+    ids: list[str]
+    kind: Kind
+    is_list: bool
 
 
-def read_projects(value: object, kind: object = None, name: str = "project_id") -> ProjectIds:
+def read_projects(value: object, kind: object = None) -> ProjectIds:
     """
-    Return the ids, and the kind, of the projects that an argument names.
+    Return the ids and the kind of the projects of an argument.
 
-    :param value: an id; a mapping that names a project, such as what the operators, the sensor and
-        ``triggering_projects`` return; or a list of them, mapped XComs included.
-    :param kind: the kind that the user gave, None where the value names it.
-    :param name: the argument's name, for messages.
-    :raises MagicHourArgumentError: if there is something else than a project, if the value and ``kind``
-        contradict each other, or if neither names the kind. The message names ids and types, no values.
+    :param value: an id; a mapping with an id, such as the result of an operator, of the sensor or of
+        ``triggering_projects``; or a list of them, also mapped XComs.
+    :param kind: the kind from the user, None if the value contains it.
+    :raises MagicHourArgumentError: if a value is not a project, if the value and ``kind`` contradict each
+        other, or if neither contains the kind. The message contains ids and types, but no other values.
     """
     is_list = is_many(value)
     items = list(cast("Iterable[object]", value)) if is_list else [value]
     known = None if kind is None else check_kind(kind)
     ids: list[str] = []
     for position, item in enumerate(items):
-        item_name = f"{name}[{position}]" if is_list else name
-        project_id, own_kind = _id_and_kind(item, item_name)
+        name = f"project_id[{position}]" if is_list else "project_id"
+        project_id, own_kind = _id_and_kind(item, name)
         ids.append(project_id)
         if own_kind and known and own_kind != known:
             other = (
@@ -102,19 +101,17 @@ def read_projects(value: object, kind: object = None, name: str = "project_id") 
                 if kind is not None
                 else f"{known} projects before it: pass one kind at a time"
             )
-            raise MagicHourArgumentError(
-                f"{item_name} is the {own_kind} project {project_id}, against {other}"
-            )
+            raise MagicHourArgumentError(f"{name} is the {own_kind} project {project_id}, against {other}")
         known = known or own_kind
     if ids and known is None:
         raise MagicHourArgumentError(
-            f"kind must be given ('image', 'video' or 'audio'), because it does not follow from {name}"
+            "kind must be given ('image', 'video' or 'audio'), because it does not follow from project_id"
         )
     return ProjectIds(ids, known or cast("Kind", ""), is_list)
 
 
 def _id_and_kind(value: object, name: str) -> tuple[str, Kind | None]:
-    """Return what a value says of a project: its id, and its kind where it names one."""
+    """Return the id of a project in a value, and its kind if the value contains it."""
     if not isinstance(value, Mapping):
         return check_id(value, name), None
     project = value if "id" in value else value.get("project")

@@ -1,4 +1,4 @@
-"""The Airflow connection to Magic Hour, and how API calls are sent over it."""
+"""Sends API calls over an Airflow connection to Magic Hour."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ class MagicHourBaseHook(BaseHook):
 
     def send_once(self, request: api.Request) -> Any:
         """
-        Send a call that may cost credits once, without a retry, except if its key was replaced in between.
+        Send a call once, without a retry, except if its key was replaced in between.
 
         :raises MagicHourError: also if a later try may succeed; ``retry_after`` is then the seconds of the
             response's ``Retry-After``, or None.
@@ -159,12 +159,13 @@ class MagicHourBaseHook(BaseHook):
                 raise result
         return self._sender is not refused
 
-    def send_all(self, calls: Iterable[api.Request]) -> list[Any]:
+    def send_all(self, calls: Iterable[api.Request], time_limit: float | None = None) -> list[Any]:
         """
         Send calls that may be repeated in parallel, at the connection's rate.
 
         After a 401 the connection is read again, and a new key is used from then on.
 
+        :param time_limit: seconds after which the calls without a response are given up; None for never.
         :return: in the same order, the API's response to each, or the :class:`MagicHourError`.
         """
         from airflow_provider_magichour._client.transport import run_async, send_each
@@ -177,7 +178,7 @@ class MagicHourBaseHook(BaseHook):
 
         async def send() -> list[Any]:
             async with RefreshingSender(read_settings) as sender:
-                return await send_each(sender.send, calls, self.settings.max_connections)
+                return await send_each(sender.send, calls, self.settings.max_connections, time_limit)
 
         return run_async(send) if calls else []
 
@@ -196,13 +197,14 @@ class MagicHourBaseHook(BaseHook):
         """Return the account: ``credits``, ``email``, ``id``, ``subscription`` and ``tier``."""
         return cast("dict[str, Any]", self._send(api.get_account()))
 
-    def check_account(self) -> Mapping[str, Any]:
+    def check_account(self, read: Callable[[], Any] | None = None) -> Mapping[str, Any]:
         """
         Check that Magic Hour itself responds, and return the account. Each hook does this once for each key.
 
         A create call is sent only after this check, so that a gateway that responds instead of Magic Hour is
         noticed before anything is paid for. Any response in Magic Hour's own form is enough.
 
+        :param read: asks for the account; if None, :meth:`get_account`.
         :return: the account at that time; empty if this API has no such call.
         :raises MagicHourAuthenticationError: if Magic Hour does not know the key.
         :raises MagicHourError: if the response is not from Magic Hour, or there is none; a later try may
@@ -210,12 +212,12 @@ class MagicHourBaseHook(BaseHook):
         """
         with self._checking:
             if self._account is None:
-                self._account = self._read_account()
+                self._account = self._read_account(read or self.get_account)
             return self._account
 
-    def _read_account(self) -> Mapping[str, Any]:
+    def _read_account(self, read: Callable[[], Any]) -> Mapping[str, Any]:
         try:
-            account = self._send(api.get_account())
+            account = read()
         except (MagicHourAuthenticationError, MagicHourRateLimitError, MagicHourServerError):
             raise
         except MagicHourApiError as error:

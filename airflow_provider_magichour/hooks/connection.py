@@ -1,4 +1,4 @@
-"""Reads an Airflow connection of type ``magichour``, and says what to set where it cannot be used."""
+"""Reads an Airflow connection of type ``magichour``. If it cannot be used, the error says what to set."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from urllib.parse import urlsplit
 
 from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook
 
-from airflow_provider_magichour import DEFAULT_BASE_URL
+from airflow_provider_magichour import DEFAULT_BASE_URL, DEFAULT_CONN_ID
+from airflow_provider_magichour._validation import check_bool, check_number
 from airflow_provider_magichour.exceptions import MagicHourArgumentError, MagicHourConnectionNotFoundError
 
 if TYPE_CHECKING:
@@ -30,8 +31,10 @@ def get_connection(conn_id: str) -> Connection:
     """
     Return the connection.
 
+    :raises MagicHourArgumentError: if this is no id.
     :raises MagicHourConnectionNotFoundError: if there is none of this id.
     """
+    _check_id(conn_id)
     try:
         return BaseHook.get_connection(conn_id)
     except AirflowNotFoundException as error:
@@ -53,13 +56,14 @@ def get_settings(conn_id: str) -> Settings:
 
 async def get_settings_async(conn_id: str) -> Settings:
     """
-    Read a connection without blocking the event loop, as :func:`get_settings` does.
+    Read a connection as :func:`get_settings` does, without blocking the event loop.
 
-    Airflow's own asynchronous look-up does not find a connection of the metadata database under
-    ``airflow dags test``; the synchronous one does, in a thread.
+    Under ``airflow dags test``, Airflow's own asynchronous function does not find a connection in the
+    metadata database. The synchronous function does, in a thread.
     """
     from airflow.providers.common.compat.connection import get_async_connection
 
+    _check_id(conn_id)
     try:
         connection = await get_async_connection(conn_id)
     except AirflowNotFoundException:
@@ -80,6 +84,16 @@ def settings_of(connection: Connection, conn_id: str) -> Settings:
         base_url=_base_url(connection, conn_id),
         **_options(connection.extra_dejson, conn_id),
     )
+
+
+def _check_id(conn_id: object) -> None:
+    if not isinstance(conn_id, str) or not conn_id.strip():
+        # A connection itself would show its key.
+        shown = repr(conn_id) if isinstance(conn_id, str | int | None) else f"a {type(conn_id).__name__}"
+        raise MagicHourArgumentError(
+            f"magichour_conn_id must be the id of a connection, not {shown}: leave it out for "
+            f"{DEFAULT_CONN_ID!r}"
+        )
 
 
 def _where(conn_id: str) -> str:
@@ -106,7 +120,8 @@ def _base_url(connection: Connection, conn_id: str) -> str:
     if not host:
         return DEFAULT_BASE_URL
     if "://" not in host:
-        host = f"{connection.schema or _default_scheme(host)}://{host}"
+        scheme = "" if connection.schema == "v1" else connection.schema  # a URI's path is read as the schema
+        host = f"{scheme or _default_scheme(host)}://{host}"
     try:
         parts = urlsplit(host)
         port = parts.port or connection.port
@@ -125,18 +140,18 @@ def _base_url(connection: Connection, conn_id: str) -> str:
             f"set it, or leave it empty, {_where(conn_id)}"
         )
     name = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
-    path = re.sub("(/v1)?/*$", "", parts.path)  # the calls' own paths begin with /v1
+    path = re.sub("(/v1)?/*$", "", parts.path)  # the paths of the calls begin with /v1
     return f"{parts.scheme}://{name}{f':{port}' if port else ''}{path}"
 
 
 def _default_scheme(host: str) -> str:
-    """Return the scheme of a host without one: plain HTTP only for what never leaves the machine."""
+    """Return the scheme of a host without one: HTTP only for the local machine."""
     local = re.fullmatch(r"(localhost|127(\.\d{1,3}){3}|\[::1\])(:\d+)?", host)
     return "http" if local else "https"
 
 
 def _options(extra: Any, conn_id: str) -> dict[str, Any]:
-    """Read the extra; form fields that were left empty count as not given."""
+    """Read the extra. Empty fields of the form count as not set."""
     if not isinstance(extra, Mapping):
         raise MagicHourArgumentError(
             f"The extra of connection {conn_id!r} must be a JSON object {_where(conn_id)}"
@@ -151,7 +166,7 @@ def _options(extra: Any, conn_id: str) -> dict[str, Any]:
     }
 
 
-@functools.cache  # once for a process: a connection is read again and again
+@functools.cache  # once for each process, because a connection is read often
 def _warn_of_unknown(conn_id: str, names: tuple[str, ...]) -> None:
     import difflib
 
@@ -163,25 +178,8 @@ def _warn_of_unknown(conn_id: str, names: tuple[str, ...]) -> None:
         )
 
 
-def _number(value: object, what: str) -> float:
-    try:
-        number = float(value)  # type: ignore[arg-type]  # what is no number raises
-    except (TypeError, ValueError):
-        number = math.nan
-    if not 0 < number < math.inf:
-        raise MagicHourArgumentError(f"{what} must be a number above 0, not {value!r}")
-    return number
-
-
 def _count(value: object, what: str) -> int:
-    return math.ceil(_number(value, what))
-
-
-def _boolean(value: object, what: str) -> bool:
-    word = str(value).lower()
-    if word not in {"true", "false"}:
-        raise MagicHourArgumentError(f"{what} must be true or false, not {value!r}")
-    return word == "true"
+    return math.ceil(check_number(value, what))
 
 
 def _folder(value: object, what: str) -> str:
@@ -193,13 +191,13 @@ def _folder(value: object, what: str) -> str:
     return value.strip().rstrip("/")
 
 
-#: What the extra may hold besides ``webhook_secret``, which only the webhooks read.
+#: The names in the extra, without ``webhook_secret``, which only the webhooks read.
 _READERS: Mapping[str, Callable[[object, str], Any]] = {
-    "timeout": _number,
+    "timeout": check_number,
     "max_attempts": _count,
-    "requests_per_second": _number,
+    "requests_per_second": check_number,
     "max_connections": _count,
-    "allow_private_hosts": _boolean,
+    "allow_private_hosts": check_bool,
     "submit_records": _folder,
     "catalog": _folder,
 }

@@ -1,10 +1,11 @@
-"""Files between Magic Hour and storage."""
+"""Downloads and uploads of the hook."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, overload
 
+from airflow_provider_magichour._transfer.catalogue import Catalogue
 from airflow_provider_magichour._transfer.lineage import record_outputs
 from airflow_provider_magichour._validation import check_count
 from airflow_provider_magichour._validation.projects import check_id, check_ids, read_projects
@@ -13,7 +14,6 @@ from airflow_provider_magichour.hooks.base import MagicHourBaseHook, all_or_erro
 from airflow_provider_magichour.tools import check_kind
 
 if TYPE_CHECKING:
-    from airflow_provider_magichour._transfer.catalogue import Catalogue
     from airflow_provider_magichour._transfer.recorder import Recorder
     from airflow_provider_magichour._transfer.upload import Source
     from airflow_provider_magichour.types import KindName, ProjectRef
@@ -110,7 +110,7 @@ class MagicHourFilesHook(MagicHourBaseHook):
 
         ids = check_ids(project_ids, "project_ids")
         results = Downloads(
-            catalogue=_open_catalogue(destination, index),
+            catalogue=Catalogue.open(destination, index=index),
             writer=Writer(self.magichour_conn_id, lambda: self.account_id, downloaded_by, facts or {}),
             settings=self.settings,
             get_project=lambda project_id: self.get_project(kind, project_id),
@@ -193,7 +193,7 @@ class MagicHourFilesHook(MagicHourBaseHook):
         from airflow_provider_magichour._transfer.receipts import ReceiptError
 
         try:
-            _open_catalogue(destination, index).add_moved(check_id(project_id), moved_to)
+            Catalogue.open(destination, index=index).add_moved(check_id(project_id), moved_to)
         except ReceiptError as error:
             raise MagicHourArgumentError(f"moved_to of project {project_id}: {error}") from error
 
@@ -217,13 +217,3 @@ class MagicHourFilesHook(MagicHourBaseHook):
         sources = list(path) if is_list else [path]
         results = upload_all(self.settings, [(source, "") for source in sources])
         return all_or_error([str(source) for source in sources], results, is_list)
-
-
-def _open_catalogue(destination: str, index: str | None) -> Catalogue:
-    """Open the catalogue of a destination, or the one at ``index`` if that is given."""
-    from airflow_provider_magichour._transfer.catalogue import Catalogue
-    from airflow_provider_magichour._transfer.locations import index_root
-    from airflow_provider_magichour._transfer.storage import open_destination
-
-    storage = open_destination(destination)
-    return Catalogue(open_destination(index_root(None, storage.shown(""), index), "index"), storage)

@@ -42,7 +42,7 @@ class MagicHourHook(MagicHourFilesHook):
     @classmethod
     def get_ui_field_behaviour(cls) -> dict[str, Any]:
         """Describe the connection form for Airflow 2.11 to 3.1; newer ones read the provider's metadata."""
-        # Here, and not in the base class, because they look for it in this very class.
+        # Here, because these versions do not look for it in a base class.
         from airflow_provider_magichour import get_provider_info
 
         behaviour = get_provider_info()["connection-types"][0]["ui-field-behaviour"]
@@ -85,7 +85,7 @@ class MagicHourHook(MagicHourFilesHook):
                 if isinstance(error, AirflowFailException):
                     error.add_note(started)
                     raise
-                # A retry would begin anew, and pay for those again.
+                # A retry would start again, and pay for those again.
                 raise MagicHourBatchFailedError(
                     f"{error}. It is final because of what was {started}"
                 ) from error
@@ -149,7 +149,7 @@ class MagicHourHook(MagicHourFilesHook):
         projects = read_projects(project_id, kind)
         deadline = time.time() + check_seconds(timeout, "timeout")
         interval = optional(check_seconds, poll_interval, "poll_interval")
-        get_settings(self.magichour_conn_id)  # a mistyped connection fails here, not after a while
+        get_settings(self.magichour_conn_id)  # a wrong connection id fails here, without a wait
         if not projects.ids:
             return []
         _, finished = wait_for_finished(
@@ -261,7 +261,7 @@ class MagicHourHook(MagicHourFilesHook):
 
 
 def _deleted(result: Any, missing_ok: bool) -> Any:
-    """Turn what came of a delete into whether it deleted something; leave errors."""
+    """Turn the response to a delete into whether it deleted something. Errors stay errors."""
     if missing_ok and isinstance(result, MagicHourNotFoundError):
         return result if isinstance(result, MagicHourWrongKindError) else False
     return result if isinstance(result, MagicHourError) else True

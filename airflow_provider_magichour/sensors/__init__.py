@@ -35,9 +35,9 @@ if TYPE_CHECKING:
 
 __all__ = ["MagicHourProjectSensor"]
 
-#: Seconds between two starts of a rescheduled sensor, at least, where the user gives no interval.
+#: Seconds between two starts of a rescheduled sensor, at least, if the user gives no interval.
 RESCHEDULE_INTERVAL = 60.0
-#: What Airflow's sensors take and this one has no use for, with the reason.
+#: Arguments of Airflow's sensors that this one refuses, with the reason.
 _NOT_TAKEN = {
     "exponential_backoff": "the interval grows with the project's age anyway",
     "max_wait": "the interval has an upper end anyway: set poll_interval for a fixed one",
@@ -120,7 +120,7 @@ class MagicHourProjectSensor(BaseSensorOperator):
         self.catalog = catalog
         self._has_poke_interval = poke_interval is not None
         self.is_killed = False
-        #: What the poke of this process found unfinished.
+        #: The projects that a poke in this process found unfinished.
         self._found: WaitResult | None = None
         check_projects_at_parse(project_id, kind)
         if is_settled(poll_interval):
@@ -159,9 +159,9 @@ class MagicHourProjectSensor(BaseSensorOperator):
             if not self.reschedule or self.deferrable:
                 return run.wait()
         try:
-            return super().execute(context)  # pokes once, counts the time, and starts the task again
+            return super().execute(context)  # Airflow's code pokes once and reschedules the task
         except (AirflowSensorTimeout, AirflowSkipException) as error:
-            if self._found is None:  # the poke itself raised this
+            if self._found is None:  # the poke raised this
                 raise
             with sensor_errors(self, context):
                 raise self._found.timeout() from error
@@ -171,13 +171,13 @@ class MagicHourProjectSensor(BaseSensorOperator):
         from airflow_provider_magichour.sensors._run import SensorRun, sensor_errors
 
         self._found = None
-        with sensor_errors(self, context):  # Airflow's own loop would skip without saying why
+        with sensor_errors(self, context):  # Airflow's own loop would skip without a reason
             run = SensorRun(self, context)
             found = run.check_once()
             if not found.pending:
                 return PokeReturnValue(True, run.result(found.outcomes, found.projects))
         self._found = found
-        # Airflow starts the task again after poke_interval; the next start has the user's own again.
+        # Airflow starts the task again after poke_interval. The next start has the user's value again.
         least = RESCHEDULE_INTERVAL if self.fixed_poll_interval is None else 0.0
         self.poke_interval = max(found.next_in, least)
         return False
@@ -205,7 +205,7 @@ class MagicHourProjectSensor(BaseSensorOperator):
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Check once more if the deferral failed: no triggerer ended it in time, or its trigger failed."""
-        from airflow_provider_magichour._polling.airflow import FAILED_DEFERRAL
+        from airflow_provider_magichour._polling.deferral import FAILED_DEFERRAL
         from airflow_provider_magichour.sensors._run import SensorRun, sensor_errors
 
         with sensor_errors(self, context):

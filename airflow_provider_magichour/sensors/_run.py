@@ -19,10 +19,14 @@ from airflow.providers.common.compat.sdk import (
 from airflow_provider_magichour._client import stats
 from airflow_provider_magichour._client.api import raise_project_errors
 from airflow_provider_magichour._polling import schedule
-from airflow_provider_magichour._polling.airflow import is_first_poke
 from airflow_provider_magichour._polling.deferral import defer, split_ids
 from airflow_provider_magichour._polling.refreshing_sender import CANNOT_READ
-from airflow_provider_magichour._polling.wait import WaitResult, wait_for_finished, wait_on_worker
+from airflow_provider_magichour._polling.wait import (
+    LAST_CHECK_TRIES,
+    WaitResult,
+    wait_for_finished,
+    wait_on_worker,
+)
 from airflow_provider_magichour._polling.wait_request import WaitRequest
 from airflow_provider_magichour._transfer.receipts import run_of
 from airflow_provider_magichour._validation import check_delay, optional
@@ -45,7 +49,6 @@ class SensorRun:
     One start of the task: from the beginning, as a poke, or from a deferral.
 
     :param sensor: the :class:`~airflow_provider_magichour.sensors.MagicHourProjectSensor`, rendered.
-    :param context: the task's context.
     """
 
     def __init__(self, sensor: Any, context: Mapping[str, Any]) -> None:
@@ -68,9 +71,9 @@ class SensorRun:
         return schedule.deadline(schedule.started_at(self._context), sensor.timeout, sensor.execution_timeout)
 
     def wait(self) -> Any:
-        """Wait on the worker; a deferrable sensor for ``defer_after`` only, then it defers."""
+        """Wait on the worker. A deferrable sensor waits only for ``defer_after``, and then defers."""
         sensor = self._sensor
-        get_settings(self._conn_id)  # a mistyped connection fails here, not after a while
+        get_settings(self._conn_id)  # a wrong connection id fails here, without a wait
         push_links(self._context, self._kind, self._ids)
         if sensor.deferrable:
             found = self._wait(
@@ -84,13 +87,19 @@ class SensorRun:
         return self.result(*wait_for_finished(request, self._conn_id, get_settings_async, logger=sensor.log))
 
     def check_once(self) -> WaitResult:
-        """Check each project once; a connection that can't be read for a while fails the first poke only."""
+        """
+        Check each project once. If the connection cannot be read now, only the first poke fails.
+
+        In a list, checks that fail are repeated: a poke knows nothing of earlier pokes, so all checks of one
+        poke must succeed.
+        """
         push_links(self._context, self._kind, self._ids)
         is_first = is_first_poke(self._context)
         if is_first:
             get_settings(self._conn_id)
         try:
-            return self._wait(self._ids, time.time() + self._sensor.timeout)
+            tries = LAST_CHECK_TRIES if len(self._ids) > 1 else 1
+            return self._wait(self._ids, time.time() + self._sensor.timeout, tries=tries)
         except CANNOT_READ as error:
             if is_first:
                 raise
@@ -98,13 +107,15 @@ class SensorRun:
             return WaitResult({}, {}, dict.fromkeys(self._ids), error, 0.0)
 
     def check_now(self) -> WaitResult:
-        """Check each project once, with no time left."""
+        """Check each project once at the deadline."""
         return self._wait(self._ids, time.time())
 
-    def _wait(self, ids: Sequence[str], deadline: float, seconds: float | None = 0.0) -> WaitResult:
+    def _wait(
+        self, ids: Sequence[str], deadline: float, seconds: float | None = 0.0, tries: int = 1
+    ) -> WaitResult:
         """Check each project once, and wait for a limited time."""
-        request = self._request(ids, deadline)
-        return wait_on_worker(request, self._conn_id, get_settings_async, seconds, logger=self._sensor.log)
+        request, log = self._request(ids, deadline), self._sensor.log
+        return wait_on_worker(request, self._conn_id, get_settings_async, seconds, tries=tries, logger=log)
 
     def _request(self, ids: Sequence[str], deadline: float) -> WaitRequest:
         sensor = self._sensor
@@ -116,7 +127,7 @@ class SensorRun:
 
     def _defer(self, pending: list[str], outcomes: Mapping[str, str]) -> NoReturn:
         """
-        Defer until the first pending projects are finished, as many as one trigger can hold.
+        Defer until the first pending projects are finished, as many as fit into one trigger.
 
         :param pending: the projects that are not known to be finished.
         :param outcomes: how the others ended.
@@ -129,9 +140,9 @@ class SensorRun:
 
     def resume(self, event: object, pending: Sequence[str] | None, outcomes: Mapping[str, str]) -> Any:
         """
-        Go on after a deferral: see ``execute_complete`` of the sensor.
+        Continue after a deferral. See ``execute_complete`` of the sensor.
 
-        :param pending: None where the event alone was handed over.
+        :param pending: None if the event alone was handed over.
         """
         if pending is not None:
             found = {**outcomes, **read_event(event, self._kind, split_ids(pending)[0])}
@@ -152,10 +163,9 @@ class SensorRun:
 
     def result(self, outcomes: Mapping[str, str], projects: Mapping[str, Mapping[str, Any]] | None) -> Any:
         """
-        Return what the task returns.
+        Return the result of the task.
 
-        :param outcomes: how each project ended.
-        :param projects: the finished projects, None where they have to be asked for.
+        :param projects: the finished projects, None if they have to be requested.
         """
         sensor = self._sensor
         stats.count_projects(self._kind, outcomes.values())
@@ -183,7 +193,7 @@ class SensorRun:
         """
         Record in the connection's catalogue how the projects ended, or that they were not finished in time.
 
-        :param projects: as Magic Hour gives them; what is missing is asked for.
+        :param projects: as Magic Hour gives them; what is missing is requested.
         """
         if not self._sensor.catalog:
             return
@@ -203,12 +213,18 @@ class SensorRun:
             self._sensor.log.warning("The catalogue has no record: %s: %s", type(error).__name__, error)
 
 
+def is_first_poke(context: Mapping[str, Any]) -> bool:
+    """Return whether a rescheduled sensor runs for the first time in this try; before Airflow 3.0, True."""
+    first_date = getattr(context.get("ti"), "get_first_reschedule_date", None)
+    return first_date is None or first_date(context) is None
+
+
 @contextmanager
 def sensor_errors(sensor: BaseSensorOperator, context: Mapping[str, Any] | None = None) -> Iterator[None]:
     """
-    Raise timeouts as a sensor's, and skip instead of failing where the user asked for that.
+    Raise timeouts as a sensor's, and skip instead of failing where the user requested that.
 
-    :param sensor: whose ``soft_fail``, ``never_fail`` and ``execution_timeout`` count.
+    :param sensor: its ``soft_fail``, ``never_fail`` and ``execution_timeout`` are used.
     :param context: the task's, where a timeout is to be recorded in the catalogue.
     """
     try:
@@ -221,14 +237,14 @@ def sensor_errors(sensor: BaseSensorOperator, context: Mapping[str, Any] | None 
             if context is not None:
                 SensorRun(sensor, context).record({})
             raise MagicHourSensorTimeoutError(*error.args) from None
-        except AirflowTaskTimeout as error:  # the last check took longer than the margin for it
+        except AirflowTaskTimeout as error:  # the last check took longer than its margin
             raise MagicHourSensorTimeoutError(
-                f"Timed out after execution_timeout ({sensor.execution_timeout}). The project goes on at "
+                f"Timed out after execution_timeout ({sensor.execution_timeout}). The project continues at "
                 "Magic Hour: clear the task to wait again"
             ) from error
     except (AirflowFailException, AirflowSensorTimeout) as error:
         if sensor.soft_fail or sensor.never_fail:
-            # The words are those of Airflow's own sensors.
+            # The text is that of Airflow's own sensors.
             argument = "soft_fail" if sensor.soft_fail else "never_fail"
             raise AirflowSkipException(f"Skipping due to {argument} is set to True: {error}") from error
         raise

@@ -1,5 +1,5 @@
 """
-A local Magic Hour: the whole API, real media files, and faults on request.
+A local server that behaves like Magic Hour, with real media files, and with faults that you define.
 
 From the command line::
 
@@ -13,7 +13,7 @@ From Python::
         magichour.state()["created"]
 
 With pytest, put ``pytest_plugins = ["airflow_provider_magichour.simulator.fixtures"]`` into the
-``conftest.py`` at the top, and use the fixture ``magichour_simulator``.
+``conftest.py`` in the root folder, and use the fixture ``magichour_simulator``.
 """
 
 from airflow_provider_magichour.simulator.server import Simulator

@@ -16,7 +16,7 @@ from typing import Literal, get_args, get_origin, get_type_hints
 
 from pydantic import TypeAdapter
 
-from airflow_provider_magichour.simulator.faults import Rule
+from airflow_provider_magichour.simulator.faults import Fault
 from airflow_provider_magichour.simulator.server import Simulator
 from airflow_provider_magichour.simulator.settings import Settings
 
@@ -24,7 +24,7 @@ _TYPES = {"int": int, "float": float}
 
 
 def _help() -> dict[str, str]:
-    """Return what the docstring of the settings says of each."""
+    """Return the description of each setting, from the docstring of the settings."""
     found = re.findall(r":param (\w+): (.*?)(?=\n *:param|\Z)", Settings.__doc__ or "", re.DOTALL)
     return {name: " ".join(text.replace("``", "").split()).rstrip(".") for name, text in found}
 
@@ -32,14 +32,14 @@ def _help() -> dict[str, str]:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m airflow_provider_magichour.simulator",
-        description="A local Magic Hour: the whole API, real media files, and faults on request.",
+        description="A local server that behaves like Magic Hour, with real media files.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     types, texts = get_type_hints(Settings), _help()
     for one in fields(Settings):
         option = "--" + one.name.replace("_", "-")
         if one.name == "more_api_keys":
-            text = "another API key, an account of its own"
+            text = "another API key, with its own account"
             parser.add_argument("--more-api-key", dest=one.name, action="append", help=text)
         elif get_origin(types[one.name]) is Literal:
             choices = get_args(types[one.name])
@@ -47,9 +47,12 @@ def _parser() -> argparse.ArgumentParser:
         else:
             kind = _TYPES.get(str(one.type).split(" | ", maxsplit=1)[0], str)
             parser.add_argument(option, type=kind, default=one.default, help=texts[one.name])
-    parser.add_argument("--faults", type=Path, help="a JSON file with a list of faults to start with")
+    parser.add_argument("--faults", type=Path, help="a JSON file with a list of faults")
     parser.add_argument(
-        "--ready-file", type=Path, default=None, help="write the URLs there as JSON once it listens"
+        "--ready-file",
+        type=Path,
+        default=None,
+        help="a file for the URLs, which is written as JSON when the simulator is ready",
     )
     return parser
 
@@ -65,13 +68,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
     try:
-        rules = json.loads(faults_file.read_text("utf-8")) if faults_file else []
-        rules = TypeAdapter(list[Rule]).validate_python(rules)
+        faults = json.loads(faults_file.read_text("utf-8")) if faults_file else []
+        faults = TypeAdapter(list[Fault]).validate_python(faults)
         simulator = Simulator(**options).start()
     except (OSError, ValueError) as error:
         parser.error(str(error))
     try:
-        simulator.faults(*rules)
+        simulator.faults(*faults)
         _announce(simulator, ready_file)
         stop.wait()
     finally:
@@ -93,7 +96,7 @@ def _announce(simulator: Simulator, ready_file: Path | None) -> None:
         flush=True,
     )
     if ready_file is not None:
-        # Under its final name only when it is whole, for who waits for it.
+        # Another program may wait for this file, so it gets its final name only when it is complete.
         draft = ready_file.with_name(f"{ready_file.name}.{os.getpid()}")
         draft.write_text(json.dumps(found), "utf-8")
         draft.replace(ready_file)

@@ -1,4 +1,4 @@
-"""The simulator's own calls below ``/_simulator``: cause faults, read what happened, end a project."""
+"""The simulator's own calls below ``/_simulator``: define faults, read the state, end a project."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict
 
 from airflow_provider_magichour.simulator.backend import Backend
-from airflow_provider_magichour.simulator.faults import Faults, Outcome, Rule
+from airflow_provider_magichour.simulator.faults import Fault, Faults, Outcome
 from airflow_provider_magichour.simulator.media import Media
 from airflow_provider_magichour.simulator.middleware import Recorder
 from airflow_provider_magichour.simulator.models import Project
@@ -18,22 +18,22 @@ from airflow_provider_magichour.simulator.webhooks import Webhooks, WebhookTarge
 Event: TypeAlias = Literal["started", "completed", "errored"]
 
 
-class RuleList(BaseModel):
-    """Rules to put in force."""
+class FaultList(BaseModel):
+    """Faults to add."""
 
     model_config = ConfigDict(extra="forbid")
 
-    rules: list[Rule]
+    faults: list[Fault]
     seed: int | None = None
 
 
 class Admin:
     """
-    What a test asks of the simulator, over HTTP or by :class:`Simulator`; all in the event loop.
+    The calls of a test to the simulator, over HTTP or with :class:`Simulator`. They run in the event loop.
 
-    :param backend: what happens at Magic Hour.
-    :param recorder: what was called.
-    :param faults: the rules in force.
+    :param backend: the simulated Magic Hour.
+    :param recorder: counts the requests.
+    :param faults: the current faults.
     :param webhooks: sends webhooks.
     """
 
@@ -63,10 +63,10 @@ class Admin:
         app.include_router(router)
         app.add_exception_handler(KeyError, _unknown)
 
-    # ------------------------------------------------------------------------------------- what happened
+    # ------------------------------------------------------------------------------------------- state
 
     async def state(self, *, projects: bool = True) -> dict[str, Any]:
-        """Return counters and what Magic Hour remembers."""
+        """Return the counters and the state of the simulated Magic Hour."""
         backend, recorder = self._backend, self._recorder
         found: dict[str, Any] = {
             "requests": dict(recorder.requests),
@@ -107,7 +107,7 @@ class Admin:
         return kept[-limit:] if limit else []
 
     async def ledger(self, account_id: str | None = None) -> list[dict[str, Any]]:
-        """Return all charges and refunds of one account or of all, by time."""
+        """Return all charges and refunds of one account, or of all accounts, oldest first."""
         lines = [
             {"account_id": account.id, **line}
             for account in self._backend.all_accounts
@@ -117,70 +117,70 @@ class Admin:
         return sorted(lines, key=lambda line: float(line["at"]))
 
     async def outputs(self, project_id: str) -> list[tuple[str, Media]]:
-        """Return the names of a project's outputs with the outputs, which outlive its deletion here."""
+        """Return a project's outputs with their names, even after the project was deleted."""
         project = self._backend.projects[project_id]
         return list(zip(project.names, project.outputs, strict=True))
 
-    # ------------------------------------------------------------------------------- what shall happen
+    # ----------------------------------------------------------------------------------- changes
 
     async def list_faults(self) -> list[dict[str, Any]]:
-        """Return the rules in force."""
+        """Return the current faults."""
         return self._faults.describe()
 
-    async def add_faults(self, rules: RuleList | list[Rule]) -> list[dict[str, Any]]:
-        """Put rules in force, after those that are, and return all."""
-        if isinstance(rules, list):
-            rules = RuleList(rules=rules)
-        if rules.seed is not None:
-            self._faults.reseed(rules.seed)
-        self._faults.add(rules.rules)
+    async def add_faults(self, faults: FaultList | list[Fault]) -> list[dict[str, Any]]:
+        """Add faults after the current ones, and return all."""
+        if isinstance(faults, list):
+            faults = FaultList(faults=faults)
+        if faults.seed is not None:
+            self._faults.reseed(faults.seed)
+        self._faults.add(faults.faults)
         return self._faults.describe()
 
     async def clear_faults(self) -> None:
-        """Drop all rules."""
+        """Remove all faults."""
         self._faults.clear()
 
     async def reset(self) -> None:
-        """Forget projects, uploads, counters and faults; credits are full again."""
+        """Remove all projects, uploads and faults, and reset the counters and credits."""
         self._faults.clear()
         self._backend.reset()
         self._recorder.reset()
         self._webhooks.forget()
 
     async def close(self) -> None:
-        """End timers and connections, before the event loop ends."""
+        """Stop timers and close connections before the event loop ends."""
         self._backend.reset()
         await self._webhooks.close()
 
     async def end_project(self, project_id: str, outcome: Outcome) -> dict[str, Any]:
-        """Bring a project to its end now."""
+        """End a project now."""
         project = self._backend.projects[project_id]
         project.statuses.clear()
         self._backend.end(project, outcome)
         return _describe(project)
 
     async def add_account(self, key: Annotated[str, Body(embed=True)]) -> dict[str, str]:
-        """Open another account, and return its id."""
+        """Add an account, and return its id."""
         return {"id": self._backend.add_account(key).id}
 
     async def add_api_key(self, key: Annotated[str, Body(embed=True)]) -> None:
-        """Give the first account another key."""
+        """Add a key to the first account."""
         self._backend.add_api_key(key)
 
     async def revoke_api_key(self, key: str) -> None:
-        """Forget a key."""
+        """Remove a key."""
         self._backend.revoke_api_key(key)
 
     async def send_webhooks(self, target: WebhookTarget) -> None:
-        """Send webhooks there from now on."""
+        """Start to send webhooks to this endpoint."""
         self._webhooks.target = target
 
     async def stop_webhooks(self) -> None:
-        """Send no webhooks from now on."""
+        """Stop sending webhooks."""
         self._webhooks.target = None
 
     async def send_event(self, project_id: str, event: Annotated[Event, Body(embed=True)]) -> None:
-        """Send a project's webhook now, again."""
+        """Send a webhook about a project now."""
         self._webhooks.send(event, self._backend.projects[project_id])
 
 

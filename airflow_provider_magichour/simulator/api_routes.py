@@ -1,4 +1,4 @@
-"""The API's host: every route of Magic Hour's, and the simulator's own under ``/_simulator``."""
+"""The routes of Magic Hour's API."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fastapi.responses import JSONResponse, Response
 from airflow_provider_magichour.simulator.backend import Backend
 from airflow_provider_magichour.simulator.faults import Call
 from airflow_provider_magichour.simulator.media import Media
-from airflow_provider_magichour.simulator.middleware import RULE
+from airflow_provider_magichour.simulator.middleware import FAULT
 from airflow_provider_magichour.simulator.models import Account, Detection, RefusedError, iso
 from airflow_provider_magichour.simulator.schemas import check_body
 from airflow_provider_magichour.tools import KINDS, TOOLS, UPLOAD_EXTENSIONS
@@ -30,14 +30,14 @@ _FIXED_ROUTES = {
     ("GET", "/v1/saved-items"): "list_saved_items",
 }
 
-#: Deprecated and not in the specification any more, but older clients insist on them.
+#: Deprecated fields that are not in the specification any more, but that older clients need.
 _COST_FIELDS = {"image": "frame_cost", "video": "estimated_frame_cost"}
 
 Handler = Callable[[Request, Account], Awaitable[Response]]
 
 
 def name_call(method: str, path: str) -> Call:
-    """Return what a request to the API is about."""
+    """Return the route, kind, tool and project id of a request to the API."""
     if path.startswith("/_simulator"):
         return Call("api", method, path, "admin", path)
     fixed = _FIXED_ROUTES.get((method, path))
@@ -60,9 +60,9 @@ def name_call(method: str, path: str) -> Call:
 
 class ApiRoutes:
     """
-    Give the responses of Magic Hour's API.
+    Respond to the calls of Magic Hour's API.
 
-    :param backend: what Magic Hour remembers.
+    :param backend: the simulated Magic Hour.
     """
 
     def __init__(self, backend: Backend) -> None:
@@ -100,7 +100,7 @@ class ApiRoutes:
         rate = self._backend.settings.rate_limit
         if rate:
             now = time.monotonic()
-            # Up to a second's worth may come at once.
+            # The requests of one second may come at once.
             account.next_slot = max(account.next_slot, now - 1)
             if account.next_slot > now - 1 / rate:
                 wait = account.next_slot - now + 1 / rate
@@ -113,7 +113,7 @@ class ApiRoutes:
     async def _create(self, request: Request, account: Account) -> Response:
         tool = request.url.path.rsplit("/", 1)[1]
         body = await self._checked_body(request, tool)
-        project = self._backend.create(account, tool, body, request.scope.get(RULE))
+        project = self._backend.create(account, tool, body, request.scope.get(FAULT))
         created = {"id": project.id, "credits_charged": project.credits_charged}
         if project.kind in _COST_FIELDS:
             created[_COST_FIELDS[project.kind]] = project.credits_charged
@@ -147,7 +147,7 @@ class ApiRoutes:
 
     def _upload_url(self, account: Account, type: str, extension: str, **_: Any) -> dict[str, str]:  # noqa: A002
         expires = time.time() + self._backend.settings.url_lifetime
-        # What is signed is the folder, so that each upload has one of its own.
+        # The folder is signed, so each upload has its own folder.
         folder, name = f"api-assets/{self._backend.new_id()}", f"{type}.{extension}"
         self._backend.uploads[folder] = {
             "file_path": f"{folder}/{name}",
@@ -191,7 +191,7 @@ class ApiRoutes:
             raise RefusedError(400, "Missing request body")
         try:
             body = json.loads(data, parse_constant=_no_number, parse_float=_finite)
-            # Half of a surrogate pair can be escaped in JSON, but not written again.
+            # JSON can contain an escaped lone surrogate, but UTF-8 cannot encode it.
             json.dumps(body, ensure_ascii=False).encode()
         except (ValueError, RecursionError):
             raise RefusedError(400, "The request body is not JSON") from None

@@ -1,4 +1,4 @@
-"""What happens at Magic Hour: accounts, projects, uploads and face detections, and how they change."""
+"""The simulated Magic Hour: accounts, projects, uploads and face detections, and how they change."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 from airflow_provider_magichour._client.api import TERMINAL_STATUSES
-from airflow_provider_magichour.simulator.faults import Outcome, Rule
+from airflow_provider_magichour.simulator.faults import Fault, Outcome
 from airflow_provider_magichour.simulator.media import Media
 from airflow_provider_magichour.simulator.models import Account, Detection, Project, RefusedError, iso
 from airflow_provider_magichour.simulator.outputs import outputs_of, video_details
@@ -29,10 +29,10 @@ _KEPT_WARNINGS = 1000
 
 class Backend:
     """
-    All that happens at Magic Hour. It lives in one event loop and is not thread-safe.
+    The simulated Magic Hour. It runs in one event loop, and is not thread-safe.
 
-    :param settings: how it behaves.
-    :param signer: makes the signed URLs.
+    :param settings: the settings.
+    :param signer: creates the presigned URLs.
     """
 
     def __init__(self, settings: Settings, signer: Signer) -> None:
@@ -43,12 +43,12 @@ class Backend:
         self.reset()
 
     def reset(self) -> None:
-        """Forget everything and start with fresh accounts."""
+        """Remove everything, and start with new accounts."""
         for project in getattr(self, "projects", {}).values():
             _cancel(project)
         self.settings = self._first_settings
         keys = (self.settings.api_key, *self.settings.more_api_keys)
-        #: By API key; an account can have several keys, or none.
+        #: By API key. An account can have several keys, or none.
         self.accounts: dict[str, Account] = {}
         self.all_accounts: list[Account] = []
         for key in keys:
@@ -63,7 +63,7 @@ class Backend:
         self.warnings: deque[str] = deque(maxlen=_KEPT_WARNINGS)
 
     def add_account(self, key: str) -> Account:
-        """Return the account of this API key, opened if need be; its id is the same after a restart."""
+        """Return the account of this API key, or a new one. Its id is the same after a restart."""
         account_id = "cm" + hashlib.sha256(key.encode()).hexdigest()[:23]
         account = next((one for one in self.all_accounts if one.id == account_id), None)
         if account is None:
@@ -72,34 +72,34 @@ class Backend:
         return self.accounts.setdefault(key, account)
 
     def add_api_key(self, key: str) -> None:
-        """Give the first account another key."""
+        """Add a key to the first account."""
         self.accounts[key] = self.account
         self.settings = replace(self.settings, api_key=key)
 
     def revoke_api_key(self, key: str) -> None:
         """
-        Forget a key.
+        Remove a key.
 
         :raises KeyError: if it is not known.
         """
         del self.accounts[key]
 
     def warn(self, message: str) -> None:
-        """Log a warning, and keep it for the state."""
+        """Log a warning, and store it for the state."""
         self.warnings.append(message)
         _logger.warning("%s", message)
 
     def new_id(self) -> str:
-        """Return a new id, shaped like Magic Hour's."""
+        """Return a new id in the form of Magic Hour's ids."""
         return "cm" + "".join(self._random.choices("abcdefghijklmnopqrstuvwxyz0123456789", k=23))
 
     # ----------------------------------------------------------------------------------------- projects
 
-    def create(self, account: Account, tool: str, body: dict[str, Any], rule: Rule | None) -> Project:
+    def create(self, account: Account, tool: str, body: dict[str, Any], fault: Fault | None) -> Project:
         """
-        Accept a project, charge its estimate and start its life.
+        Create a project, charge its estimate and start it.
 
-        :raises RefusedError: 402 if the credits do not suffice, 429 if a limit of renders refuses more.
+        :raises RefusedError: 402 if there are too few credits, 429 if too many projects render.
         """
         self._check_render_limit(account)
         known = known_fields(tool, body)
@@ -112,7 +112,9 @@ class Backend:
             )
         project_id = self.new_id()
         account.book(project_id, tool, "charge", price)
-        size = self.settings.output_bytes if rule is None or rule.output_bytes is None else rule.output_bytes
+        size = (
+            self.settings.output_bytes if fault is None or fault.output_bytes is None else fault.output_bytes
+        )
         names, outputs = outputs_of(tool, project_id, known, details, size)
         project = Project(
             id=project_id,
@@ -128,8 +130,8 @@ class Backend:
             names=names,
             details=details,
         )
-        if rule is not None:
-            _direct(project, rule)
+        if fault is not None:
+            _direct(project, fault)
         self.projects[project_id] = project
         self.created[tool] = self.created.get(tool, 0) + 1
         for number, media in enumerate(project.outputs):
@@ -167,7 +169,7 @@ class Backend:
         self._later(project, rest, lambda project: self.end(project, project.outcome))
 
     def end(self, project: Project, outcome: Outcome) -> None:
-        """Bring a project to its end now, whatever it was doing."""
+        """End a project now, whatever its status is."""
         _cancel(project)
         project.status = outcome.status
         self._set_final_price(project, outcome)
@@ -178,7 +180,7 @@ class Backend:
             self._notify("errored", project)
 
     def _set_final_price(self, project: Project, outcome: Outcome) -> None:
-        """Turn the estimate into the final price: nothing for what failed."""
+        """Replace the estimate by the final price, which is 0 for a failed project."""
         if project.settled:
             return
         project.settled = True
@@ -210,7 +212,7 @@ class Backend:
             listener(event, project)
 
     def record_get(self, project: Project) -> None:
-        """Count a GET of a project; one with scripted statuses takes its next step."""
+        """Count a GET of a project, and set the next status if the project has a list of them."""
         project.gets += 1
         if project.statuses and project.enabled:
             project.status = project.statuses.popleft() if len(project.statuses) > 1 else project.statuses[0]
@@ -221,7 +223,7 @@ class Backend:
         """
         Return the account's project of that kind.
 
-        :raises RefusedError: 404 if there is none, or it is not visible yet, or not any more.
+        :raises RefusedError: 404 if it does not exist, is not visible yet, or was deleted.
         """
         project = self.projects.get(project_id)
         if project is None or project.kind != kind or project.account is not account:
@@ -236,7 +238,7 @@ class Backend:
         """
         Delete a project and its files.
 
-        :raises RefusedError: 404 if it is gone already, 422 if it cannot be deleted.
+        :raises RefusedError: 404 if it was deleted already, 422 if it cannot be deleted.
         """
         project.deletes += 1
         if not project.enabled:
@@ -253,7 +255,7 @@ class Backend:
             self.media.pop((project.id, number), None)
 
     def project_json(self, project: Project) -> dict[str, Any]:
-        """Return the project as Magic Hour gives it."""
+        """Return the project in the form of Magic Hour's responses."""
         downloads = []
         if project.status == "complete" and project.enabled:
             expires = time.time() + self.settings.url_lifetime
@@ -289,20 +291,20 @@ def _cancel(project: Project) -> None:
         project.timer = None
 
 
-def _direct(project: Project, rule: Rule) -> None:
-    """Let a fault decide how a new project goes on."""
-    if rule.outcome is not None:
-        project.outcome = rule.outcome
-    if rule.duration is not None:
-        project.seconds = rule.duration
-    if rule.names:
-        if len(rule.names) > len(project.outputs):
-            project.outputs += [project.outputs[0]] * (len(rule.names) - len(project.outputs))
-        project.outputs = project.outputs[: len(rule.names)]
-        project.names = list(rule.names)
-    project.statuses.extend(rule.statuses)
-    project.undeletable = rule.undeletable
-    project.read_lag = rule.read_lag
+def _direct(project: Project, fault: Fault) -> None:
+    """Apply a fault to a new project."""
+    if fault.outcome is not None:
+        project.outcome = fault.outcome
+    if fault.duration is not None:
+        project.seconds = fault.duration
+    if fault.names:
+        if len(fault.names) > len(project.outputs):
+            project.outputs += [project.outputs[0]] * (len(fault.names) - len(project.outputs))
+        project.outputs = project.outputs[: len(fault.names)]
+        project.names = list(fault.names)
+    project.statuses.extend(fault.statuses)
+    project.undeletable = fault.undeletable
+    project.read_lag = fault.read_lag
 
 
 def _price(tool: str, body: Mapping[str, Any]) -> int:
@@ -312,6 +314,6 @@ def _price(tool: str, body: Mapping[str, Any]) -> int:
     if tool == "ai-music-generator":
         return int(body["duration"])
     if TOOLS[tool].kind == "audio":
-        # Half a word per credit would be dear: what counts is that longer texts cost more.
+        # The exact price does not matter here. A longer text must cost more.
         return price + len(str((body.get("style") or {}).get("prompt", ""))) // 20
     return price

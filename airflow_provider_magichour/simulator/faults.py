@@ -1,4 +1,4 @@
-"""Faults on request: which calls they hit, and what then goes wrong."""
+"""Faults: which requests they apply to, and what goes wrong."""
 
 from __future__ import annotations
 
@@ -30,20 +30,20 @@ _HTML = """<!DOCTYPE html>
 
 
 def error_code(status: int) -> str:
-    """Return the code that stands in Magic Hour's response of this status."""
+    """Return the code in Magic Hour's responses with this status."""
     return _CODES.get(status, "internal_server_error")
 
 
 class Call(NamedTuple):
     """
-    What is known of a request before it is carried out.
+    A request before it is processed.
 
     :param host: ``api`` or ``downloads``.
     :param method: the HTTP method.
     :param path: the path, decoded.
     :param route: the name of the route, such as ``get_project``.
     :param template: the route's path with placeholders.
-    :param kind: the kind of project it is about, if any.
+    :param kind: the kind of the project, if any.
     :param tool: the tool of a create call.
     :param project_id: the id in the path, if any.
     """
@@ -63,7 +63,7 @@ class _Strict(BaseModel):
 
 
 class Match(_Strict):
-    """Which calls a rule is for; what is left out matches all."""
+    """The requests that a fault applies to. A field that is not set matches all."""
 
     host: Literal["api", "downloads"] | None = None
     method: str | None = None
@@ -74,7 +74,7 @@ class Match(_Strict):
     project_id: str | None = None
 
     def accepts(self, call: Call) -> bool:
-        """Return whether the call is one of those."""
+        """Return whether the fault applies to the call."""
         for name, wanted in self:
             if wanted is None:
                 continue
@@ -92,7 +92,7 @@ class Outcome(_Strict):
     message: str = "The render failed"
 
 
-class Rule(_Strict):
+class Fault(_Strict):
     """
     One fault.
 
@@ -105,11 +105,12 @@ class Rule(_Strict):
     :param remove: fields to leave out of it.
     :param gzip: compress the body.
     :param chunked: send no Content-Length.
-    :param shorten_to_bytes: end the body there, as if it was complete.
-    :param drip_bytes: send so many bytes at a time...
-    :param drip_seconds: ...with this pause between them.
-    :param version: another text: the file changed, and its ETag.
-    :param range: ``ignore`` (200 with all), ``shift`` (206 with another part), ``refuse`` (416).
+    :param shorten_to_bytes: end the body after so many bytes, as if it was complete.
+    :param drip_bytes: the number of bytes in each piece of the body.
+    :param drip_seconds: the pause after each piece.
+    :param version: another value changes the file and its ETag.
+    :param range: the response to a request with a range: ``ignore`` is 200 with the whole file, ``shift`` is
+        206 with another range, ``refuse`` is 416.
     """
 
     match: Match = Match()
@@ -154,8 +155,8 @@ class Rule(_Strict):
     undeletable: bool = False
 
     @model_validator(mode="after")
-    def _narrow(self) -> Rule:
-        """Let a rule that can only concern one route match that route alone."""
+    def _narrow(self) -> Fault:
+        """Restrict the fault to one route if its fields make sense only there."""
         fields = self.model_fields_set
         if fields & {"outcome", "statuses", "duration", "names", "output_bytes", "undeletable", "read_lag"}:
             narrowed = {"route": "create_project"}
@@ -169,11 +170,11 @@ class Rule(_Strict):
 
     @property
     def has_response(self) -> bool:
-        """Return whether the rule brings its own response."""
+        """Return whether the fault has its own response."""
         return self.status is not None or self.html or self.body is not None
 
     def response(self) -> tuple[int, str, bytes]:
-        """Return the status, the content type and the body of the rule's own response."""
+        """Return the status, the content type and the body of the fault's own response."""
         status = self.status or (502 if self.html else 200)
         if status in {204, 304}:
             return status, "application/json", b""
@@ -191,13 +192,13 @@ class Rule(_Strict):
 
 @dataclass
 class _Armed:
-    rule: Rule
+    fault: Fault
     seen: int = 0
     used: int = 0
 
 
 class Faults:
-    """The rules in force. The first rule that matches a call, and is not used up, applies to it."""
+    """The current faults. The first one that matches a call and is not used up applies to it."""
 
     def __init__(self, seed: int | None) -> None:
         self._armed: list[_Armed] = []
@@ -206,41 +207,41 @@ class Faults:
     def __bool__(self) -> bool:
         return bool(self._armed)
 
-    def add(self, rules: Sequence[Rule]) -> None:
-        """Put rules in force, after those that are."""
-        self._armed += [_Armed(rule) for rule in rules]
+    def add(self, faults: Sequence[Fault]) -> None:
+        """Add faults after the current ones."""
+        self._armed += [_Armed(fault) for fault in faults]
 
     def clear(self) -> None:
-        """Drop all rules."""
+        """Remove all faults."""
         self._armed.clear()
 
     def reseed(self, seed: int) -> None:
-        """Start the rules' chances again."""
+        """Reset the random numbers of faults with a probability."""
         self._random.seed(seed)
 
-    def pick(self, call: Call) -> Rule | None:
-        """Return the rule that applies to the call, and count it as used."""
+    def pick(self, call: Call) -> Fault | None:
+        """Return the fault that applies to the call, and count it as used."""
         for armed in self._armed:
-            rule = armed.rule
-            if (rule.times is not None and armed.used >= rule.times) or not rule.match.accepts(call):
+            fault = armed.fault
+            if (fault.times is not None and armed.used >= fault.times) or not fault.match.accepts(call):
                 continue
             armed.seen += 1
-            if armed.seen <= rule.skip:
+            if armed.seen <= fault.skip:
                 continue
-            if rule.probability < 1 and self._random.random() >= rule.probability:
+            if fault.probability < 1 and self._random.random() >= fault.probability:
                 continue
             armed.used += 1
-            return rule
+            return fault
         return None
 
     def describe(self) -> list[dict[str, Any]]:
-        """Return each rule with how often it matched and was used."""
+        """Return each fault, with the numbers of calls that it matched and that it applied to."""
         return [
             {
-                "rule": armed.rule.model_dump(mode="json", exclude_defaults=True),
+                "fault": armed.fault.model_dump(mode="json", exclude_defaults=True),
                 "seen": armed.seen,
                 "used": armed.used,
-                "used_up": armed.rule.times is not None and armed.used >= armed.rule.times,
+                "used_up": armed.fault.times is not None and armed.used >= armed.fault.times,
             }
             for armed in self._armed
         ]

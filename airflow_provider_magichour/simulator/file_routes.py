@@ -1,4 +1,4 @@
-"""The host of signed URLs: downloads with ranges, and presigned uploads."""
+"""The host of presigned URLs: downloads with ranges, and uploads."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from fastapi.responses import Response, StreamingResponse
 from starlette.requests import ClientDisconnect
 
 from airflow_provider_magichour.simulator.backend import Backend
-from airflow_provider_magichour.simulator.faults import Call, Rule
+from airflow_provider_magichour.simulator.faults import Call, Fault
 from airflow_provider_magichour.simulator.media import MediaCache
-from airflow_provider_magichour.simulator.middleware import RULE, TRANSPORT, Recorder
+from airflow_provider_magichour.simulator.middleware import FAULT, TRANSPORT, Recorder
 from airflow_provider_magichour.simulator.models import Project
 
 _SHIFT = 1024
-_NO_RULE = Rule()
+_NO_FAULT = Fault()
 
 
 def name_call(method: str, path: str) -> Call:
-    """Return what a request to the downloads host is about."""
+    """Return the route of a request to the host of the files."""
     folder = path.strip("/").split("/")[0]
     if method == "PUT":
         return Call("downloads", method, path, "upload", "upload")
@@ -34,10 +34,10 @@ def name_call(method: str, path: str) -> Call:
 
 class FileRoutes:
     """
-    Serves outputs and takes uploads, to whoever has a signed URL, and to nobody who shows an API key.
+    Serves outputs and accepts uploads with a presigned URL. Refuses requests that contain an API key.
 
-    :param backend: what Magic Hour remembers.
-    :param recorder: counts leaked keys.
+    :param backend: the simulated Magic Hour.
+    :param recorder: counts the requests that contained a key.
     """
 
     def __init__(self, backend: Backend, recorder: Recorder) -> None:
@@ -53,18 +53,18 @@ class FileRoutes:
         if self._leaks_key(request):
             self._recorder.leaked_keys += 1
             return _refuse(400, "InvalidArgument", "The API key must not come here")
-        rule: Rule = request.scope.get(RULE, _NO_RULE)
+        fault: Fault = request.scope.get(FAULT, _NO_FAULT)
         raw_folder, _, raw_name = request.scope["raw_path"].decode("latin-1").strip("/").rpartition("/")
         folder = unquote(raw_folder)
         query = request.query_params
         signed = (query.get("output", ""), query.get("expires", ""), query.get("signature", ""))
         problem = self._backend.signer.problem(request.method, folder, *signed)
-        problem = "ExpiredToken" if rule.expired else problem
+        problem = "ExpiredToken" if fault.expired else problem
         if problem is not None:
             return _refuse(403, problem, f"The URL of {unquote(raw_name)} is not valid (any more)")
         if request.method == "PUT":
             return await self._take(request, folder)
-        return await self._give(request, folder, int(signed[0]), rule)
+        return await self._give(request, folder, int(signed[0]), fault)
 
     def _leaks_key(self, request: Request) -> bool:
         headers = request.headers
@@ -73,12 +73,12 @@ class FileRoutes:
 
     # ---------------------------------------------------------------------------------------- downloads
 
-    async def _give(self, request: Request, folder: str, number: int, rule: Rule) -> Response:
+    async def _give(self, request: Request, folder: str, number: int, fault: Fault) -> Response:
         media = self._backend.media.get((folder, number))
         if media is None:
             return _refuse(404, "NoSuchKey", "The file does not exist")
-        if rule.version is not None:
-            media = replace(media, seed=f"{media.seed} {rule.version}")
+        if fault.version is not None:
+            media = replace(media, seed=f"{media.seed} {fault.version}")
         content = await self._cache.get(media)
         project = self._backend.projects.get(folder)
         modified = formatdate(project.created if project else 0, usegmt=True)
@@ -90,13 +90,13 @@ class FileRoutes:
         }
         asked = request.headers.get("range")
         span = None
-        if asked and rule.range != "ignore" and _range_applies(request, content.etag, modified):
+        if asked and fault.range != "ignore" and _range_applies(request, content.etag, modified):
             span = _parse_range(asked, content.size)
-        if rule.range == "refuse" or span == "refuse":
+        if fault.range == "refuse" or span == "refuse":
             headers["Content-Range"] = f"bytes */{content.size}"
             return Response(status_code=416, headers=headers)
         start, end = span if isinstance(span, tuple) else (0, content.size)
-        if rule.range == "shift" and span:
+        if fault.range == "shift" and span:
             start = start + _SHIFT if start + _SHIFT < end else start - min(start, _SHIFT)
         status = 206 if span else 200
         if span:
@@ -137,7 +137,7 @@ async def _pieces(
 ) -> AsyncIterator[bytes]:
     for piece in pieces:
         if transport.is_closing():
-            # Nobody is there to read the rest.
+            # The client has closed the connection.
             return
         yield piece
         if project is not None:
@@ -157,7 +157,7 @@ def _range_applies(request: Request, etag: str, modified: str) -> bool:
 
 
 def _parse_range(asked: str, size: int) -> tuple[int, int] | str | None:
-    """Return start and end, ``refuse`` for a range outside of the file, None for no single range."""
+    """Return start and end, ``refuse`` for a range outside of the file, None if it is not one range."""
     unit, _, text = asked.partition("=")
     first, dash, last = text.strip().partition("-")
     if unit.strip() != "bytes" or not dash or "," in text:

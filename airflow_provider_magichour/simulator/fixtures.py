@@ -1,5 +1,5 @@
 """
-A local Magic Hour for pytest.
+The pytest fixture of the simulator.
 
 In ``conftest.py``: ``pytest_plugins = ["airflow_provider_magichour.simulator.fixtures"]``.
 """
@@ -18,7 +18,7 @@ __all__ = ["magichour_simulator"]
 @pytest.fixture
 def magichour_simulator(monkeypatch: pytest.MonkeyPatch) -> Iterator[Simulator]:
     """
-    Give each test a running `Simulator` of its own, to which the connection ``magichour_default`` leads.
+    Start a `Simulator` for each test, and set the connection ``magichour_default`` to it.
 
     Projects take 0.2 s.
     """

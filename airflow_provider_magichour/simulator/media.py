@@ -33,15 +33,15 @@ _CACHE_BYTES = 64 * 1024 * 1024
 @dataclass(frozen=True)
 class Media:
     """
-    One output, not yet drawn.
+    The description of one output.
 
-    :param seed: what makes it differ from all others.
+    :param seed: makes it different from all other outputs.
     :param extension: ``png``, ``gif``, ``mp4`` or ``wav``.
-    :param text: what to write on it.
+    :param text: the text on it.
     :param width: in pixels, even.
     :param height: in pixels, even.
-    :param seconds: how long it plays.
-    :param pad_to: bytes to fill it up to, None for as small as it is.
+    :param seconds: its duration.
+    :param pad_to: its size in bytes, with padding. None for no padding.
     """
 
     seed: str
@@ -59,7 +59,7 @@ class Media:
 
 
 class Content:
-    """The bytes of an output, readable from any position; padding is made while it is read."""
+    """The bytes of an output, from any position. The padding is computed while it is read."""
 
     def __init__(self, media: Media) -> None:
         self.head, self._tail = _draw(media), b""
@@ -70,7 +70,7 @@ class Content:
         self.etag = f'"{hashlib.sha256(f"{media}|{self.size}".encode()).hexdigest()[:32]}"'
 
     def read(self, start: int, end: int) -> Iterator[bytes]:
-        """Yield the bytes from ``start`` up to but without ``end``, in pieces of at most 64 KiB."""
+        """Yield the bytes from ``start`` to before ``end``, in pieces of at most 64 KiB."""
         while start < end:
             if start < len(self.head):
                 piece = self.head[start : min(end, start + _FILL_BLOCK)]
@@ -78,14 +78,14 @@ class Content:
                 piece = self._tail[start - self.size + len(self._tail) :][: end - start]
             else:
                 number, offset = divmod(start, _FILL_BLOCK)
-                # Each block carries its number, so that bytes in the wrong place are noticed.
+                # Each block contains its number, so that tests notice bytes in the wrong place.
                 block = struct.pack(">Q", number) + self._filler[8:]
                 piece = block[offset : offset + min(end, self.size - len(self._tail)) - start]
             yield piece
             start += len(piece)
 
     def _pad(self, extension: str, size: int) -> None:
-        """Make the padding a part of the file that players pass over, where the format has such a part."""
+        """Put the padding into a part of the file that players ignore, if the format has such a part."""
         padding = size - len(self.head)
         self.size = size
         if extension == "mp4":
@@ -113,7 +113,7 @@ def digest(media: Media) -> str:
 
 
 class MediaCache:
-    """Draws each output when it is first asked for, and keeps the latest; belongs to one event loop."""
+    """Draws an output at its first request, and caches the latest ones. It belongs to one event loop."""
 
     def __init__(self, limit: int = _CACHE_BYTES) -> None:
         self._limit = limit
@@ -157,10 +157,10 @@ def _title(media: Media) -> str:
 
 def _video(media: Media) -> bytes:
     """
-    Return an MP4 file with AV1 video, which browsers and ffmpeg play.
+    Return an MP4 file with AV1 video, which browsers and ffmpeg can play.
 
-    An animated AVIF picture is one but for three names: its brand, the still picture for programs that show
-    no animation, and the handler of its track.
+    It is an animated AVIF picture with three changes: the brand, the still picture for programs that show
+    no animation, and the handler of the track.
     """
     first, *others = (_picture(media, number / 4) for number in range(4))
     out = io.BytesIO()
@@ -179,7 +179,7 @@ def _video(media: Media) -> bytes:
     head, mdat, frames = out.getvalue().partition(b"mdat")
     for name, instead in ((b"ftypavis", b"ftypisom"), (b"meta", b"free"), (b"pict", b"vide")):
         head = head.replace(name, instead)
-    # Without the times of creation and change: the same project has the same bytes.
+    # No times of creation and change, so the same project always has the same bytes.
     head = re.sub(rb"((?:mv|tk|md)hd\x01.{3}).{16}", rb"\1" + bytes(16), head, flags=re.DOTALL)
     title = _title(media).encode()
     return head + mdat + frames + struct.pack(">I4s", len(title) + 8, b"free") + title
@@ -212,7 +212,7 @@ def _sound(media: Media) -> bytes:
     for note in notes:
         step = 2 * math.pi * 220 * 2 ** (note / 12) / rate
         length = rate // 4
-        # Each note swells and fades, so that it starts and ends without a click.
+        # Each note fades in and out, so that it starts and ends without a click.
         tune.extend(int(9000 * math.sin(math.pi * at / length) * math.sin(step * at)) for at in range(length))
     samples = max(round(media.seconds * rate), 1)
     data = tune.tobytes() * (samples // len(tune) + 1)

@@ -1,4 +1,4 @@
-"""What stands before both hosts: counts each request, and lets faults happen to it, down to the socket."""
+"""The ASGI middleware of both hosts. It counts requests, and applies faults, also to the socket."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from collections import Counter, deque
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
-from airflow_provider_magichour.simulator.faults import Call, Faults, Rule
+from airflow_provider_magichour.simulator.faults import Call, Fault, Faults
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -20,9 +20,9 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-#: Under these names the scope carries the connection's transport and the fault that applies.
+#: The keys in the scope of the connection's transport and of the fault that applies.
 TRANSPORT = "magichour.transport"
-RULE = "magichour.rule"
+FAULT = "magichour.fault"
 
 _LOGGED_HEADERS = {
     b"accept-encoding", b"content-length", b"content-type", b"if-range", b"range", b"user-agent"
@@ -31,14 +31,14 @@ _LOGGED_REQUESTS = 20_000
 
 
 class Recorder:
-    """What was called, how often, and by how many connections."""
+    """Counts the requests and the connections."""
 
     def __init__(self) -> None:
         self.open_connections = 0
         self.reset()
 
     def reset(self) -> None:
-        """Start counting from zero; open connections stay counted."""
+        """Set the counters to zero, but keep the number of open connections."""
         self.requests: Counter[str] = Counter()
         self.statuses: Counter[str] = Counter()
         self.log: deque[dict[str, Any]] = deque(maxlen=_LOGGED_REQUESTS)
@@ -59,7 +59,7 @@ class Recorder:
         self.open_connections -= 1
 
     def begin(self, call: Call, scope: Scope) -> dict[str, Any]:
-        """Log a request that has just come in."""
+        """Log a new request."""
         self.in_flight += 1
         self.most_in_flight = max(self.most_in_flight, self.in_flight)
         self.requests[f"{call.method} {call.template}"] += 1
@@ -81,20 +81,20 @@ class Recorder:
         return entry
 
     def end(self, entry: dict[str, Any]) -> None:
-        """Count how a request ended; one without a response has the status ``dropped``."""
+        """Count the status of a request: ``dropped`` if there was no response."""
         self.in_flight = max(self.in_flight - 1, 0)
         self.statuses[str(entry["status"] or "dropped")] += 1
 
 
 class Middleware:
     """
-    An ASGI application before another one.
+    An ASGI application that wraps another one.
 
-    :param app: the host's routes.
-    :param name_call: returns what a request is about, from its method and path.
+    :param app: the routes of the host.
+    :param name_call: returns the call for a method and a path.
     :param recorder: counts and logs the requests.
-    :param faults: the rules in force.
-    :param latency: seconds that each response takes longer.
+    :param faults: the current faults.
+    :param latency: seconds by which each response is delayed.
     """
 
     def __init__(
@@ -112,14 +112,14 @@ class Middleware:
         self._faults = faults
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Carry out a request, unless a fault prevents it."""
+        """Process a request, unless a fault prevents it."""
         if scope["type"] != "http":
             return
         call = self._name_call(scope["method"], scope["path"])
         if call.route == "admin":
             await self._app(scope, receive, send)
             return
-        rule = self._faults.pick(call) if self._faults else None
+        fault = self._faults.pick(call) if self._faults else None
         entry = self._recorder.begin(call, scope)
 
         async def send_and_note(message: Message) -> None:
@@ -129,43 +129,43 @@ class Middleware:
 
         try:
             await asyncio.sleep(self._latency)
-            if rule is None:
+            if fault is None:
                 await self._app(scope, receive, send_and_note)
             else:
                 entry["fault"] = True
-                scope[RULE] = rule
-                await _apply(rule, self._app, scope, receive, send_and_note)
+                scope[FAULT] = fault
+                await _apply(fault, self._app, scope, receive, send_and_note)
         except asyncio.CancelledError:
-            # The simulator stops. Where the connection is gone, that needs no line in a log.
+            # The simulator stops. If the connection is closed, this is not an error.
             if not scope[TRANSPORT].is_closing():
                 raise
         finally:
             self._recorder.end(entry)
 
 
-async def _apply(rule: Rule, app: App, scope: Scope, receive: Receive, send: Send) -> None:
-    if rule.delay:
-        await asyncio.sleep(rule.delay)
-    if rule.drop == "before":
-        await hang_up(scope, receive, rule.hang_up or "reset")
+async def _apply(fault: Fault, app: App, scope: Scope, receive: Receive, send: Send) -> None:
+    if fault.delay:
+        await asyncio.sleep(fault.delay)
+    if fault.drop == "before":
+        await hang_up(scope, receive, fault.hang_up or "reset")
         return
-    shaper = _Shaper(rule, scope, receive, send)
-    if rule.has_response and not rule.process:
+    shaper = _Shaper(fault, scope, receive, send)
+    if fault.has_response and not fault.process:
         await shaper.send_own()
         return
-    if rule.drop is None and not (rule.has_response or rule.merge or rule.remove):
-        if rule.delay_after:
-            shaper.hold(rule.delay_after)
+    if fault.drop is None and not (fault.has_response or fault.merge or fault.remove):
+        if fault.delay_after:
+            shaper.hold(fault.delay_after)
         await app(scope, receive, shaper.send)
         return
     status, headers, body = await _carry_out(app, scope, receive)
-    await asyncio.sleep(rule.delay_after)
-    if rule.drop == "after":
-        await hang_up(scope, receive, rule.hang_up or "reset")
-    elif rule.has_response:
+    await asyncio.sleep(fault.delay_after)
+    if fault.drop == "after":
+        await hang_up(scope, receive, fault.hang_up or "reset")
+    elif fault.has_response:
         await shaper.send_own()
     else:
-        await shaper.send_complete(status, headers, _edited(rule, body))
+        await shaper.send_complete(status, headers, _edited(fault, body))
 
 
 async def _carry_out(
@@ -185,27 +185,30 @@ async def _carry_out(
     return status, headers, b"".join(parts)
 
 
-def _edited(rule: Rule, body: bytes) -> bytes:
+def _edited(fault: Fault, body: bytes) -> bytes:
     try:
         found = json.loads(body)
     except ValueError:
         return body
     if not isinstance(found, dict):
         return body
-    found |= rule.merge
-    return json.dumps({name: value for name, value in found.items() if name not in rule.remove}).encode()
+    found |= fault.merge
+    return json.dumps({name: value for name, value in found.items() if name not in fault.remove}).encode()
 
 
 async def hang_up(scope: Scope, receive: Receive, how: str) -> None:
     """
-    End the connection: ``reset`` at once and with an error for the peer, ``close`` after what was sent.
+    End the connection.
 
-    Returns when the server has noticed, so that it does not try to respond.
+    It returns when the server has noticed this, so that the server does not try to respond.
+
+    :param how: ``reset`` ends it at once, with an error for the client. ``close`` sends
+        what is buffered first.
     """
     transport = scope[TRANSPORT]
     if how == "reset":
         sock = transport.get_extra_info("socket")
-        # Lingering for zero seconds turns the close into a TCP reset.
+        # With a linger time of zero, closing the socket sends a TCP reset.
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         transport.abort()
     else:
@@ -215,20 +218,20 @@ async def hang_up(scope: Scope, receive: Receive, how: str) -> None:
 
 
 class _Shaper:
-    """Changes a response on its way out, as a rule says."""
+    """Changes a response as a fault defines it."""
 
-    def __init__(self, rule: Rule, scope: Scope, receive: Receive, send: Send) -> None:
-        self._rule = rule
+    def __init__(self, fault: Fault, scope: Scope, receive: Receive, send: Send) -> None:
+        self._fault = fault
         self._scope = scope
         self._receive = receive
         self._send = send
         self._wait = 0.0
         self._sent = 0
-        #: The body ends here, and so does the connection.
+        #: After this number of bytes, the connection breaks.
         self._drop_at: int | None = None
-        #: The body ends here, and all looks well.
+        #: After this number of bytes, the body ends as if it was complete.
         self._end_at: int | None = None
-        self._gzip = zlib.compressobj(wbits=31) if rule.gzip else None
+        self._gzip = zlib.compressobj(wbits=31) if fault.gzip else None
         self._over = False
 
     def hold(self, seconds: float) -> None:
@@ -236,12 +239,12 @@ class _Shaper:
         self._wait = seconds
 
     async def send_own(self) -> None:
-        """Send the rule's own response."""
-        status, content_type, body = self._rule.response()
+        """Send the fault's own response."""
+        status, content_type, body = self._fault.response()
         await self.send_complete(status, [(b"content-type", content_type.encode())], body)
 
     async def send_complete(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
-        """Send a response that is at hand."""
+        """Send a complete response."""
         headers = [pair for pair in headers if pair[0].lower() != b"content-length"]
         if status not in {204, 304}:
             headers.append((b"content-length", str(len(body)).encode()))
@@ -249,7 +252,7 @@ class _Shaper:
         await self.send({"type": "http.response.body", "body": body})
 
     async def send(self, message: Message) -> None:
-        """Pass on a message of the application, changed."""
+        """Change a message of the application, and send it."""
         if message["type"] == "http.response.start":
             await asyncio.sleep(self._wait)
             await self._send({**message, "headers": self._headers(list(message["headers"]))})
@@ -257,24 +260,24 @@ class _Shaper:
             await self._body(message.get("body", b""), more=message.get("more_body", False))
 
     def _headers(self, headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
-        rule = self._rule
+        fault = self._fault
         length = next((int(value) for name, value in headers if name.lower() == b"content-length"), None)
         size = length or 0
-        if rule.drop_after_bytes is not None:
-            self._drop_at = rule.drop_after_bytes
-        elif rule.drop_after_percent is not None:
-            self._drop_at = int(size * rule.drop_after_percent / 100)
-        if rule.shorten_to_bytes is not None:
-            self._end_at = min(rule.shorten_to_bytes, size)
-        given = {name.lower().encode("latin-1"): value for name, value in rule.headers.items()}
+        if fault.drop_after_bytes is not None:
+            self._drop_at = fault.drop_after_bytes
+        elif fault.drop_after_percent is not None:
+            self._drop_at = int(size * fault.drop_after_percent / 100)
+        if fault.shorten_to_bytes is not None:
+            self._end_at = min(fault.shorten_to_bytes, size)
+        given = {name.lower().encode("latin-1"): value for name, value in fault.headers.items()}
         dropped = set(given)
-        if rule.chunked or rule.gzip or self._end_at is not None:
+        if fault.chunked or fault.gzip or self._end_at is not None:
             dropped.add(b"content-length")
         headers = [pair for pair in headers if pair[0].lower() not in dropped]
         headers += [(name, value.encode("latin-1")) for name, value in given.items() if value is not None]
-        if rule.gzip:
+        if fault.gzip:
             headers.append((b"content-encoding", b"gzip"))
-        elif self._end_at is not None and not rule.chunked:
+        elif self._end_at is not None and not fault.chunked:
             headers.append((b"content-length", str(self._end_at).encode()))
         return headers
 
@@ -289,14 +292,14 @@ class _Shaper:
         await self._drip(data)
         self._over = drop or not more
         if drop:
-            await hang_up(self._scope, self._receive, self._rule.hang_up or "close")
+            await hang_up(self._scope, self._receive, self._fault.hang_up or "close")
         elif not more:
             await self._send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _drip(self, data: bytes) -> None:
         self._sent += len(data)
-        size = self._rule.drip_bytes if self._rule.drip_seconds else max(len(data), 1)
+        size = self._fault.drip_bytes if self._fault.drip_seconds else max(len(data), 1)
         for at in range(0, len(data), size):
             if at or self._sent > len(data):
-                await asyncio.sleep(self._rule.drip_seconds)
+                await asyncio.sleep(self._fault.drip_seconds)
             await self._send({"type": "http.response.body", "body": data[at : at + size], "more_body": True})

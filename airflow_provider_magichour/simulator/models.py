@@ -1,4 +1,4 @@
-"""What Magic Hour remembers: accounts, projects and face detections."""
+"""The objects of the simulated Magic Hour: accounts, projects and face detections."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _COMPLETE = Outcome(status="complete")
 
 class RefusedError(Exception):
     """
-    A call that Magic Hour refuses.
+    A refused call.
 
-    :param status: the HTTP status; the machine-readable code of the response follows from it.
+    :param status: the HTTP status. It determines the machine-readable code of the response.
     :param message: the message of the response.
     :param headers: further headers of the response.
     """
@@ -34,7 +34,7 @@ class RefusedError(Exception):
 
 
 def iso(seconds: float) -> str:
-    """Return a time as Magic Hour writes it."""
+    """Return a time in the form of Magic Hour's responses."""
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
@@ -47,12 +47,12 @@ class Account:
     ledger: list[dict[str, Any]] = field(default_factory=list)
     rendering: int = 0
     waiting: deque[Project] = field(default_factory=deque)
-    #: When the next request would be within the rate limit.
+    #: The time of the next request that the rate limit allows.
     next_slot: float = 0.0
 
     def book(self, project_id: str, tool: str, entry: str, credits: int) -> None:  # noqa: A002
         """
-        Write an entry into the ledger, and change the credits by it.
+        Write an entry into the ledger, and change the credits.
 
         :param entry: ``charge`` or ``refund``.
         :param credits: how many, not negative.
@@ -106,7 +106,7 @@ class Project:
 
     @property
     def is_over(self) -> bool:
-        """Return whether it will not change by itself any more."""
+        """Return whether the project is finished."""
         return self.status in TERMINAL_STATUSES or not self.enabled
 
 

@@ -1,4 +1,4 @@
-"""Which files a project makes, and what is known of them."""
+"""The output files of a project, and their properties."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _LONGEST_SIDE = 8192
 
 
 def video_details(tool: str, body: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a video project's size, times and frame rate."""
+    """Return the size, times and frame rate of a video project."""
     width, height = _VIDEO_SIZES.get(str(body.get("aspect_ratio")), _VIDEO_SIZES["16:9"])
     if tool == "animation":
-        # The shape that was asked for, small.
+        # The requested aspect ratio, at a small size.
         sides = min(body["width"], _LONGEST_SIDE), min(body["height"], _LONGEST_SIDE)
         width, height = (max(int(320 * side / max(sides)) // 2 * 2, 16) for side in sides)
     return {
@@ -63,7 +63,7 @@ def outputs_of(
 
 
 def _gif_extension(body: Mapping[str, Any]) -> str:
-    # WebM would need an encoder; who asks for it gets the other video format.
+    # WebM needs an encoder, so a request for WebM gets an MP4.
     return "gif" if body.get("output_format", "gif") == "gif" else "mp4"
 
 

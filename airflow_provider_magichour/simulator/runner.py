@@ -1,4 +1,4 @@
-"""Runs both hosts of the simulator in one event loop, in a thread of its own."""
+"""Runs both hosts of the simulator in one event loop, in a separate thread."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ _STOP_SECONDS = 10
 
 
 class _Server(uvicorn.Server):
-    """A server that leaves signals alone: they belong to whoever runs the simulator."""
+    """A server that does not handle signals. The program that runs the simulator does."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Capture none."""
+        """Do not capture signals."""
         yield
 
 
 class Runner:
     """
-    Serves applications, each on a port of its own.
+    Serves applications, each on its own port.
 
     :param apps: the applications.
     :param host: the address to listen on.
@@ -53,7 +53,7 @@ class Runner:
         self._wanted_ports = ports
         self._recorder = recorder
         self._on_stop = on_stop
-        #: The ports that were found, once it listens.
+        #: The ports in use, once it listens.
         self.ports = list(ports)
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -63,9 +63,9 @@ class Runner:
 
     def bind(self) -> None:
         """
-        Take the ports.
+        Bind the ports.
 
-        :raises OSError: if one is taken.
+        :raises OSError: if a port is in use.
         :raises RuntimeError: if it is running already.
         """
         if self._thread is not None:
@@ -78,7 +78,7 @@ class Runner:
         self.ports = [sock.getsockname()[1] for sock in self._sockets]
 
     def start(self) -> None:
-        """Start the thread, and return when it serves."""
+        """Start the thread, and return when it accepts requests."""
         self._failure = None
         ready = threading.Event()
         self._thread = threading.Thread(
@@ -95,13 +95,13 @@ class Runner:
         if thread is None:
             return
         if self._loop is not None and thread.is_alive():
-            with contextlib.suppress(RuntimeError):  # it has just ended by itself
+            with contextlib.suppress(RuntimeError):  # the loop has just ended
                 asyncio.run_coroutine_threadsafe(self._shut_down(), self._loop)
         thread.join(_STOP_SECONDS)
 
     @contextlib.contextmanager
     def offline(self) -> Iterator[None]:
-        """Let nothing listen for a while: connections end, and new ones are refused."""
+        """Close all connections and refuse new ones within a ``with`` block."""
         self.call(self._close_listeners())
         try:
             yield
@@ -111,7 +111,7 @@ class Runner:
 
     def call(self, work: Coroutine[Any, Any, T]) -> T:
         """
-        Carry out a coroutine in the event loop, and return its result.
+        Run a coroutine in the event loop, and return its result.
 
         :raises RuntimeError: if the simulator does not run.
         """
@@ -123,7 +123,7 @@ class Runner:
     def _run(self, ready: threading.Event) -> None:
         try:
             asyncio.run(self._serve(ready))
-        except BaseException as failure:  # noqa: BLE001 - handed to the thread that waits
+        except BaseException as failure:  # noqa: BLE001 - the thread that waits raises it
             self._failure = failure
         finally:
             for sock in self._sockets:
@@ -173,7 +173,7 @@ class Runner:
         loop = asyncio.get_running_loop()
         for server, sock in zip(self._servers, self._sockets, strict=True):
             loop.remove_reader(sock)
-            # A forked process may hold the socket too; closing alone would leave the port open.
+            # A forked process may have the socket, too. Closing it here would then leave the port open.
             sock.shutdown(socket.SHUT_RDWR)
             for listener in server.servers:
                 listener.close()
@@ -183,7 +183,7 @@ class Runner:
 
 def _listen(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # Named as TCP, so that asyncio turns off Nagle's algorithm on what it accepts.
+    # With the protocol set to TCP, asyncio turns off Nagle's algorithm for new connections.
     sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -195,7 +195,7 @@ def _listen(host: str, port: int) -> socket.socket:
 
 
 def _protocol(recorder: Recorder) -> type[asyncio.Protocol]:
-    """Return uvicorn's protocol, which also counts connections and gives the application its transport."""
+    """Return uvicorn's protocol that also counts connections and puts the transport into the scope."""
 
     class Protocol(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
         app: App

@@ -1,4 +1,4 @@
-"""The request bodies that Magic Hour takes: which fields, of which types, and which are required."""
+"""The request bodies that Magic Hour accepts: the fields, their types, and which ones are required."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _LIMITS = {
 
 @cache
 def schemas() -> Mapping[str, Mapping[str, Any]]:
-    """Return, for each create call's path below ``/v1``, the schema of its body and its example price."""
+    """Return the body's schema and the example price of each create call, by its path below ``/v1``."""
     found: Mapping[str, Mapping[str, Any]] = json.loads(
         files("airflow_provider_magichour.simulator").joinpath("schemas.json").read_text("utf-8")
     )
@@ -42,15 +42,15 @@ def schemas() -> Mapping[str, Mapping[str, Any]]:
 
 def check_body(name: str, body: object) -> list[str]:
     """
-    Check the body of a create call, and return a warning for each value that no list of values has.
+    Check the body of a create call, and return a warning for each unknown value of an enumeration.
 
-    Fields and values that the specification does not name pass: the API grows faster than this file.
+    Unknown fields and values are accepted, because the API may be newer than this file.
 
     :param name: the call's path below ``/v1``, such as ``text-to-video``.
-    :raises ValueError: if a field is wrong or missing, naming it.
+    :raises ValueError: if a field is wrong or missing. The message names the field.
     """
     if not isinstance(body, dict):
-        raise ValueError("body must be a JSON object")  # noqa: TRY004 - what Magic Hour refuses, not a bug
+        raise ValueError("body must be a JSON object")  # noqa: TRY004 - the request is wrong, not the code
     warnings = []
     for error in _validator(name).iter_errors(body):
         if error.validator != "enum":
@@ -65,7 +65,7 @@ def check_body(name: str, body: object) -> list[str]:
 
 
 def known_fields(name: str, body: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the fields of a checked body that its schema names; only these have a known type."""
+    """Return the fields of a checked body that are in its schema. Only these have a known type."""
     return {field: body[field] for field in schemas()[name]["body"]["properties"] if field in body}
 
 

@@ -1,4 +1,4 @@
-"""The simulator as Python code uses it."""
+"""The class of the simulator."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from urllib.parse import quote
 from fastapi import FastAPI
 
 from airflow_provider_magichour.simulator import api_routes, file_routes
-from airflow_provider_magichour.simulator.admin import Admin, RuleList
+from airflow_provider_magichour.simulator.admin import Admin, FaultList
 from airflow_provider_magichour.simulator.backend import Backend
-from airflow_provider_magichour.simulator.faults import Faults, Outcome, Rule
+from airflow_provider_magichour.simulator.faults import Fault, Faults, Outcome
 from airflow_provider_magichour.simulator.media import digest
 from airflow_provider_magichour.simulator.middleware import Middleware, Recorder
 from airflow_provider_magichour.simulator.runner import Runner
@@ -49,11 +49,11 @@ class Simulator:
         ports = (self.settings.port, self.settings.downloads_port)
         self._runner = Runner(apps, self.settings.host, ports, recorder, self._admin.close)
 
-    # -------------------------------------------------------------------------------------- where it is
+    # --------------------------------------------------------------------------------------- addresses
 
     @property
     def settings(self) -> Settings:
-        """Return how it behaves."""
+        """Return the settings."""
         return self._backend.settings
 
     @property
@@ -85,7 +85,7 @@ class Simulator:
 
     def start(self) -> Self:
         """
-        Start to listen, and return when it does.
+        Start the simulator, and return when it is ready.
 
         :raises OSError: if a port is taken.
         """
@@ -99,7 +99,7 @@ class Simulator:
         self._runner.stop()
 
     def offline(self) -> contextlib.AbstractContextManager[None]:
-        """Let nothing listen within a ``with`` block: connections end, and new ones are refused."""
+        """Close all connections and refuse new ones within a ``with`` block."""
         return self._runner.offline()
 
     def __enter__(self) -> Self:
@@ -110,11 +110,11 @@ class Simulator:
     ) -> None:
         self.stop()
 
-    # ----------------------------------------------------------------------------------------- its state
+    # ------------------------------------------------------------------------------------------- state
 
     def state(self, *, projects: bool = True) -> dict[str, Any]:
         """
-        Return counters and what Magic Hour remembers.
+        Return the counters and the state of the simulated Magic Hour.
 
         :param projects: whether to include each project.
         """
@@ -141,40 +141,40 @@ class Simulator:
 
     def digests(self, project_id: str) -> dict[str, str]:
         """
-        Return the sha256 of each of a project's outputs by name, also when it was deleted.
+        Return the sha256 of each output of a project, by name, even after the project was deleted.
 
-        It is not documented: the tests of this package compare downloads with it.
+        It is not documented, because only the tests of this package use it.
 
         :raises KeyError: if there is no such project.
         """
         outputs = self._runner.call(self._admin.outputs(project_id))
         return {name: digest(media) for name, media in outputs}
 
-    # ------------------------------------------------------------------------------- what shall happen
+    # ------------------------------------------------------------------------------------------ changes
 
-    def faults(self, *rules: Mapping[str, Any] | Rule, seed: int | None = None) -> None:
+    def faults(self, *faults: Mapping[str, Any] | Fault, seed: int | None = None) -> None:
         """
-        Put faults in force, after those that are.
+        Add faults after the current ones.
 
-        :param rules: the rules, as the reference describes them.
-        :param seed: makes the chances of rules with a ``probability`` the same in each run.
-        :raises pydantic.ValidationError: if a rule is not one.
+        :param faults: faults with the fields that the reference describes.
+        :param seed: makes faults with a ``probability`` happen in the same order in each run.
+        :raises pydantic.ValidationError: if a fault has an unknown field or a wrong value.
         """
-        self._runner.call(self._admin.add_faults(RuleList.model_validate({"rules": rules, "seed": seed})))
+        self._runner.call(self._admin.add_faults(FaultList.model_validate({"faults": faults, "seed": seed})))
 
     def clear_faults(self) -> None:
-        """Drop all faults."""
+        """Remove all faults."""
         self._runner.call(self._admin.clear_faults())
 
     def reset(self) -> None:
-        """Forget projects, uploads, counters and faults; credits are full again."""
+        """Remove all projects, uploads and faults, and reset the counters and credits."""
         self._runner.call(self._admin.reset())
 
     def end_project(
         self, project_id: str, status: str = "complete", code: str = "unknown_error", message: str = "Failed"
     ) -> dict[str, Any]:
         """
-        Bring a project to its end now.
+        End a project now.
 
         :param status: ``complete``, ``error`` or ``canceled``.
         :param code: the error's code.
@@ -186,7 +186,7 @@ class Simulator:
 
     def add_account(self, key: str) -> str:
         """
-        Open another account, with credits and projects of its own, and return its id.
+        Add an account with its own credits and projects, and return its id.
 
         :param key: its API key.
         """
@@ -194,7 +194,7 @@ class Simulator:
 
     def add_api_key(self, key: str) -> None:
         """
-        Give the account another API key, which `api_key` is from now on; the old one counts, too.
+        Add an API key to the first account. `api_key` then returns this key. The old key stays valid.
 
         :param key: the new key.
         """
@@ -202,7 +202,7 @@ class Simulator:
 
     def revoke_api_key(self, key: str) -> None:
         """
-        Refuse an API key from now on.
+        Revoke an API key.
 
         :raises KeyError: if it is not known.
         """
@@ -210,17 +210,17 @@ class Simulator:
 
     def send_webhooks(self, url: str, secret: str, **options: Any) -> None:
         """
-        Send webhooks there from now on.
+        Start to send webhooks to an endpoint.
 
         :param url: the endpoint.
-        :param secret: signs them.
+        :param secret: the secret that they are signed with.
         :param options: ``retry_seconds``, ``timeout``, ``duplicates``, ``shuffle``.
         """
         self._runner.call(self._admin.send_webhooks(WebhookTarget(url=url, secret=secret, **options)))
 
     def send_event(self, project_id: str, event: Literal["started", "completed", "errored"]) -> None:
         """
-        Send a project's webhook now, again.
+        Send a webhook about a project now.
 
         :raises KeyError: if there is no such project.
         """

@@ -1,4 +1,4 @@
-"""How a simulator behaves."""
+"""The settings of a simulator."""
 
 from __future__ import annotations
 
@@ -21,34 +21,37 @@ class Settings:
     Settings of a simulator, all optional.
 
     :param host: the address to listen on.
-    :param port: the API's port, 0 for any free one.
-    :param downloads_port: the port of signed download and upload URLs, 0 for any free one.
-    :param public_host: the host name in the signed URLs, ``host`` by default. Set it where clients reach
+    :param port: the port of the API, 0 for any free one.
+    :param downloads_port: the port of presigned download and upload URLs, 0 for any free one.
+    :param public_host: the host name in the presigned URLs, ``host`` by default. Set it if clients reach
         the simulator under another name.
     :param api_key: the accepted API key.
-    :param more_api_keys: further keys, each an account of its own, with its own credits and projects.
-    :param credits: credits of each account at the start.
-    :param tier: the accounts' plan.
-    :param duration: seconds from create to complete, for all tools. By default each tool takes its real
-        median, divided by ``speed_up``.
-    :param speed_up: by how much the simulator is faster than Magic Hour.
-    :param jitter: by which share a project may take longer or shorter, from 0 to 1.
-    :param queue_share: the share of the duration that a project is ``queued``.
-    :param latency: seconds that each response takes longer.
-    :param max_rendering: how many projects of an account render at once.
-    :param max_rendering_action: what happens to more: ``queue`` keeps them queued, ``429`` refuses them.
-    :param deleted_projects: what a GET of a deleted project gives: ``disabled`` for the project with
-        ``enabled: false``, ``not_found`` for 404.
-    :param url_lifetime: seconds until a signed URL expires.
-    :param output_bytes: pad each output to this size, for tests of transfers.
-    :param rate_limit: requests per second and account; more get 429 with ``Retry-After``.
+    :param more_api_keys: further keys. Each has its own account, with its own credits and projects.
+    :param credits: the credits of each account at the start.
+    :param tier: the plan of the accounts.
+    :param duration: the seconds that every project takes. By default a project takes the typical duration
+        of its tool, divided by ``speed_up``.
+    :param speed_up: how many times faster than Magic Hour the simulator is.
+    :param jitter: the share by which the duration of a project varies at random, from 0 to 1.
+    :param queue_share: the share of the duration in which a project is ``queued``.
+    :param latency: seconds by which each response is delayed.
+    :param max_rendering: how many projects of an account render at once, without a limit by default.
+    :param max_rendering_action: what happens above this limit: ``queue`` queues the project, ``429`` refuses
+        it.
+    :param deleted_projects: the response to a GET of a deleted project: ``disabled`` is the project with
+        ``enabled: false``, ``not_found`` is a 404.
+    :param url_lifetime: seconds until a presigned URL expires.
+    :param output_bytes: the size of each output, which is filled with padding.
+    :param rate_limit: requests per second for each account. The response to others is 429 with
+        ``Retry-After``.
     :param webhook_url: where to send webhooks, None for none.
     :param webhook_secret: the secret that they are signed with.
-    :param webhook_retry_seconds: the wait after a webhook's first failed delivery; it doubles with each.
+    :param webhook_retry_seconds: seconds before a failed webhook is sent again. They double with each try.
     :param webhook_timeout: seconds to wait for the response to a webhook.
-    :param webhook_duplicates: how many times each webhook is sent again although it was accepted.
-    :param webhook_shuffle: send webhooks late and out of order, by up to this many seconds.
-    :param seed: make ids, jitter and random faults the same in each run.
+    :param webhook_duplicates: how many times an accepted webhook is sent again.
+    :param webhook_shuffle: delay each webhook by up to this many seconds at random, so that they arrive out
+        of order.
+    :param seed: makes ids, jitter and random faults the same in each run.
     """
 
     host: str = "127.0.0.1"

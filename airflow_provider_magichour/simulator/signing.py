@@ -1,4 +1,4 @@
-"""Signed URLs of downloads and uploads."""
+"""Presigned URLs of downloads and uploads."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from urllib.parse import quote
 
 class Signer:
     """
-    Makes and checks signed URLs that expire.
+    Creates and checks presigned URLs.
 
-    :param base_url: the origin of the URLs; set once the port is known.
+    :param base_url: the origin of the URLs. It is set when the port is known.
     """
 
     def __init__(self, base_url: str = "") -> None:
@@ -25,7 +25,7 @@ class Signer:
         Return a URL for one method on one file.
 
         :param folder: the project's id, or another folder.
-        :param output: the position among the project's outputs; their names may be alike.
+        :param output: the position in the project's outputs, because two outputs may have the same name.
         :param expires: when the URL stops working, in seconds since the epoch.
         """
         until = str(int(expires * 1000))
@@ -35,7 +35,7 @@ class Signer:
         )
 
     def problem(self, method: str, folder: str, output: str, until: str, signature: str) -> str | None:
-        """Return why the URL is not valid, None if it is."""
+        """Return why the URL is not valid, or None if it is valid."""
         if not until.isdigit() or not hmac.compare_digest(
             self._signature(method, folder, output, until).encode(), signature.encode()
         ):

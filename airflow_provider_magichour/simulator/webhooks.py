@@ -1,4 +1,4 @@
-"""Sends signed webhooks, again and again until they are accepted."""
+"""Sends signed webhooks, and repeats them until they are accepted."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ _REMEMBERED = 20_000
 
 class WebhookTarget(BaseModel):
     """
-    Where webhooks go, and how.
+    The endpoint of the webhooks, and how they are sent.
 
     :param url: the endpoint.
-    :param secret: signs them.
-    :param retry_seconds: the wait after the first failed delivery; it doubles with each.
+    :param secret: the secret that they are signed with.
+    :param retry_seconds: seconds before a failed webhook is sent again. They double with each try.
     :param timeout: seconds to wait for the response.
-    :param duplicates: how many times each is sent again although it was accepted.
-    :param shuffle: each is late by up to this many seconds, which mixes up their order.
+    :param duplicates: how many times an accepted webhook is sent again.
+    :param shuffle: each webhook is delayed by up to this many seconds at random, so that the order changes.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -54,17 +54,17 @@ def sign(secret: str, timestamp: str, body: bytes) -> str:
 
 class Webhooks:
     """
-    Sends what happens to projects to an endpoint.
+    Sends the events of projects to an endpoint.
 
-    :param backend: whose events to send.
-    :param target: where to; None until someone sets it.
-    :param seed: makes the shuffling the same in each run.
+    :param backend: the simulated Magic Hour.
+    :param target: the endpoint, None if there is none.
+    :param seed: makes the random delays the same in each run.
     """
 
     def __init__(self, backend: Backend, target: WebhookTarget | None, seed: int | None) -> None:
         self._backend = backend
         self.target = target
-        #: Each attempt to deliver, the latest last.
+        #: Each attempt to deliver, oldest first.
         self.deliveries: deque[dict[str, Any]] = deque(maxlen=_REMEMBERED)
         self._random = random.Random(seed)
         self._session: aiohttp.ClientSession | None = None
@@ -72,7 +72,7 @@ class Webhooks:
         backend.listeners.append(self.send)
 
     def send(self, event: str, project: Project) -> None:
-        """Send ``started``, ``completed`` or ``errored`` of a project, as it is now."""
+        """Send ``started``, ``completed`` or ``errored`` with the current state of a project."""
         if self.target is None:
             return
         payload = self._backend.project_json(project)
@@ -85,13 +85,13 @@ class Webhooks:
             task.add_done_callback(self._tasks.discard)
 
     def forget(self) -> None:
-        """Give up what was not delivered yet."""
+        """Drop the webhooks that were not delivered yet."""
         for task in self._tasks:
             task.cancel()
         self.deliveries.clear()
 
     async def close(self) -> None:
-        """Give up what was not delivered yet, and close all connections."""
+        """Drop the webhooks that were not delivered yet, and close all connections."""
         self.forget()
         if self._session is not None:
             await self._session.close()

@@ -1,7 +1,8 @@
 """
-Finished media starts the next DAG: Magic Hour's webhooks become Airflow asset events.
+Magic Hour's webhooks become Airflow asset events, which start DAGs.
 
-The receiver (``python -m airflow_provider_magichour.webhooks``) needs no Airflow, hence no import of it here.
+The receiver (``python -m airflow_provider_magichour.webhooks``) runs without Airflow, so this module does not
+import it.
 """
 
 from __future__ import annotations

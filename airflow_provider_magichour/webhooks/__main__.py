@@ -1,4 +1,4 @@
-"""Runs the receiver: ``python -m airflow_provider_magichour.webhooks``. Needs no Airflow."""
+"""Runs the receiver: ``python -m airflow_provider_magichour.webhooks``. It needs no Airflow."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from uvicorn.protocols.http.auto import AutoHTTPProtocol
 from airflow_provider_magichour.webhooks.receiver import create_app
 from airflow_provider_magichour.webhooks.settings import SettingsError
 
-#: Seconds until the headers of a connection's first request must have come.
+#: Seconds within which the headers of a connection's first request must arrive.
 HEADER_SECONDS = 5.0
 ABOUT = """\
 Receive Magic Hour's webhooks and create asset events in Airflow. Set the environment variables
@@ -22,7 +22,7 @@ MAGICHOUR_WEBHOOKS_CONFIG to the path of a TOML file with the same names in lowe
 
 
 class _Protocol(AutoHTTPProtocol):  # type: ignore[misc,valid-type,unused-ignore]
-    """Closes connections that begin no request: the process can have so many open only."""
+    """Closes connections without a request, because the number of open connections is limited."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override,unused-ignore]
         super().connection_made(transport)
@@ -34,7 +34,7 @@ class _Protocol(AutoHTTPProtocol):  # type: ignore[misc,valid-type,unused-ignore
 
 
 def main() -> None:
-    """Serve until a signal ends it."""
+    """Run the receiver until a signal ends it."""
     packed = sys.argv[0].endswith(".pyz")  # as `make dist` builds it
     command = "magichour-webhooks.pyz" if packed else "python -m airflow_provider_magichour.webhooks"
     parser = argparse.ArgumentParser(prog=command, description=ABOUT)
@@ -42,7 +42,7 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=8090, help="the port (default: %(default)s)")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    logging.getLogger("httpx").setLevel(logging.WARNING)  # it logs each call
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # httpx logs each call
     try:
         app = create_app()
     except SettingsError as error:

@@ -1,4 +1,4 @@
-"""Creates asset events by Airflow's public REST API, as a user of its own. Needs no Airflow."""
+"""Creates asset events with Airflow's public REST API, as its own user. It needs no Airflow."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ import httpx
 from airflow_provider_magichour._client.sanitize import one_line
 from airflow_provider_magichour.webhooks.settings import Settings
 
-#: Seconds after which an asset that was unknown to Airflow is looked up again.
+#: Seconds until an asset that Airflow did not know is looked up again.
 UNKNOWN_SECONDS = 5.0
-#: Seconds that an event may wait for its turn, and that a call may take. What waits longer is not begun: an
-#: Airflow that is too busy then does no work for deliveries that were given up.
+#: Seconds that an event may wait, and that a call may take. An event that waits longer is not sent, so that a
+#: busy Airflow does no work for webhooks that were already refused.
 WAIT_SECONDS, CALL_SECONDS = 3.0, 6.0
 _PAGE = 100
 
 
 class AirflowApiError(Exception):
-    """Airflow did not take an event now. The text is for our own log only."""
+    """Airflow did not accept an event. The text is only for the receiver's own log."""
 
 
 class AirflowApi:
-    """Airflow's REST API, version 2. Belongs to one event loop."""
+    """Airflow's REST API, version 2. It belongs to one event loop."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -41,15 +41,15 @@ class AirflowApi:
             timeout=CALL_SECONDS,
             limits=httpx.Limits(max_connections=None, keepalive_expiry=3),
             verify=ssl.create_default_context(),
-            mounts={"all://127.0.0.1": None, "all://localhost": None},  # no proxy of the environment
+            mounts={"all://127.0.0.1": None, "all://localhost": None},  # ignores the proxy of the environment
         )
         self.close = self._client.aclose
 
     async def create_events(self, uris: Sequence[str], extra: Mapping[str, Any]) -> int:
         """
-        Create an event of each asset that Airflow knows, and return how many that were.
+        Create an event of each asset that Airflow knows, and return their number.
 
-        :raises AirflowApiError: if Airflow could not take one of them.
+        :raises AirflowApiError: if Airflow did not accept one of them.
         """
         try:
             return sum([await self._create_event(uri, extra) for uri in uris])
@@ -70,14 +70,14 @@ class AirflowApi:
         if response.status_code != 404 or is_last:
             _check(response)
             return True
-        if self._ids.get(uri) == asset_id:  # it is outdated: look it up again, unless somebody just did
+        if self._ids.get(uri) == asset_id:  # the id is not valid any more: look it up again
             self._ids, self._read_at = {}, -math.inf
         return await self._create_event(uri, extra, is_last=True)
 
     async def _find_asset(self, uri: str) -> int | None:
-        """Return an asset's id; None where Airflow does not know it, because no DAG uses it."""
+        """Return an asset's id, or None if Airflow does not know it, because no DAG uses it."""
         if uri not in self._ids:
-            async with self._reading:  # of many that wait for it, one asks
+            async with self._reading:  # if many calls wait for it, only one sends the request
                 if uri not in self._ids and time.monotonic() - self._read_at > UNKNOWN_SECONDS:
                     await self._read_assets()
         return self._ids.get(uri)
@@ -104,7 +104,7 @@ class AirflowApi:
         return response
 
     async def _sign_in(self, refused: str) -> str:
-        """Return another token than the refused one."""
+        """Return a new token after one was refused."""
         async with self._signing_in:
             if self._token == refused:
                 credentials = {"username": self._settings.username, "password": self._settings.password}
@@ -114,7 +114,7 @@ class AirflowApi:
 
 
 def _check(response: httpx.Response) -> Any:
-    """Return what a successful response says."""
+    """Return the JSON of a successful response."""
     if response.is_success:
         return response.json()
     hint = " - check the credentials; the user must be allowed to read assets and to create asset events"

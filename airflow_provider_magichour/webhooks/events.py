@@ -1,4 +1,4 @@
-"""What a webhook is: its signature, its event and its assets. Pure functions that need no Airflow."""
+"""The signature, the event and the assets of a webhook. Pure functions that need no Airflow."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from urllib.parse import SplitResult, quote
 
 from airflow_provider_magichour._client.sanitize import parse_json
 
-#: The two headers, and what they must look like: the time in seconds, and an HMAC-SHA256.
+#: The two headers and their forms: the time in seconds, and an HMAC-SHA256.
 TIMESTAMP = ("magic-hour-event-timestamp", r"[0-9]{1,12}")
 SIGNATURE = ("magic-hour-event-signature", r"[0-9a-fA-F]{64}")
-#: How far the timestamp of a webhook may lie from the receiver's clock, in seconds, either way.
+#: How much the timestamp of a webhook may differ from the receiver's clock, in seconds.
 MAX_AGE = 300.0
 
 _TYPE = re.compile(r"(image|video|audio)\.([a-z_]{1,50})", re.ASCII)
@@ -23,7 +23,7 @@ _QUERY = re.compile(r"(https?://[^\s?#\"'<>\\]*)[?#][^\s\"'<>\\]*", re.IGNORECAS
 
 
 class RefusedError(Exception):
-    """A request that is not accepted: the status of the response, and a reason for our own log only."""
+    """A request that is refused: the status of the response, and the reason, which is only for the log."""
 
     def __init__(self, status: int, reason: str) -> None:
         super().__init__(reason)
@@ -34,9 +34,9 @@ def read_signature(
     headers: Collection[tuple[str, str]], now: float, max_age: float = MAX_AGE
 ) -> tuple[bytes, bytes]:
     """
-    Read the two headers, strictly; return the timestamp's digits as they were sent, and the decoded HMAC.
+    Read the two headers strictly. Return the digits of the timestamp as they were sent, and the decoded HMAC.
 
-    :raises RefusedError: if one is missing, repeated, or malformed, or if it was signed long before ``now``.
+    :raises RefusedError: if one is missing, repeated or malformed, or if the signature is too old.
     """
     timestamp, digest = (_read_header(headers, *each) for each in (TIMESTAMP, SIGNATURE))
     if abs(age := now - int(timestamp)) > max_age:
@@ -55,9 +55,9 @@ def _read_header(headers: Collection[tuple[str, str]], name: str, pattern: str) 
 
 def check_signature(secrets: Sequence[bytes], signature: tuple[bytes, bytes], body: bytes) -> None:
     """
-    Compare the signature in constant time with what each of the secrets gives; one match is enough.
+    Compare the signature in constant time with the signature of each secret. One match is enough.
 
-    :raises RefusedError: if none of the secrets made it. Without a secret the work is the same.
+    :raises RefusedError: if none matches. Without a secret, this takes the same time.
     """
     timestamp, digest = signature
     signed = timestamp + b"." + body
@@ -70,10 +70,10 @@ def check_signature(secrets: Sequence[bytes], signature: tuple[bytes, bytes], bo
 
 def parse_event(body: bytes, conn_id: str, presigned_urls: bool = False) -> dict[str, Any]:
     """
-    Read a verified body into the extra of an asset event; only ``type`` if it is not about a project.
+    Turn a verified body into the extra of an asset event, or into ``type`` if it has no project.
 
-    :param presigned_urls: leave them in. They open files to anyone who may read the asset.
-    :raises RefusedError: if it is not an event.
+    :param presigned_urls: whether to keep the URLs, which give the files to anyone who may read the asset.
+    :raises RefusedError: if the body is not an event.
     """
     try:
         data = parse_json(body.decode())
@@ -95,19 +95,19 @@ def parse_event(body: bytes, conn_id: str, presigned_urls: bool = False) -> dict
 
 
 def split_secrets(value: Any) -> tuple[bytes, ...]:
-    """Read a webhook secret: a string, several separated by commas, or a list; while replaced, both count."""
+    """Read a webhook secret: a string, several separated by commas, or a list. All of them are valid."""
     parts = value.split(",") if isinstance(value, str) else value if isinstance(value, list) else []
     return tuple(part.strip().encode() for part in parts if isinstance(part, str) and part.strip())
 
 
 def asset_uri(kind: str, event: str, conn_id: str | None = None) -> str:
-    """Return the URI, which is the name as well, of the asset for an event of one or any connection."""
+    """Return the URI and name of the asset for an event of one connection or of all."""
     return f"magichour://{kind}/{event}" + (f"/{quote(conn_id, safe='')}" if conn_id else "")
 
 
 def sanitize_uri(uri: SplitResult) -> SplitResult:
-    """Check an asset's URI for Airflow, which finds this function by the provider's metadata."""
+    """Check the URI of an asset. Airflow finds this function in the provider's metadata."""
     event, _, conn_id = uri.path.removeprefix("/").partition("/")
     if not _TYPE.fullmatch(f"{uri.netloc}.{event}") or "/" in conn_id:
-        raise ValueError(f"{uri.geturl()!r} is no asset of Magic Hour's webhooks; use magichour_asset()")
+        raise ValueError(f"{uri.geturl()!r} is not an asset of Magic Hour's webhooks; use magichour_asset()")
     return uri

@@ -1,4 +1,4 @@
-"""The receiver inside Airflow's API server, off by default: the easy way for a development Airflow."""
+"""The receiver inside Airflow's API server, for development. It is off by default."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def _option(name: str, section: str = "magichour", fallback: str = "") -> str:
 
 @functools.cache
 def _create_endpoint() -> Any:
-    """Return the endpoint, or what says that it is off. Few processes need it: at the first request."""
+    """Return the endpoint, or a response that says it is off. It is created at the first request."""
     from starlette.responses import PlainTextResponse
 
     if not conf.getboolean("magichour", "webhooks", fallback=False):
@@ -52,7 +52,7 @@ def _create_endpoint() -> Any:
     one_at_a_time = asyncio.Lock()
 
     async def find_secrets(conn_id: str) -> Sequence[bytes]:
-        if conn_id not in conn_ids:  # no others are looked up
+        if conn_id not in conn_ids:  # no other connections are read
             return ()
         async with one_at_a_time:
             return await asyncio.to_thread(_secrets_of_period, conn_id, time.monotonic() // SECRET_SECONDS)
@@ -66,7 +66,7 @@ async def _app(scope: Any, receive: Any, send: Any) -> None:
 
 
 class MagicHourWebhooksPlugin(AirflowPlugin):
-    """Mounts the endpoint in Airflow's API server."""
+    """Adds the endpoint to Airflow's API server."""
 
     name = "magichour_webhooks"
     fastapi_apps = [{"app": _app, "url_prefix": "/magichour/webhooks", "name": "Magic Hour webhooks"}]  # noqa: RUF012  # Airflow's own form

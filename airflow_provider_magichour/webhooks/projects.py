@@ -1,4 +1,4 @@
-"""What a DAG uses: the assets of the webhooks, and the projects that their events name."""
+"""The assets of webhooks and the projects in their events, for DAGs."""
 
 from __future__ import annotations
 
@@ -26,20 +26,21 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 EVENTS = ("started", "completed", "errored")
-#: How long before the newest event of the last run the next one begins: events are committed out of order.
+#: How far before the newest event of the last run the next run starts, because events are not committed in
+#: order.
 OVERLAP = timedelta(minutes=10)
-#: What a run reads where no run has left a time, as on Airflow 3.2, and what it repeats of failed runs.
+#: How far back a run reads without a stored time, as on Airflow 3.2, and how far back it repeats failed runs.
 WITHOUT_STATE, REPEATED = timedelta(hours=2), timedelta(days=1)
-#: How many projects a run remembers, so that the next one gives no double: 30 a second for ten minutes.
+#: How many projects a run stores, so that the next run drops duplicates: 30 a second for ten minutes.
 MAX_KEYS = 20_000
-#: How old a message of a queue may be, in seconds: SQS keeps it no longer.
+#: How old a message of a queue may be, in seconds. SQS keeps messages for the same time.
 MAX_QUEUED_AGE = 14 * 86400.0
 
 _Read: TypeAlias = "Callable[[Mapping[str, Any]], Iterable[TriggeringProject]]"
 
 
 class TriggeringProject(TypedDict):
-    """A project of a webhook; ``what`` is ``event``. Without ``presigned_urls``, ``downloads`` is empty."""
+    """A project of a webhook. ``what`` is ``event``. Without ``presigned_urls``, ``downloads`` is empty."""
 
     id: str
     kind: str
@@ -53,11 +54,11 @@ def magichour_asset(
     kind: KindName, event: str = "completed", conn_id: str | None = None, *, what: str | None = None
 ) -> Asset:
     """
-    Return the asset that has an event for each webhook of its sort; schedule a DAG on it.
+    Return the asset that gets an event for each webhook of this kind and event. Schedule a DAG on it.
 
     :param kind: ``image``, ``video`` or ``audio``.
     :param event: ``started``, ``completed`` or ``errored``. A canceled project sends no webhook.
-    :param conn_id: the connection whose webhooks count; by default those of all.
+    :param conn_id: the connection of the webhooks; all connections if None.
     :param what: the old name of ``event``.
     :raises MagicHourArgumentError: if one of them is wrong.
     """
@@ -75,10 +76,11 @@ def triggering_projects(
     context_or_events: Mapping[Any, Any], event: str | None = None, *, what: str | None = None
 ) -> list[TriggeringProject]:
     """
-    Return the projects that webhooks named, each once.
+    Return the projects of webhooks, each once.
 
-    In a task that has the assets as ``inlets``, these are all since the last successful run of the DAG, so
-    that an event that started no run is found by the next; without a context, the triggering events alone.
+    In a task that has the assets as ``inlets``, these are all projects since the last successful run of the
+    DAG. An event that started no run is therefore found by the next run. Without a context, only the
+    triggering events count.
 
     :param context_or_events: the task's context, or its ``triggering_asset_events``.
     :param event: only those that ``started``, ``completed`` or ``errored``; all by default.
@@ -94,7 +96,7 @@ def queued_projects(
     Return the projects of webhooks that came through a message queue, as :func:`triggering_projects` does.
 
     A message is a request as JSON, ``{"headers": ..., "body": ..., "isBase64Encoded": ...}``, which a gateway
-    has put into the queue. One without a valid signature is passed over.
+    has put into the queue. A message without a valid signature is skipped.
 
     :param context_or_events: the task's context, or its ``triggering_asset_events``.
     :param magichour_conn_id: the connection with the webhook secret.
@@ -122,7 +124,7 @@ def queued_projects(
 
 
 def _open_message(message: Any) -> tuple[Mapping[str, str], bytes]:
-    """Return headers and body of a request that a message holds as JSON, in SQS below ``Body``."""
+    """Return headers and body of a request that a message contains as JSON, in SQS below ``Body``."""
     message = json.loads(message) if isinstance(message, str | bytes) else message
     if "Body" in message:
         return _open_message(message["Body"])
@@ -137,7 +139,7 @@ def _renamed(what: str | None) -> str | None:
 
 
 def _read_extra(extra: Mapping[str, Any]) -> Iterator[TriggeringProject]:
-    """Read an asset event; one that a person created by hand need not be ours, and may lack some fields."""
+    """Read an asset event. One that a person created by hand may be invalid, or have fewer fields."""
     project = extra.get("project")
     downloads = project.get("downloads") if isinstance(project, Mapping) else None
     event = str(extra.get("type", "")).rpartition(".")[2] or "completed"
@@ -155,10 +157,10 @@ def _read_extra(extra: Mapping[str, Any]) -> Iterator[TriggeringProject]:
 
 
 def _collect(source: Mapping[Any, Any], read: _Read, wanted: str | None) -> list[TriggeringProject]:
-    """Read the events of a run once each, and leave in the asset state store what it has read."""
+    """Read the events of a run, each once, and store in the asset state store what was read."""
     context = source if any(name == "ti" for name in source) else {"triggering_asset_events": source}
     inlets = [inlet for inlet in context.get("inlet_events") or () if hasattr(inlet, "uri")]
-    stores = context.get("asset_state_store") if inlets else None  # since Airflow 3.3
+    stores = context.get("asset_state_store") if inlets else None  # Airflow 3.3 and newer
     store = None if stores is None else stores[inlets[0]]
     ti: Any = context.get("ti")
     key = f"{ti.dag_id}/{ti.task_id}" if ti else ""
@@ -170,7 +172,7 @@ def _collect(source: Mapping[Any, Any], read: _Read, wanted: str | None) -> list
         later += accessor.after(since.isoformat()) if hasattr(accessor, "after") else ()
     found = _by_key(own, read, wanted)
     if isinstance(last, dict) and last["run_id"] != ti.run_id and (getattr(ti, "try_number", None) or 1) > 1:
-        # an older run than the last was cleared: it gets what started it once more
+        # an older run was cleared: it gets its triggering events again
         handled = [name for name in handled if name not in found]
     found |= _by_key(later, read, wanted)
     if store is not None and (read_events := own + later):
@@ -182,7 +184,7 @@ def _collect(source: Mapping[Any, Any], read: _Read, wanted: str | None) -> list
 
 
 def _by_key(read_events: Iterable[Any], read: _Read, wanted: str | None) -> dict[str, TriggeringProject]:
-    """Return the projects of asset events, each once, by what tells them apart."""
+    """Return the projects of asset events, each once, by their keys."""
     found: dict[str, TriggeringProject] = {}
     for project in (project for each in read_events for project in read(each.extra or {})):
         names = (project["magichour_conn_id"], project["kind"], project["event"], project["id"])
@@ -192,12 +194,12 @@ def _by_key(read_events: Iterable[Any], read: _Read, wanted: str | None) -> dict
 
 
 def _find_start(last: Any, ti: Any) -> tuple[datetime, list[str]]:
-    """Return from when on a run reads events, and the keys of the projects that a successful run has had."""
+    """Return the time from which a run reads events, and the project keys of the last successful run."""
     now = datetime.now(UTC)
     if not isinstance(last, dict):
         return now - WITHOUT_STATE, []
     since = datetime.fromisoformat(last["since"])
-    if last["run_id"] == ti.run_id:  # a retry or a Clear reads the same again
+    if last["run_id"] == ti.run_id:  # a retry or a Clear reads the same events again
         return since, last["handled"]
     if ti.get_dr_count(ti.dag_id, run_ids=[last["run_id"]], states=["success"]):
         return datetime.fromisoformat(last["newest"]) - OVERLAP, last["keys"]

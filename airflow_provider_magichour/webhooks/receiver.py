@@ -1,4 +1,4 @@
-"""The endpoint that Magic Hour calls, as an ASGI application. Needs no Airflow."""
+"""The endpoint that Magic Hour calls, as an ASGI application. It needs no Airflow."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from airflow_provider_magichour.webhooks.settings import Settings
 
 log = logging.getLogger(__name__)
 
-#: Where the endpoint is; the connection's id follows.
+#: The path of the endpoint, before the connection's id.
 URL_PREFIX = "/magichour/webhooks"
-#: The longest body, in bytes; real ones are a few KiB.
+#: The longest body, in bytes. Real ones have a few KiB.
 MAX_BODY = 1024 * 1024
-#: Seconds that a body may take to arrive, and that all may take: Magic Hour waits about 10 for a response.
+#: Seconds for a body to arrive, and for the whole request. Magic Hour waits about 10 s for a response.
 BODY_SECONDS, TOTAL_SECONDS = 5.0, 9.0
-#: Seconds until a wrong signature is refused: the time does not show whether the connection is known.
+#: Seconds until a wrong signature is refused, so that the time does not show whether the connection exists.
 REFUSAL_SECONDS = 0.05
 
 _DETAILS = {
@@ -41,10 +41,10 @@ _DETAILS = {
 
 class Receiver:
     """
-    Verifies webhooks and hands them to Airflow. Belongs to one event loop, which it never blocks.
+    Verifies webhooks and sends them to Airflow. It belongs to one event loop, which it never blocks.
 
     :param find_secrets: returns the webhook secrets of a connection, none for an unknown one.
-    :param on_outcome: is called with what came of each request, one of the names of ``counts``.
+    :param on_outcome: called with the result of each request, one of the names in ``counts``.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class Receiver:
         self.counts = Counter(accepted=0, unused=0, ignored=0, refused=0, failed=0)
 
     async def receive(self, request: Request) -> JSONResponse:
-        """Respond to a request, whatever it is."""
+        """Respond to any request."""
         refuse_at = time.monotonic() + REFUSAL_SECONDS
         conn_id = request.path_params["magichour_conn_id"]
         outcome, status = "failed", 503
@@ -70,21 +70,21 @@ class Receiver:
             outcome, status = "refused", refusal.status
             await asyncio.sleep(refuse_at - time.monotonic())
         except Exception as error:  # noqa: BLE001  # whatever it is, Magic Hour has to deliver this again
-            why = f"{type(error).__name__}: {error}"  # a traceback could show credentials
+            why = f"{type(error).__name__}: {error}"  # a traceback could contain credentials
             text = (
-                "Magic Hour must deliver a webhook for connection %.200r again; Airflow did not take it: %s"
+                "Magic Hour must deliver a webhook for connection %.200r again; Airflow did not accept it: %s"
             )
             log.error(text, conn_id, why)  # noqa: TRY400
         self.counts[outcome] += 1
         self._on_outcome(outcome)
         if status == 200:
             return JSONResponse({"status": outcome})
-        # what depends on the status alone tells nothing; a body that was not read ends the connection
+        # the text depends only on the status, so it shows nothing; an unread body closes the connection
         headers = {"Retry-After": "30"} if status == 503 else {"Connection": "close"}
         return JSONResponse({"detail": _DETAILS[status]}, status, headers)
 
     async def health(self, request: Request) -> JSONResponse:
-        """Respond to a load balancer: this process runs, and what it has done since its start."""
+        """Respond to a load balancer with the counts since the start of this process."""
         return JSONResponse({"status": "ok", **self.counts})
 
     async def _accept(self, request: Request, conn_id: str) -> str:
@@ -107,7 +107,7 @@ class Receiver:
 
 
 async def _read_body(request: Request) -> bytes:
-    """Read the body in bounded memory and time; one that announces its excess is refused unread."""
+    """Read the body with limited memory and time. If its Content-Length is too large, refuse it unread."""
     announced = request.headers.get("content-length", "0")
     if not announced.isdecimal() or len(announced) > 9 or int(announced) > MAX_BODY:
         raise RefusedError(413, f"its body of {announced:.20} bytes is longer than {MAX_BODY}")
@@ -126,7 +126,7 @@ async def _read_body(request: Request) -> bytes:
 
 
 def create_endpoint(receiver: Receiver) -> Router:
-    """Return the ASGI application of the endpoint alone: ``POST /{magichour_conn_id}``."""
+    """Return the ASGI application with only the endpoint: ``POST /{magichour_conn_id}``."""
     routes = [Route("/{magichour_conn_id}", receiver.receive, methods=["POST"])]
     return Router(routes, redirect_slashes=False)
 

@@ -1,4 +1,4 @@
-"""The settings of the receiver, from environment variables and a file. Needs no Airflow."""
+"""The settings of the receiver, from environment variables and a file. It needs no Airflow."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ PREFIX = "MAGICHOUR_WEBHOOKS_"
 
 
 class SettingsError(Exception):
-    """A setting is missing or wrong; the text names it."""
+    """A setting is missing or wrong. The message names it."""
 
 
 @dataclass(frozen=True)
 class Settings:
     """
-    What the receiver needs to know.
+    The settings of the receiver.
 
     :param airflow_url: the API server's address, without ``/api/v2``.
-    :param token: an access token for it; or else a user, who signs in, and again at each 401.
-    :param presigned_urls: whether asset events hold the files' presigned URLs.
-    :param parallel: how many calls of Airflow run at once; 1 where its database is SQLite.
-    :param secrets: the webhook secrets of each connection that webhooks are accepted for.
+    :param token: an access token. Without it, a user signs in, and signs in again after each 401.
+    :param presigned_urls: whether asset events contain the presigned URLs of the files.
+    :param parallel: how many calls to Airflow run at once; 1 if its database is SQLite.
+    :param secrets: the webhook secrets of each connection that accepts webhooks.
     """
 
     airflow_url: str
@@ -43,7 +43,7 @@ class Settings:
     @classmethod
     def read(cls, env: Mapping[str, str] = os.environ) -> Settings:
         """
-        Read ``MAGICHOUR_WEBHOOKS_...`` variables, and the TOML file that ``..._CONFIG`` names; variables win.
+        Read the ``MAGICHOUR_WEBHOOKS_...`` variables, and the TOML file that ``..._CONFIG`` names.
 
         :raises SettingsError: if one is missing or wrong.
         """
@@ -69,7 +69,7 @@ class Settings:
 
 
 def _read_secrets(value: Any) -> dict[str, Sequence[bytes]]:
-    """Return the secrets of each connection; nothing if they cannot be read, or one has none."""
+    """Return the secrets of each connection; nothing if they cannot be read, or if one has none."""
     try:
         found = json.loads(value) if isinstance(value, str) else value
         secrets: dict[str, Sequence[bytes]] = {name: split_secrets(each) for name, each in found.items()}

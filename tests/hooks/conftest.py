@@ -11,5 +11,5 @@ from tests.support.projects import KEY
 def hook(server, connect, monkeypatch):
     """A hook for the scripted server, which pauses between tries for no time."""
     monkeypatch.setattr(retry.random, "random", lambda: 0.0)
-    connect(server.url, KEY, timeout=5, max_attempts=2)
+    connect(server.url, KEY, timeout=30, max_attempts=2)
     return MagicHourHook()

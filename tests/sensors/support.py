@@ -24,7 +24,7 @@ def sensor(mode: str, project_id: Any, **arguments: Any) -> MagicHourProjectSens
     how: dict[str, Any] = (
         {"deferrable": True} if mode == "deferrable" else {"mode": mode, "deferrable": False}
     )
-    arguments = {"kind": "image", "poll_interval": 0.05, "timeout": 20, **how, **arguments}
+    arguments = {"kind": "image", "poll_interval": 0.05, "timeout": 120, **how, **arguments}
     return MagicHourProjectSensor(task_id="wait", project_id=project_id, **arguments)
 
 

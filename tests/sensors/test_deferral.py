@@ -48,7 +48,7 @@ def test_defer_after_zero_defers_at_once(projects: Projects, defer_after: Any) -
 
 def test_defer_after_waits_so_long_on_the_worker(projects: Projects) -> None:
     projects.script("p1", *["rendering"] * 4, "complete")
-    task = sensor("deferrable", "p1", kind="video", defer_after=5, poll_interval=0.05)
+    task = sensor("deferrable", "p1", kind="video", defer_after=60, poll_interval=0.05)
     assert task.execute(task_context("wait"))["status"] == "complete"
 
 

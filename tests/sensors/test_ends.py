@@ -16,6 +16,8 @@ from airflow.providers.common.compat.sdk import (
 )
 
 from airflow_provider_magichour import exceptions as errors
+from airflow_provider_magichour._polling.wait_request import WaitRequest
+from airflow_provider_magichour.sensors import _run
 from tests.sensors.support import run, sensor
 from tests.support.projects import Projects, project
 from tests.support.scripted_server import Reply
@@ -55,12 +57,21 @@ def test_execution_timeout_is_the_sensors_own_timeout(
         run(task)
 
 
-def test_wait_on_a_worker_ends_before_the_alarm_of_execution_timeout(projects: Projects) -> None:
+def test_wait_on_a_worker_ends_before_the_alarm_of_execution_timeout(
+    projects: Projects, monkeypatch: pytest.MonkeyPatch
+) -> None:
     projects.script("p1", "rendering")
-    started = time.monotonic()
+    left: list[float] = []
+
+    class Request(WaitRequest):
+        def __init__(self, kind: str, ids: Any, deadline: float, *arguments: Any, **more: Any) -> None:
+            left.append(deadline - time.time())
+            super().__init__(kind, ids, deadline, *arguments, **more)
+
+    monkeypatch.setattr(_run, "WaitRequest", Request)
     with pytest.raises(errors.MagicHourSensorTimeoutError, match="Timed out waiting for project p1"):
         run(sensor("poke", "p1", execution_timeout=timedelta(seconds=1)))
-    assert time.monotonic() - started < 1
+    assert left[0] <= 0.9  # a tenth is left for the last status check
 
 
 @pytest.mark.parametrize("option", ["soft_fail", "never_fail"])
@@ -77,7 +88,7 @@ def test_soft_fail_skips_with_the_reason(
 ) -> None:
     projects.script("p1", last)
     with pytest.raises(AirflowSkipException, match=f"^Skipping due to {option} is set to True: {why}"):
-        run(sensor(mode, "p1", timeout=1, **{option: True}))
+        run(sensor(mode, "p1", timeout=1 if last == "rendering" else 120, **{option: True}))
 
 
 @pytest.mark.parametrize("option", ["soft_fail", "never_fail"])
@@ -90,7 +101,7 @@ def test_soft_fail_does_not_skip_a_running_project(mode: str, projects: Projects
 def test_kill_ends_the_wait_on_the_worker(mode: str, projects: Projects) -> None:
     """As Airflow does it: a signal's handler on the main thread, which waits, calls ``on_kill``."""
     projects.script("p1", "rendering")
-    task = sensor(mode, "p1", defer_after=60, poll_interval=60)
+    task = sensor(mode, "p1", timeout=500, defer_after=300, poll_interval=300)
     killed_at = 0.0
 
     def kill(*_: Any) -> None:
@@ -99,12 +110,19 @@ def test_kill_ends_the_wait_on_the_worker(mode: str, projects: Projects) -> None
         task.on_kill()
 
     before = signal.signal(signal.SIGUSR1, kill)
-    timer = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGUSR1))
-    timer.start()
+
+    def kill_while_it_waits() -> None:
+        while not projects.asked["p1"]:
+            time.sleep(0.01)
+        time.sleep(0.3)
+        os.kill(os.getpid(), signal.SIGUSR1)
+
+    killer = threading.Thread(target=kill_while_it_waits, daemon=True)
+    killer.start()
     try:
         with pytest.raises(errors.MagicHourError, match="killed"):
             run(task)
     finally:
-        timer.join()
+        killer.join(60)
         signal.signal(signal.SIGUSR1, before)
-    assert time.monotonic() - killed_at < 5
+    assert time.monotonic() - killed_at < 60

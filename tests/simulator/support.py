@@ -42,7 +42,7 @@ def get(simulator: Simulator, kind: str, project_id: str) -> dict[str, Any]:
     return dict(response.json())
 
 
-def wait(simulator: Simulator, kind: str, project_id: str, seconds: float = 10) -> dict[str, Any]:
+def wait(simulator: Simulator, kind: str, project_id: str, seconds: float = 60) -> dict[str, Any]:
     until = time.monotonic() + seconds
     while time.monotonic() < until:
         project = get(simulator, kind, project_id)
@@ -59,4 +59,4 @@ def make(simulator: Simulator, kind: str = "image", **changes: Any) -> dict[str,
 
 def download(project: dict[str, Any], **headers: str) -> requests.Response:
     """Fetch a complete project's first file."""
-    return requests.get(project["downloads"][0]["url"], headers=headers, timeout=10)
+    return requests.get(project["downloads"][0]["url"], headers=headers, timeout=60)

@@ -79,11 +79,11 @@ def test_reset_forgets_added_keys_and_accounts(magichour: Simulator) -> None:
 
 def test_accounts_and_keys_can_be_added_over_http(magichour: Simulator) -> None:
     admin = f"{magichour.url}/_simulator"
-    added = requests.post(f"{admin}/accounts", json={"key": "mhk_stranger"}, timeout=5).json()
+    added = requests.post(f"{admin}/accounts", json={"key": "mhk_stranger"}, timeout=60).json()
     assert _account(magichour, "mhk_stranger")["id"] == added["id"]
-    assert requests.post(f"{admin}/api-keys", json={"key": "mhk_other_key"}, timeout=5).status_code == 200
+    assert requests.post(f"{admin}/api-keys", json={"key": "mhk_other_key"}, timeout=60).status_code == 200
     assert _account(magichour, "mhk_other_key")["id"] != added["id"]
-    assert [requests.delete(f"{admin}/api-keys/mhk_stranger", timeout=5).status_code for _ in "12"] == [
+    assert [requests.delete(f"{admin}/api-keys/mhk_stranger", timeout=60).status_code for _ in "12"] == [
         200,
         404,
     ]
@@ -114,7 +114,7 @@ def test_the_ledger_can_be_read_for_one_account(magichour: Simulator) -> None:
     assert magichour.ledger(account_id) == []
     (line,) = magichour.ledger()
     assert line["account_id"] == magichour.state()["accounts"][0]["id"]
-    assert requests.get(f"{magichour.url}/_simulator/ledger", timeout=5).json() == [line]
+    assert requests.get(f"{magichour.url}/_simulator/ledger", timeout=60).json() == [line]
 
 
 # ---------------------------------------------------------------------------------------------- errors
@@ -191,15 +191,15 @@ def test_a_gateway_fails_before_or_after_a_create_is_accepted(
 
 
 def test_a_project_is_404_until_its_read_lag_is_over(magichour: Simulator) -> None:
-    magichour.faults({"read_lag": 0.4, "times": 1})
+    magichour.faults({"read_lag": 4, "times": 1})
     created = time.monotonic()
     project_id = create(magichour)
     first = _get_project(magichour, project_id)
     assert (first.status_code, first.json()["code"]) == (404, "not_found")
     while _get_project(magichour, project_id).status_code == 404:
-        assert time.monotonic() < created + 10
+        assert time.monotonic() < created + 60
         time.sleep(0.02)
-    assert time.monotonic() >= created + 0.4
+    assert time.monotonic() >= created + 4
     assert get(magichour, "image", create(magichour))["status"] == "complete"
 
 

@@ -37,7 +37,7 @@ def _post(magichour: Simulator, tool: str, body: Any, **options: Any) -> request
 def test_a_wrong_key_is_refused(magichour: Simulator, value: str | None) -> None:
     headers = {} if value is None else {"Authorization": value}
     for path in ("account", "image-projects/x", "saved-items"):
-        response = requests.get(f"{magichour.url}/v1/{path}", headers=headers, timeout=10)
+        response = requests.get(f"{magichour.url}/v1/{path}", headers=headers, timeout=60)
         assert response.status_code == 401
         assert response.json() == {"code": "unauthorized", "message": "Unauthorized"}
 
@@ -78,7 +78,7 @@ def test_a_project_has_one_kind(magichour: Simulator) -> None:
 @hypothesis.settings(max_examples=60)
 def test_odd_ids_are_404_or_400(running: Simulator, path: str) -> None:
     with session(running) as http:
-        response = http.get(f"{running.url}/v1/image-projects/{requests.utils.quote(path)}", timeout=10)
+        response = http.get(f"{running.url}/v1/image-projects/{requests.utils.quote(path)}", timeout=60)
     assert response.status_code in {404, 400}
 
 
@@ -101,10 +101,11 @@ def test_an_account_can_have_another_key_and_lose_the_old_one() -> None:
 
 
 def test_requests_above_the_rate_limit_get_429_with_retry_after() -> None:
-    with Simulator(rate_limit=5) as magichour, session(magichour) as http:
+    with Simulator(rate_limit=1) as magichour, session(magichour) as http:
         responses = [http.get(f"{magichour.url}/v1/account") for _ in range(12)]
         refused = [response for response in responses if response.status_code == 429]
-        assert 1 <= len(refused) <= 8
+        assert responses[0].ok
+        assert refused
         assert int(refused[0].headers["Retry-After"]) >= 1
 
 
@@ -340,7 +341,7 @@ def test_saved_items_have_durable_paths_below_their_account(magichour: Simulator
     assert paths[1] == f"saved-items/{account_id}/{items[1]['id']}/image.png"
     assert all(path.startswith(f"saved-items/{account_id}/") for path in paths)
     for item in items:
-        assert requests.get(item["assets"][0]["url"], timeout=10).status_code == 200
+        assert requests.get(item["assets"][0]["url"], timeout=60).status_code == 200
 
 
 def test_a_free_account_has_no_subscription() -> None:

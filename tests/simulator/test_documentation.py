@@ -9,7 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from airflow_provider_magichour.simulator.faults import Rule
+from airflow_provider_magichour.simulator.faults import Fault
 from tests.support.airflow import as_this_airflow_writes_it
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
@@ -50,4 +50,4 @@ def test_the_example_passes_as_printed(tmp_path: Path, _migrated_database: Path)
 
 def test_each_fault_is_documented() -> None:
     page = (DOCS / "reference" / "simulator.md").read_text()
-    assert {field for field in Rule.model_fields if f"`{field}`" not in page} == ONLY_FOR_OWN_TESTS
+    assert {field for field in Fault.model_fields if f"`{field}`" not in page} == ONLY_FOR_OWN_TESTS

@@ -20,7 +20,7 @@ ACCOUNT = {"route": "get_account"}
 
 def account(magichour: Simulator) -> requests.Response:
     with session(magichour) as http:
-        return http.get(f"{magichour.url}/v1/account", timeout=10)
+        return http.get(f"{magichour.url}/v1/account", timeout=60)
 
 
 def raw(magichour: Simulator, path: str, headers: str = "", host: str = "api") -> tuple[bytes, str]:
@@ -94,7 +94,7 @@ def test_a_rule_can_match_one_project_of_two(magichour: Simulator) -> None:
     assert codes == [500, 200]
 
 
-def test_a_rule_can_skip_requests_and_hit_a_share_of_them(magichour: Simulator) -> None:
+def test_a_fault_can_skip_requests_and_hit_a_share_of_them(magichour: Simulator) -> None:
     magichour.faults({"match": ACCOUNT, "status": 500, "skip": 2, "times": 1})
     assert [account(magichour).status_code for _ in range(4)] == [200, 200, 500, 200]
     outcomes = []
@@ -107,11 +107,11 @@ def test_a_rule_can_skip_requests_and_hit_a_share_of_them(magichour: Simulator) 
 
 
 @pytest.mark.parametrize(
-    "rule", [{"statsu": 1}, {"match": {"hots": "api"}}, {"drop": "sometimes"}, {"times": 0}]
+    "fault", [{"statsu": 1}, {"match": {"hots": "api"}}, {"drop": "sometimes"}, {"times": 0}]
 )
-def test_a_misspelt_rule_is_refused(magichour: Simulator, rule: dict[str, Any]) -> None:
+def test_a_misspelt_fault_is_refused(magichour: Simulator, fault: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
-        magichour.faults(rule)
+        magichour.faults(fault)
 
 
 # ----------------------------------------------------------------------------------------- connections
@@ -165,14 +165,17 @@ def test_drop_after_percent_closes_within_the_body(magichour: Simulator) -> None
 
 def test_delay_holds_up_the_request_and_the_response(magichour: Simulator) -> None:
     magichour.faults(
-        {"match": ACCOUNT, "delay": 0.2}, {"match": {"route": "create_project"}, "delay_after": 3}
+        {"match": ACCOUNT, "delay": 0.2}, {"match": {"route": "create_project"}, "delay_after": 20}
     )
     start = time.monotonic()
     assert account(magichour).status_code == 200
     assert time.monotonic() - start >= 0.2
     with session(magichour) as http, pytest.raises(requests.ReadTimeout):
-        http.post(f"{magichour.url}/v1/ai-image-generator", json=IMAGE, timeout=0.5)
-    assert magichour.state()["created"] == {"ai-image-generator": 1}
+        http.post(f"{magichour.url}/v1/ai-image-generator", json=IMAGE, timeout=3)
+    until = time.monotonic() + 60
+    while magichour.state()["created"] != {"ai-image-generator": 1}:
+        assert time.monotonic() < until
+        time.sleep(0.02)
 
 
 # --------------------------------------------------------------------------------------- other answers
@@ -218,7 +221,7 @@ def test_gzip_and_chunked_change_the_encoding(magichour: Simulator) -> None:
     whole = download(project).content
     magichour.faults({"gzip": True, "times": 2}, {"chunked": True})
     assert account(magichour).json()["tier"] == "pro"
-    response = requests.get(project["downloads"][0]["url"], stream=True, timeout=10)
+    response = requests.get(project["downloads"][0]["url"], stream=True, timeout=60)
     assert response.headers["content-encoding"] == "gzip"
     assert gzip.decompress(response.raw.read(decode_content=False)) == whole
     response = download(project)

@@ -47,7 +47,7 @@ def _decode(media: Media, folder: Path) -> str:
         "null",
         "-",
     ]
-    done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=60, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     assert not re.search("error|invalid|corrupt|truncat", done.stderr, re.IGNORECASE), done.stderr
     return done.stderr
@@ -57,7 +57,7 @@ def _kind_of_file(folder: Path, extension: str) -> str:
     if shutil.which("file") is None:
         pytest.skip("there is no file command here")
     command = ["file", "--brief", str(folder / f"file.{extension}")]
-    return subprocess.run(command, capture_output=True, text=True, timeout=30, check=True).stdout
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=True).stdout
 
 
 @pytest.mark.parametrize("tool", TOOLS)
@@ -107,7 +107,7 @@ def test_the_frames_of_a_video_are_its_pictures(tmp_path: Path) -> None:
         "rgb24",
         "-",
     ]
-    frames = subprocess.run(command, capture_output=True, timeout=60, check=True).stdout
+    frames = subprocess.run(command, capture_output=True, timeout=300, check=True).stdout
     size = 320 * 180 * 3
     parts = [frames[at : at + size] for at in range(0, len(frames), size)]
     assert len(parts) == len(set(parts)) == 4

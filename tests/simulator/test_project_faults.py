@@ -52,7 +52,7 @@ def test_names_and_output_bytes_shape_the_outputs(magichour: Simulator) -> None:
     names = ["output.png", "output.png", "a/b ü.png"]
     magichour.faults({"names": names, "output_bytes": 300_000, "times": 1})
     project = make(magichour)
-    contents = [requests.get(one["url"], timeout=10).content for one in project["downloads"]]
+    contents = [requests.get(one["url"], timeout=60).content for one in project["downloads"]]
     assert [len(content) for content in contents] == [300_000] * 3
     assert urlsplit(project["downloads"][2]["url"]).path.endswith("/a%2Fb%20%C3%BC.png")
 
@@ -99,9 +99,9 @@ def test_a_closed_connection_ends_the_download(magichour: Simulator) -> None:
         project = http.get(f"{magichour.url}/v1/audio-projects/{project_id}").json()
         while not project["downloads"]:
             project = http.get(f"{magichour.url}/v1/audio-projects/{project_id}").json()
-    with requests.get(project["downloads"][0]["url"], stream=True, timeout=10) as response:
+    with requests.get(project["downloads"][0]["url"], stream=True, timeout=60) as response:
         response.raw.read(100_000)
-    until = time.monotonic() + 10
+    until = time.monotonic() + 60
     while magichour.state()["in_flight"]["now"]:
         assert time.monotonic() < until
         time.sleep(0.02)

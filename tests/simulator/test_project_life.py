@@ -16,10 +16,10 @@ from tests.simulator.support import create, get, make, session, wait
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_project_is_queued_then_rendering_then_complete(kind: str) -> None:
-    with Simulator(duration=0.6, queue_share=0.5) as magichour:
+    with Simulator(duration=4, queue_share=0.5) as magichour:
         project_id = create(magichour, kind)
         seen = []
-        until = time.monotonic() + 10
+        until = time.monotonic() + 60
         while time.monotonic() < until and "complete" not in seen:
             status = get(magichour, kind, project_id)["status"]
             seen += [status] if status not in seen else []
@@ -47,9 +47,8 @@ def test_a_deleted_project_stays_visible_and_is_gone(magichour: Simulator) -> No
 
 
 def test_a_plan_limits_how_many_render_at_once() -> None:
-    with Simulator(duration=0.4, queue_share=0, max_rendering=1) as magichour:
+    with Simulator(duration=6, queue_share=0, max_rendering=1) as magichour:
         first, second, third = (create(magichour) for _ in range(3))
-        time.sleep(0.1)
         assert get(magichour, "image", first)["status"] == "rendering"
         assert get(magichour, "image", second)["status"] == "queued"
         with session(magichour) as http:
@@ -77,4 +76,4 @@ def test_speed_up_makes_projects_complete_sooner() -> None:
     with Simulator(speed_up=typical * 2) as magichour:
         started = time.monotonic()
         wait(magichour, "video", create(magichour, "video"))
-        assert 0.5 <= time.monotonic() - started < 5
+        assert 0.5 <= time.monotonic() - started < typical

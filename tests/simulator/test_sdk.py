@@ -1,4 +1,4 @@
-"""The official client is content with the simulator: then the simulator is faithful."""
+"""The official client works with the simulator, which shows that the simulator is correct."""
 
 from __future__ import annotations
 

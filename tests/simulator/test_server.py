@@ -42,12 +42,12 @@ def test_stop_frees_the_ports_and_ends_the_thread() -> None:
 
 def test_stop_does_not_wait_for_slow_responses(caplog: pytest.LogCaptureFixture) -> None:
     with Simulator() as simulator:
-        simulator.faults({"delay": 60})
+        simulator.faults({"delay": 300})
         errors: list[Exception] = []
 
         def ask() -> None:
             try:
-                requests.get(simulator.url, timeout=30)
+                requests.get(simulator.url, timeout=300)
             except requests.RequestException as error:
                 errors.append(error)
 
@@ -56,8 +56,8 @@ def test_stop_does_not_wait_for_slow_responses(caplog: pytest.LogCaptureFixture)
         while not simulator.state()["in_flight"]["now"]:
             time.sleep(0.01)
         start = time.monotonic()
-    asking.join(20)
-    assert time.monotonic() - start < 20
+    asking.join(100)
+    assert time.monotonic() - start < 100
     assert len(errors) == 1
     assert not [record for record in caplog.records if record.name.startswith("uvicorn")]
 
@@ -84,7 +84,7 @@ def test_offline_refuses_connections_and_remembers_everything() -> None:
             with simulator.offline(), pytest.raises(requests.ConnectionError):
                 http.get(f"{simulator.url}/v1/account")
             with simulator.offline(), pytest.raises(requests.ConnectionError, match="refused"):
-                requests.get(simulator.downloads_url, timeout=5)
+                requests.get(simulator.downloads_url, timeout=60)
             assert http.get(f"{simulator.url}/v1/account").status_code == 200
         assert get(simulator, "image", project_id)["id"] == project_id
 
@@ -109,32 +109,32 @@ def test_connections_and_requests_are_counted(magichour_simulator: Simulator) ->
 def test_admin_calls_work_over_http(magichour_simulator: Simulator) -> None:
     base = f"{magichour_simulator.url}/_simulator"
     project_id = create(magichour_simulator)
-    ended = requests.post(f"{base}/projects/{project_id}", json={"status": "canceled"}, timeout=5).json()
+    ended = requests.post(f"{base}/projects/{project_id}", json={"status": "canceled"}, timeout=60).json()
     assert ended["status"] == "canceled"
-    assert requests.post(f"{base}/projects/none", json={}, timeout=5).status_code == 404
-    wrong = requests.post(f"{base}/faults", json=[{"stattus": 503}], timeout=5)
+    assert requests.post(f"{base}/projects/none", json={}, timeout=60).status_code == 404
+    wrong = requests.post(f"{base}/faults", json=[{"stattus": 503}], timeout=60)
     assert wrong.status_code == 422
     assert "stattus" in wrong.text
-    right = requests.post(f"{base}/faults", json=[{"status": 503}], timeout=5).json()
-    assert right[0]["rule"] == {"status": 503}
-    assert requests.get(f"{base}/faults", timeout=5).json() == right
-    assert requests.get(f"{magichour_simulator.url}/v1/account", timeout=5).status_code == 503
-    requests.delete(f"{base}/faults", timeout=5)
-    assert requests.get(f"{magichour_simulator.url}/v1/account", timeout=5).status_code == 401
-    state = requests.get(f"{base}/state", params={"projects": False}, timeout=5).json()
+    right = requests.post(f"{base}/faults", json=[{"status": 503}], timeout=60).json()
+    assert right[0]["fault"] == {"status": 503}
+    assert requests.get(f"{base}/faults", timeout=60).json() == right
+    assert requests.get(f"{magichour_simulator.url}/v1/account", timeout=60).status_code == 503
+    requests.delete(f"{base}/faults", timeout=60)
+    assert requests.get(f"{magichour_simulator.url}/v1/account", timeout=60).status_code == 401
+    state = requests.get(f"{base}/state", params={"projects": False}, timeout=60).json()
     assert "projects" not in state
-    assert len(requests.get(f"{base}/requests?route=get_account&limit=1", timeout=5).json()) == 1
-    requests.post(f"{base}/reset", timeout=5)
-    assert requests.get(f"{base}/state", timeout=5).json()["projects"] == {}
+    assert len(requests.get(f"{base}/requests?route=get_account&limit=1", timeout=60).json()) == 1
+    requests.post(f"{base}/reset", timeout=60)
+    assert requests.get(f"{base}/state", timeout=60).json()["projects"] == {}
 
 
-@pytest.mark.parametrize("rules", [None, "{", '{"status": 503}', '[{"stattus": 503}]'])
+@pytest.mark.parametrize("faults", [None, "{", '{"status": 503}', '[{"stattus": 503}]'])
 def test_command_line_refuses_wrong_faults(
-    tmp_path: Path, rules: str | None, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, faults: str | None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / "faults.json"
-    if rules is not None:
-        file.write_text(rules)
+    if faults is not None:
+        file.write_text(faults)
     with pytest.raises(SystemExit):
         main(["--faults", str(file)])
     assert "error: " in capsys.readouterr().err
@@ -143,7 +143,7 @@ def test_command_line_refuses_wrong_faults(
 def test_command_line_explains_each_setting(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["--help"])
-    assert "seconds that each response takes longer" in " ".join(capsys.readouterr().out.split())
+    assert "seconds by which each response is delayed" in " ".join(capsys.readouterr().out.split())
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -168,11 +168,11 @@ def test_command_line_starts_and_stops(tmp_path: Path, number: signal.Signals) -
             assert found["pid"] == process.pid
             headers = {"Authorization": "Bearer mhk_other"}
             first, second = (
-                requests.get(f"{found['url']}/v1/account", headers=headers, timeout=5) for _ in range(2)
+                requests.get(f"{found['url']}/v1/account", headers=headers, timeout=60) for _ in range(2)
             )
             assert (first.status_code, second.json()["credits"]) == (503, 7)
             os.kill(process.pid, number)
-            assert process.wait(20) == 0
+            assert process.wait(120) == 0
         finally:
             process.kill()
 

@@ -42,13 +42,13 @@ def migrated_database(folder: Path) -> Path:
 
 
 def restore_database(database: Path, template: Path) -> None:
-    """Give each table of a database the rows it has in the template; open connections go on with it."""
+    """Give each table of a database the rows it has in the template; open connections continue with it."""
     with contextlib.closing(sqlite3.connect(database, timeout=60)) as connection, connection:
         connection.execute("ATTACH ? AS template", (str(template),))
         tables = connection.execute(
             "SELECT name FROM main.sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'"
         ).fetchall()
-        # SQLite checks foreign keys only where a connection asks for it, so the order does not matter.
+        # SQLite checks foreign keys only where a connection requests it, so the order does not matter.
         for (table,) in tables:
             connection.execute(f'DELETE FROM main."{table}"')  # noqa: S608  # Airflow's own names
             connection.execute(f'INSERT INTO main."{table}" SELECT * FROM template."{table}"')  # noqa: S608  # the same

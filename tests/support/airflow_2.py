@@ -15,7 +15,7 @@ from scripts.local.client import wait_until
 from scripts.local.processes import Processes, free_port
 from tests.support.airflow import as_this_airflow_writes_it
 
-#: Airflow 2 lets SQLite have no tasks side by side, which it can well: Airflow 3 does that.
+#: Airflow 2 lets SQLite have no tasks in parallel, which it can well: Airflow 3 does that.
 _EXECUTOR = """
 from airflow.executors.local_executor import LocalExecutor
 
@@ -26,7 +26,7 @@ class SideBySide(LocalExecutor):
 
 class Airflow2:
     """
-    It, with a home of its own; use it as a context manager.
+    A real Airflow 2 with its own home. Use it as a context manager.
 
     :param home: the AIRFLOW_HOME, which must not exist.
     :param database: a migrated database, which is copied.
@@ -46,16 +46,18 @@ class Airflow2:
             "core.dags_folder": str(home / "dags"),
             "core.dags_are_paused_at_creation": "False",
             "core.load_examples": "False",
-            "database.sql_alchemy_conn": f"sqlite:///{self.database}",
+            "database.sql_alchemy_conn": f"sqlite:///{self.database}?timeout=25",
             "logging.base_log_folder": str(home / "logs"),
             "logging.worker_log_server_port": str(free_port()),
             "logging.trigger_log_server_port": str(free_port()),
             "scheduler.scheduler_idle_sleep_time": "0.2",
             "scheduler.min_file_process_interval": "60",
-            # Dead tasks are told by their missing heartbeat.
-            "scheduler.local_task_job_heartbeat_sec": "1",
-            "scheduler.scheduler_zombie_task_threshold": "6",
-            "scheduler.zombie_detection_interval": "1",
+            # Dead tasks are told by their missing heartbeat; the second is how late a living task's may be.
+            "scheduler.job_heartbeat_sec": "2",
+            "scheduler.local_task_job_heartbeat_sec": "20",
+            "scheduler.scheduler_zombie_task_threshold": "20",
+            # A failure that is found again before it was handled fails the next try, too.
+            "scheduler.zombie_detection_interval": "20",
             "usage_data_collection.enabled": "False",
         }
         path = os.pathsep.join([str(home), *filter(None, [os.environ.get("PYTHONPATH")])])

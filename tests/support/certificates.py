@@ -13,7 +13,7 @@ from cryptography.x509.oid import NameOID
 
 
 def self_signed(folder: Path) -> Path:
-    """Write a key and a certificate of 127.0.0.1 that vouches for itself, in one file."""
+    """Write a key and a self-signed certificate of 127.0.0.1 into one file."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "magichour test")])
     address = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))

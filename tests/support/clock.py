@@ -1,4 +1,4 @@
-"""An event loop with a clock of its own, so that a wait of hours takes no time."""
+"""An event loop with its own clock, so that a wait of hours takes no time."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class _Selector(selectors.DefaultSelector):  # type: ignore[misc, valid-type]
         self.now = 1000.0
 
     def select(self, timeout: float | None = None) -> Any:
-        """Find what is ready; where nothing is, let the time pass that the loop would sleep."""
+        """Find the ready events. If there are none, advance the clock by the loop's sleep."""
         ready = super().select(0)
         if not ready and timeout is None:
             raise AssertionError("the loop would sleep for ever")

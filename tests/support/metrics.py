@@ -6,6 +6,7 @@ import contextlib
 import gzip
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, NamedTuple
@@ -23,7 +24,7 @@ class Metric(NamedTuple):
 
 @contextlib.contextmanager
 def statsd_server() -> Iterator[tuple[dict[str, str], list[Metric]]]:
-    """Give the settings for Airflow, and the metrics as they come."""
+    """Yield the settings for Airflow, and the metrics as they come."""
     found: list[Metric] = []
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
         server.bind(("127.0.0.1", 0))
@@ -31,9 +32,14 @@ def statsd_server() -> Iterator[tuple[dict[str, str], list[Metric]]]:
         done = threading.Event()
 
         def receive() -> None:
-            while not done.is_set():
+            while True:
+                is_last = done.is_set()  # what was sent before is received all the same
+                ends = time.monotonic() + 30
                 with contextlib.suppress(TimeoutError):
-                    found.extend(_parse(server.recv(65_536).decode()))
+                    while time.monotonic() < ends:
+                        found.extend(_parse(server.recv(65_536).decode()))
+                if is_last:
+                    return
 
         thread = threading.Thread(target=receive)
         thread.start()
@@ -62,7 +68,7 @@ def _parse(packet: str) -> Iterator[Metric]:
 
 @contextlib.contextmanager
 def otel_collector() -> Iterator[tuple[dict[str, str], list[Metric]]]:
-    """Give the settings for Airflow, and the metrics as they come."""
+    """Yield the settings for Airflow, and the metrics as they come."""
     from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (  # type: ignore[import-untyped,unused-ignore]
         ExportMetricsServiceRequest,
     )

@@ -1,4 +1,4 @@
-"""Magic Hour's projects at a scripted server: each has a script of its own."""
+"""Magic Hour's projects at a scripted server: each has its own script."""
 
 from __future__ import annotations
 

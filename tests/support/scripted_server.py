@@ -26,7 +26,7 @@ class Reply:
     drop: bool = False
 
     def finish(self) -> None:
-        """Do something before the connection goes on."""
+        """Do something before the connection continues."""
 
     def content(self) -> bytes:
         if isinstance(self.body, bytes):
@@ -96,7 +96,8 @@ def scripted_server(tls: ssl.SSLContext | None = None) -> Iterator[ScriptedServe
                 self.wfile.write(reply.content())
             reply.finish()
 
-        do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = handle_any  # noqa: N815 - the names are http.server's
+        # the names are http.server's
+        do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = do_CONNECT = handle_any  # noqa: N815
 
         def finish(self) -> None:
             try:

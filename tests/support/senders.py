@@ -19,8 +19,8 @@ Send = Callable[[Settings, api.Request], Any]
 
 
 def settings_for(server: ScriptedServer, **changes: Any) -> Settings:
-    """Return settings for a server: 5 s per attempt, three attempts."""
-    return Settings(**{"api_key": KEY, "base_url": server.url, "timeout": 5, "max_attempts": 3, **changes})
+    """Return settings for a server: 30 s per attempt, three attempts."""
+    return Settings(**{"api_key": KEY, "base_url": server.url, "timeout": 30, "max_attempts": 3, **changes})
 
 
 def send_sync(settings: Settings, request: api.Request) -> Any:
@@ -36,7 +36,7 @@ def send_async(settings: Settings, request: api.Request) -> Any:
 
 
 def send_all(settings: Settings, calls: Sequence[api.Request]) -> list[Any]:
-    """Send calls side by side; return what came of each, in order."""
+    """Send calls in parallel; return what came of each, in order."""
 
     async def send() -> list[Any]:
         async with AsyncSender(settings) as sender:

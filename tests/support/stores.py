@@ -312,7 +312,7 @@ def gcs_store(gcs_emulator: str, monkeypatch: pytest.MonkeyPatch) -> FsspecStore
 
 
 def _forget_file_systems(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let Airflow open its file systems anew, with this test's connections."""
+    """Let Airflow open its file systems again, with this test's connections."""
     try:
         from airflow.sdk.io import store
     except ImportError:

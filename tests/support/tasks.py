@@ -15,6 +15,14 @@ from airflow.providers.common.compat.sdk import TaskDeferred
 MAX_STATE_BYTES = 65_535
 
 
+class RefusedError(Exception):
+    """As Airflow's own store raises it in a try that another one has replaced (``AirflowRuntimeError``)."""
+
+    def __init__(self) -> None:
+        super().__init__("API_SERVER_ERROR: 404")
+        self.error = SimpleNamespace(detail={"status_code": 404})
+
+
 class TaskStateStore:
     """Airflow 3.3's ``task_state_store`` in memory: JSON values by key, bounded as the real one."""
 

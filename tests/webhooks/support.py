@@ -184,7 +184,7 @@ def read_all(client: socket.socket) -> bytes:
     return received
 
 
-def eventually(condition: Callable[[], bool], timeout: float = 20) -> None:
+def eventually(condition: Callable[[], bool], timeout: float = 120) -> None:
     deadline = time.monotonic() + timeout
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import time
 from typing import Any
 
 import pytest
@@ -89,7 +90,7 @@ async def test_looks_an_id_up_again_where_airflow_does_not_know_it(
 async def test_an_asset_that_is_listed_but_takes_no_events_is_a_failure(
     airflow_api: tuple[FakeAirflow, str],
 ) -> None:
-    """Something on the way passes reads alone, for example: the event must come again."""
+    """For example, if a proxy lets only reads pass. The event must be delivered again."""
     airflow, url = airflow_api
     airflow.use(used())
     airflow.responses[CREATE] = web_page(404)
@@ -102,12 +103,14 @@ async def test_sees_an_asset_that_is_new_after_some_seconds(
     airflow_api: tuple[FakeAirflow, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     airflow, url = airflow_api
+    unknown_seconds = "airflow_provider_magichour.webhooks.airflow_api.UNKNOWN_SECONDS"
+    monkeypatch.setattr(unknown_seconds, 600)  # the machine may be slow
     api = AirflowApi(user(url))
     for _ in range(3):
         assert await api.create_events([used(), used(conn_id="x")], {}) == 0
     assert airflow.calls.count(LIST) == 1
     airflow.use(used())
-    monkeypatch.setattr("airflow_provider_magichour.webhooks.airflow_api.UNKNOWN_SECONDS", 0)
+    monkeypatch.setattr(unknown_seconds, 0)
     assert await api.create_events([used(), used(conn_id="x")], {}) == 1
     await api.close()
 
@@ -125,18 +128,19 @@ async def test_an_airflow_that_is_too_slow_still_gets_what_it_can_take(
 
     async def deliver() -> bool:
         try:
-            async with asyncio.timeout(2):
+            async with asyncio.timeout(10):
                 return await api.create_events([used(), used(conn_id="x")], {}) == 1
         except TimeoutError:
             return False
 
-    deliveries = []
-    for _ in range(150):
+    deliveries: list[asyncio.Task[bool]] = []
+    ends = time.monotonic() + 120
+    while len(deliveries) < 150 or (len(airflow.events) < 20 and time.monotonic() < ends):
         deliveries.append(asyncio.create_task(deliver()))
         await asyncio.sleep(0.02)
     accepted = sum(await asyncio.gather(*deliveries))
     await api.close()
-    assert 15 <= accepted < 150
+    assert 15 <= accepted < len(deliveries)
     assert len(airflow.events) - accepted <= 2  # no event of a delivery that was given up
 
 

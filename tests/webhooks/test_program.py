@@ -45,39 +45,50 @@ def one_file(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 @contextlib.contextmanager
 def running(
-    command: Sequence[str], environment: Mapping[str, str], port: int
-) -> Iterator[subprocess.Popen[str]]:
+    command: Sequence[str], environment: Mapping[str, str]
+) -> Iterator[tuple[subprocess.Popen[str], int]]:
+    """Run the receiver, and give its process and its port."""
     env = {
         **{name: value for name, value in os.environ.items() if not name.startswith("PYTHON")},
         **{f"MAGICHOUR_WEBHOOKS_{name}": value for name, value in environment.items()},
     }
-    process = subprocess.Popen(
-        [*command, "--port", str(port)],
-        env=env,
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    process, port = start(command, env)
     try:
-        wait_for(f"http://127.0.0.1:{port}/health", process)
-        yield process
+        yield process, port
     finally:
         process.terminate()
-        process.wait(30)
+        process.wait(120)
 
 
-def wait_for(url: str, process: subprocess.Popen[str], timeout: float = 60) -> None:
-    deadline = time.monotonic() + timeout
-    while True:
-        try:
+def start(command: Sequence[str], env: Mapping[str, str]) -> tuple[subprocess.Popen[str], int]:
+    for _ in range(3):
+        port = free_port()
+        process = subprocess.Popen(
+            [*command, "--port", str(port)],
+            env=env,
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        if serves(f"http://127.0.0.1:{port}/health", process):
+            return process, port
+        process.kill()
+        printed = process.communicate()[0]
+        # Another test's connection may have been given the port.
+        assert "already in use" in printed, printed
+    pytest.fail("three ports were taken by others")
+
+
+def serves(url: str, process: subprocess.Popen[str]) -> bool:
+    """Wait until the receiver responds, and return whether it does."""
+    deadline = time.monotonic() + 120
+    while process.poll() is None and time.monotonic() < deadline:
+        with contextlib.suppress(requests.RequestException):
             requests.get(url, timeout=5).raise_for_status()
-        except requests.RequestException:
-            assert process.poll() is None, process.communicate()[0]
-            assert time.monotonic() < deadline, "it did not start"
-            time.sleep(0.1)
-        else:
-            return
+            return True
+        time.sleep(0.1)
+    return False
 
 
 def user(airflow_url: str) -> dict[str, str]:
@@ -97,10 +108,10 @@ def deliver(root: str, body: bytes) -> requests.Response:
 @pytest.mark.parametrize("form", ["package", "one file"])
 def test_receiver_runs_where_there_is_no_airflow(form: str, one_file: list[str]) -> None:
     command = one_file if form == "one file" else [sys.executable, "-c", WITHOUT_AIRFLOW]
-    airflow, port = FakeAirflow(), free_port()
+    airflow = FakeAirflow()
     airflow.use(used())
     with serving(airflow.app()) as airflow_port:
-        with running(command, user(f"http://127.0.0.1:{airflow_port}"), port) as process:
+        with running(command, user(f"http://127.0.0.1:{airflow_port}")) as (process, port):
             assert deliver(f"http://127.0.0.1:{port}", event_body()).json() == {"status": "accepted"}
         printed = process.communicate()[0]
     assert "Magic Hour sent video.completed for project 'cm1' over connection team_a" in printed
@@ -109,9 +120,8 @@ def test_receiver_runs_where_there_is_no_airflow(form: str, one_file: list[str])
 
 def test_receiver_closes_connections_that_begin_no_request() -> None:
     """Some hundred of them would otherwise use up its file descriptors."""
-    port = free_port()
     command = [sys.executable, "-m", "airflow_provider_magichour.webhooks"]
-    with running(command, user("http://127.0.0.1:1"), port), contextlib.ExitStack() as stack:
+    with running(command, user("http://127.0.0.1:1")) as (_, port), contextlib.ExitStack() as stack:
         for begun in (b"", b"POST /magichour/webhooks/team_a HTTP/1.1\r\nX: "):
             client = stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=30))
             client.sendall(begun)
@@ -157,26 +167,26 @@ http {{
 
 @pytest.mark.skipif(shutil.which("nginx") is None, reason="nginx is not installed; .ci/run installs it")
 def test_nginx_of_the_docs_passes_webhooks_and_nothing_else(tmp_path: Path, one_file: list[str]) -> None:
-    airflow, port, public = FakeAirflow(), free_port(), free_port()
+    airflow, public = FakeAirflow(), free_port()
     airflow.use(used())
-    snippet = block("nginx", "limit_req")
-    for there, here in (
-        ("listen 443 ssl;", f"listen 127.0.0.1:{public};"),
-        ("127.0.0.1:8090", f"127.0.0.1:{port}"),
-    ):
-        assert there in snippet
-        snippet = snippet.replace(there, here)
-    snippet = re.sub(r" *ssl_certificate.*\n", "", snippet)
-    (tmp_path / "nginx.conf").write_text(NGINX.format(folder=tmp_path, snippet=snippet))
     root = f"http://127.0.0.1:{public}"
     with serving(airflow.app()) as airflow_port, contextlib.ExitStack() as stack:
-        stack.enter_context(running(one_file, user(f"http://127.0.0.1:{airflow_port}"), port))
+        _, port = stack.enter_context(running(one_file, user(f"http://127.0.0.1:{airflow_port}")))
+        snippet = block("nginx", "limit_req")
+        for there, here in (
+            ("listen 443 ssl;", f"listen 127.0.0.1:{public};"),
+            ("127.0.0.1:8090", f"127.0.0.1:{port}"),
+        ):
+            assert there in snippet
+            snippet = snippet.replace(there, here)
+        snippet = re.sub(r" *ssl_certificate.*\n", "", snippet)
+        (tmp_path / "nginx.conf").write_text(NGINX.format(folder=tmp_path, snippet=snippet))
         nginx = subprocess.Popen(["nginx", "-c", str(tmp_path / "nginx.conf"), "-p", str(tmp_path)])
         stack.callback(nginx.wait, 30)
         stack.callback(nginx.terminate)
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 120
         while True:
-            with contextlib.suppress(requests.ConnectionError):
+            with contextlib.suppress(requests.RequestException):
                 if deliver(root, event_body(name="ä \\u00e4")).json() == {"status": "accepted"}:
                     break
             assert time.monotonic() < deadline
@@ -195,7 +205,7 @@ def test_dockerfile_of_the_docs_starts_the_receiver(tmp_path: Path, one_file: li
     assert source == "dist/magichour-webhooks.pyz"
     (entry,) = [json.loads(line.partition(" ")[2]) for line in lines if line.startswith("ENTRYPOINT")]
     assert entry[:2] == ["python", target]
-    airflow, port = FakeAirflow(), free_port()
+    airflow = FakeAirflow()
     airflow.use(used())
     with serving(airflow.app()) as airflow_port:
         config = tmp_path / "webhooks.toml"
@@ -205,5 +215,5 @@ def test_dockerfile_of_the_docs_starts_the_receiver(tmp_path: Path, one_file: li
         assert "whsec_..." in example
         config.write_text(config.read_text().replace("whsec_...", SECRETS["team_a"]))
         arguments = [re.sub(r"^0(\.0){3}$", "127.0.0.1", argument) for argument in entry[2:]]
-        with running([*one_file, *arguments], {"CONFIG": str(config)}, port):
+        with running([*one_file, *arguments], {"CONFIG": str(config)}) as (_, port):
             assert deliver(f"http://127.0.0.1:{port}", event_body()).json() == {"status": "accepted"}
