@@ -6,8 +6,8 @@ PYTHON ?= $(shell for each in python3 python3.13 python3.12 python3.11; do \
 RUN := .venv/bin/python -m
 PIP := $(RUN) pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable
 STAMP := .venv/.installed
-# Two test processes: what the smallest machine has cores for.
-WORKERS ?= 2
+# Three times as many test processes as the smallest machine has cores, because most of their time is waiting.
+WORKERS ?= 6
 TESTS ?= tests
 # All the tests together must reach nearly every branch; some of them need not.
 ENOUGH := $(if $(filter tests,$(TESTS)),--cov-fail-under 95)

@@ -138,7 +138,7 @@ def _follow(airflow: LocalAirflow, run: str) -> str:
 
 
 def _real_connection() -> str | None:
-    """Return a connection to Magic Hour itself, once that is confirmed; None where no key is set."""
+    """Return a connection to Magic Hour itself, once that is confirmed; None if no key is set."""
     key = os.environ.get("MAGIC_HOUR_API_KEY", "").strip()
     if not key:
         return None

@@ -2,7 +2,7 @@
 Build the sdist and the wheel into ``dist/`` and check them as a package index would.
 
 ``dist/magichour-webhooks.pyz`` is the receiver of webhooks with all that it needs beside Python: it runs
-where there is no Airflow. Beside both lies what they consist of, as a bill of materials in CycloneDX.
+where there is no Airflow. Beside both is what they consist of, as a bill of materials in CycloneDX.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ def _run(module: str, *arguments: str) -> None:
 
 
 def main() -> int:
-    """Make ``dist/`` anew."""
+    """Make ``dist/`` again."""
     folder = ROOT / "dist"
     shutil.rmtree(folder, ignore_errors=True)
     files = build(folder)

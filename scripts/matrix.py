@@ -125,9 +125,9 @@ def main() -> int:
     names = [each.name for each in ENVIRONMENTS]
     parser.add_argument("--only", action="append", choices=names, help="one environment; may be repeated")
     parser.add_argument("--quick", action="store_true", help="two environments, fewer tests")
-    parser.add_argument("--workers", default="2", help="test processes; default: 2")
+    parser.add_argument("--workers", default="4", help="test processes; default: 4")
     arguments = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the tests under way end, too
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the tests in progress end, too
     wanted = arguments.only or (QUICK if arguments.quick else names)
     chosen = [each for each in ENVIRONMENTS if each.name in wanted]
     try:

@@ -1,8 +1,8 @@
 """
 What all tests share.
 
-Each test process has an AIRFLOW_HOME of its own, set before Airflow is imported. Its database is made
-only for the tests that ask for ``airflow_db``.
+Each test process has its own AIRFLOW_HOME, set before Airflow is imported. Its database is made
+only for the tests that request ``airflow_db``.
 """
 
 from __future__ import annotations
@@ -77,10 +77,11 @@ hypothesis.settings.load_profile("default")
 
 @pytest.fixture(autouse=True)
 def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Allow poll intervals of milliseconds, and let a 404 be certain soon."""
+    """Allow poll intervals of milliseconds, let a 404 be certain soon, and take earlier tries for dead."""
     monkeypatch.setattr("airflow_provider_magichour._polling.schedule.MIN_POLL_INTERVAL", 0.01)
     monkeypatch.setattr("airflow_provider_magichour._polling.not_found.CERTAIN_SECONDS", 0.1)
     monkeypatch.setattr("airflow_provider_magichour._polling.wait.LAST_CHECK_PAUSE", 0.05)
+    monkeypatch.setattr("airflow_provider_magichour.operators._submit_records.ALIVE_SECONDS", -9.0)
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -111,7 +112,7 @@ def _migrated_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def airflow_db(_migrated_database: Path) -> Iterator[Path]:
-    """A migrated metadata database in this process's AIRFLOW_HOME, as good as new for each test."""
+    """A migrated metadata database in this process's AIRFLOW_HOME, with the initial rows for each test."""
     database = AIRFLOW_HOME / "airflow.db"
     yield database
     airflow_support.restore_database(database, _migrated_database)
@@ -150,7 +151,7 @@ def connect(monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
 @pytest.fixture
 def sim(magichour_simulator: Simulator, connect: Callable[..., str]) -> Simulator:
     """A simulator that the connection ``magichour_default`` leads to."""
-    connect(magichour_simulator.url, magichour_simulator.api_key, timeout=5)
+    connect(magichour_simulator.url, magichour_simulator.api_key, timeout=30)
     return magichour_simulator
 
 
@@ -170,7 +171,7 @@ def server() -> Iterator[ScriptedServer]:
 @pytest.fixture
 def projects(server: ScriptedServer, connect: Callable[..., str]) -> Projects:
     """Projects whose status checks the test sets; the connection ``magichour_default`` leads to them."""
-    connect(server.url, KEY, timeout=5)
+    connect(server.url, KEY, timeout=30)
     return Projects(server)
 
 
@@ -195,7 +196,7 @@ def real_airflow(
     """
     A real Airflow with its processes, one for all tests, with the examples and the DAGs of ``tests/dags``.
 
-    The connection ``magichour_default`` leads to a simulator of its own.
+    The connection ``magichour_default`` leads to its own simulator.
     """
     if not airflow_support.IS_AIRFLOW_3:
         pytest.skip("the tests with a whole Airflow are written for Airflow 3")

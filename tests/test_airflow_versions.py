@@ -55,7 +55,7 @@ def airflow(*arguments: str) -> str:
 
 
 def python(code: str, **env: str) -> str:
-    """Run code in a Python of its own, with this test's Airflow, and return what it says."""
+    """Run code in its own Python, with this test's Airflow, and return what it says."""
     done = subprocess.run(
         [sys.executable, "-c", code],
         env={**os.environ, **env},
@@ -75,7 +75,7 @@ def test_command_line_lists_the_provider(airflow_db: Path) -> None:
 def test_command_line_runs_a_dag(
     airflow_db: Path, magichour_simulator: Simulator, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """It defers, comes back and stores the file; not every Airflow records a submit without a destination."""
+    """It defers, resumes and stores the file. Not every Airflow records a submit without a destination."""
     monkeypatch.setenv("AIRFLOW_CONN_MAGICHOUR_DEFAULT", magichour_simulator.connection_uri)
     dags = tmp_path / "dags"
     dags.mkdir()
@@ -97,7 +97,7 @@ def test_kill_while_deferred_is_handled(
     caplog: pytest.LogCaptureFixture,
     asked_for: bool,
 ) -> None:
-    """Older Airflows do not tell the trigger, which the log says to whom it matters."""
+    """Older Airflows do not notify the trigger of a kill, and the log says so if it matters."""
     monkeypatch.setenv("AIRFLOW_CONN_MAGICHOUR_DEFAULT", magichour_simulator.connection_uri)
     magichour_simulator.faults({"match": CREATE, "duration": 60})
     with pytest.raises(TaskDeferred), caplog.at_level(logging.WARNING):
@@ -168,7 +168,7 @@ def test_hook_lineage_that_nobody_reads_costs_no_imports() -> None:
 
 
 def test_what_airflow_does_not_document_is_as_the_polling_expects() -> None:
-    from airflow_provider_magichour._polling.airflow import is_first_poke
+    from airflow_provider_magichour.sensors._run import is_first_poke
 
     if AIRFLOW_VERSION >= (3, 0):
         from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance

@@ -19,7 +19,7 @@ PACKAGE = Path(airflow_provider_magichour.__file__).parent
 NAME = PACKAGE.name
 FILES = sorted(PACKAGE.rglob("*.py"))
 
-#: What a part imports lies in an earlier layer, never in its own or a later one.
+#: What a part imports is in an earlier layer, never in its own or a later one.
 LAYERS = (
     {"__init__"},
     {"exceptions"},

@@ -1,4 +1,4 @@
-"""The documentation says what is so: its code runs, its errors are all there, its links lead somewhere."""
+"""The documentation is correct: its code runs, it has all errors, and its links work."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def blocks(language: str) -> Iterator[Block]:
 
 @pytest.mark.parametrize("block", [*blocks("python")], ids=str)
 def test_python_blocks_run(block: Block, tmp_path: Path) -> None:
-    """DAGs are built, functions defined, and what is outside both is carried out."""
+    """This creates DAGs, defines functions, and runs the code outside of both."""
     if "providers.common.messaging" in block.code:
         pytest.importorskip(
             "airflow.providers.common.messaging", reason="Airflow 3 and `make install` have it"

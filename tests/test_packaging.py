@@ -1,4 +1,4 @@
-"""What users install: built from the tree, and looked into."""
+"""The sdist and the wheel, built from this tree, have the right content."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ import pytest
 from packaging.requirements import Requirement
 
 import airflow_provider_magichour
+from hatch_build import readme_of_index
 from scripts import dist
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -121,4 +122,19 @@ def test_every_dependency_has_a_reason() -> None:
 
 def test_readme_renders_on_an_index(metadata: Message) -> None:
     assert metadata["Description-Content-Type"] == "text/markdown"
-    assert str(metadata.get_payload()).startswith("# Magic Hour for Apache Airflow")
+    assert str(metadata.get_payload()).startswith("# Magic Hour for Apache Airflow\n\nThis provider makes")
+
+
+def test_readme_on_an_index_has_no_links_into_a_repository(metadata: Message) -> None:
+    readme = str(metadata.get_payload())
+    assert re.findall(r"\]\((?!https://)[^)]*\)", readme) == []
+    assert "| [the retry sends the call again](https://airflow.apache.org/" in readme
+    assert "Tutorial**: your first media in ten minutes\n" in readme
+
+
+def test_readme_links_to_the_repository_if_it_is_known() -> None:
+    readme = readme_of_index("![A](docs/a.png) [b](b.md#c) [d](https://d.org)", "https://github.com/x/y")
+    assert readme == (
+        "![A](https://github.com/x/y/raw/HEAD/docs/a.png) "
+        "[b](https://github.com/x/y/blob/HEAD/b.md#c) [d](https://d.org)"
+    )

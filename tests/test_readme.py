@@ -1,4 +1,4 @@
-"""What the README shows works as it stands there."""
+"""The README's example and commands work as they are printed."""
 
 from __future__ import annotations
 

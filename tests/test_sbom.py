@@ -1,4 +1,4 @@
-"""The bill of materials lists what the wheel needs, and the licences are looked at."""
+"""The bill of materials lists what the wheel needs, and the licences are checked."""
 
 from __future__ import annotations
 

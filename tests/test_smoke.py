@@ -1,4 +1,4 @@
-"""``make smoke`` does what it is to do at Magic Hour, here at the simulator."""
+"""``make smoke`` does its steps, here against the simulator."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def smoke(magic_hour: Simulator, **env: str) -> subprocess.CompletedProcess[str]
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=400,
         check=False,
     )
 

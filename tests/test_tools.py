@@ -5,7 +5,15 @@ from typing import get_args
 import pytest
 
 from airflow_provider_magichour.exceptions import MagicHourArgumentError
-from airflow_provider_magichour.tools import KINDS, TOOLS, KnownTool, check_kind, tool_kind, typical_seconds
+from airflow_provider_magichour.tools import (
+    KINDS,
+    TOOLS,
+    KnownTool,
+    check_kind,
+    tool_kind,
+    tool_of,
+    typical_seconds_of,
+)
 
 
 def test_every_tool_has_a_kind_and_a_type_of_its_own():
@@ -48,10 +56,10 @@ def test_unknown_kind_is_named(kind):
 
 
 def test_typical_duration_follows_from_kind_and_type():
-    assert typical_seconds("video", "FACE_SWAP") == 71
-    assert typical_seconds("image", "FACE_SWAP") == 4
-    assert typical_seconds("image", "NEW_TYPE") is None
-    assert typical_seconds("image", None) is None
+    assert typical_seconds_of(tool_of("video", "FACE_SWAP")) == 71
+    assert typical_seconds_of(tool_of("image", "FACE_SWAP")) == 4
+    assert typical_seconds_of(tool_of("image", "NEW_TYPE")) is None
+    assert typical_seconds_of(tool_of("image", None)) is None
 
 
 def test_editors_complete_every_tool():

@@ -1,4 +1,4 @@
-"""Editors and type checkers are content, with the package and with a user's DAG."""
+"""Type checkers find no errors in the package and in a user's DAG, and editors complete its names."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def test_pyright_finds_only_the_errors_of_a_users_dag(dag_file: Path, wrong: lis
 
 @pytest.mark.parametrize("name", [*operators.__all__, "MagicHourProjectSensor"])
 def test_every_argument_is_documented(name: str) -> None:
-    """What hides in ``**kwargs`` is neither completed nor checked; what is not documented is not shown."""
+    """Arguments in ``**kwargs`` are not completed or checked, and undocumented ones are not shown."""
     found = getattr(operators, name, None) or getattr(sensors, name)
     parameters = inspect.signature(found.__init__).parameters
     assert "magichour_conn_id" in parameters

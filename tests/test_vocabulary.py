@@ -1,4 +1,4 @@
-"""The code speaks the field's words: none of the old ones is in an identifier or a message."""
+"""The code uses standard terms: none of the old words is in an identifier or a message."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def words(text: str) -> Iterator[str]:
 
 
 def identifiers(tree: ast.AST) -> Iterator[tuple[str, int]]:
-    """Find what code names itself: definitions, arguments, assigned names and attributes, keywords."""
+    """Find the identifiers in code: definitions, arguments, assigned names and attributes, keywords."""
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             yield node.name, node.lineno
@@ -132,7 +132,7 @@ def is_message(node: ast.AST) -> bool:
 
 
 def messages(tree: ast.AST) -> Iterator[tuple[str, int]]:
-    """Find the texts of raised errors and logged lines; of f-strings, what stands between the braces."""
+    """Find the texts of raised errors and log lines; of f-strings, the parts outside of the braces."""
     for node in ast.walk(tree):
         if is_message(node):
             for part in ast.walk(node):
@@ -149,7 +149,7 @@ def docstrings(tree: ast.AST) -> Iterator[tuple[str, int]]:
 
 
 def old_words(found: Iterable[tuple[str, int]], allowed: Set[str] = frozenset()) -> list[str]:
-    """Return where old words stand, and what to say instead."""
+    """Return the places of old words, and what to write instead."""
     return [
         f"line {line}: {word!r} in {text.strip()[:80]!r}: say {OLD_WORDS[word]}"
         for text, line in found

@@ -22,7 +22,7 @@ class LocalAirflow(AirflowClient):
     """
     A real Airflow with its own home, database, free ports and processes.
 
-    :param home: the AIRFLOW_HOME, made where missing; a second start goes on with what is there.
+    :param home: the AIRFLOW_HOME, made where missing; a second start continues with what is there.
     :param dag_folders: the folders that hold the DAG files.
     :param triggerers: how many triggerers run; they are named ``triggerer``, ``triggerer-2``...
     :param database_url: SQLAlchemy URL of the metadata database; a SQLite file in the home if None.
@@ -57,7 +57,8 @@ class LocalAirflow(AirflowClient):
         self.dag_folders = [Path(folder).resolve() for folder in dag_folders]
         self.port = port or free_port()
         super().__init__(f"http://127.0.0.1:{self.port}", self.home / "logs")
-        self.database_url = database_url or f"sqlite:///{self.home / 'airflow.db'}"
+        # SQLite serves its writers in no order: on a busy machine, the default of 5 s is too little for some.
+        self.database_url = database_url or f"sqlite:///{self.home / 'airflow.db'}?timeout=25"
         self.celery = Celery(celery_workers, broker_url, result_backend) if celery_workers else None
         self.env = environment(
             home=self.home,
@@ -220,7 +221,7 @@ class LocalAirflow(AirflowClient):
         """
         Return the processes that run a task at the moment: its supervisor first, then the task itself.
 
-        Empty where it is not running. Linux only.
+        Empty if it is not running. Linux only.
         """
         instance = self.task_instance(dag_id, run_id, task_id, map_index)
         pid = instance["pid"]

@@ -43,7 +43,12 @@ class AirflowClient:
             response = self.session.get(f"{self.url}/auth/token", timeout=60)
             response.raise_for_status()
             self.session.headers["Authorization"] = f"Bearer {response.json()['access_token']}"
-        response = self.session.request(method, f"{self.url}/api/v2{path}", timeout=60, **options)
+        response = self._send(method, path, **options)
+        for _ in range(10):
+            if response.status_code != 500 or "Database error" not in response.text:
+                break
+            time.sleep(1)  # SQLite was locked by another process for too long: nothing was changed
+            response = self._send(method, path, **options)
         if missing_ok and response.status_code == 404:
             return None
         if not response.ok:
@@ -51,6 +56,9 @@ class AirflowClient:
                 f"{method} {path}: {response.status_code} {response.text}", response=response
             )
         return response.json() if response.content else None
+
+    def _send(self, method: str, path: str, **options: Any) -> requests.Response:
+        return self.session.request(method, f"{self.url}/api/v2{path}", timeout=60, **options)
 
     def replace_connection(self, conn_id: str, uri: str) -> None:
         """Write a connection into the database, so that the UI lists it, in place of one that was there."""
@@ -68,7 +76,7 @@ class AirflowClient:
         }
         self.api("POST", "/connections", json=body)
 
-    def wait_for_dag(self, dag_id: str, timeout: float = 120) -> None:
+    def wait_for_dag(self, dag_id: str, timeout: float = 300) -> None:
         """
         Wait until a DAG was read from its file.
 
@@ -166,7 +174,7 @@ class AirflowClient:
     def xcom(
         self, dag_id: str, run_id: str, task_id: str, key: str = "return_value", map_index: int = -1
     ) -> Any:
-        """Return an XCom value, None where there is none."""
+        """Return an XCom value, None if there is none."""
         entry = self.api(
             "GET",
             f"{_run_path(dag_id, run_id)}/taskInstances/{quote(task_id)}/xcomEntries/{quote(key)}",

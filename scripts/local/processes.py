@@ -118,7 +118,7 @@ class Processes:
         Send a signal to a program; SIGKILL also to all that it started, as a lost machine would.
 
         :param timeout: how many seconds it may take to end.
-        :raises ProcessError: if it goes on running.
+        :raises ProcessError: if it continues running.
         """
         process = self._running[name]
         if sig == signal.SIGKILL:
@@ -178,7 +178,7 @@ class Processes:
         return [pid for pid, environment in _environments() if wanted <= set(environment.split(b"\0"))]
 
     def _kill_marked(self, name: str | None = None) -> None:
-        # A task runs in a process group of its own, and its parent may be dead already.
+        # A task runs in its own process group, and its parent may be dead already.
         for _ in range(50):
             pids = self.marked_pids(name)
             if not pids:
@@ -203,7 +203,7 @@ def _environments() -> Iterator[tuple[int, bytes]]:
 
 @contextlib.contextmanager
 def _uninterrupted() -> Iterator[None]:
-    """Hold back a second Ctrl-C: stopping is what the first one asked for."""
+    """Hold back a second Ctrl-C: stopping is what the first one requested."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

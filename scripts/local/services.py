@@ -262,7 +262,7 @@ def _given(env: Mapping[str, str]) -> Iterator[Services]:
 
 @contextlib.contextmanager
 def _given_redis(server: str) -> Iterator[str]:
-    """Give the URL of a database number that was empty, and empty it at the end."""
+    """Yield the URL of a database number that was empty, and empty it at the end."""
     import redis
     from sqlalchemy.engine import make_url
 

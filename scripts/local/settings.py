@@ -114,7 +114,8 @@ def environment(
         "scheduler.trigger_timeout_check_interval": "5",
         "triggerer.job_heartbeat_sec": "2",
         "triggerer.triggerer_health_check_threshold": "15",
-        "workers.min_heartbeat_interval": "3",
+        # How late the end of a task process may be seen, and that a task was marked.
+        "workers.min_heartbeat_interval": "1",
         # The default of 5 fails tasks on a machine whose cores are all busy.
         "workers.execution_api_timeout": "30",
         "usage_data_collection.enabled": "False",

@@ -1,4 +1,4 @@
-"""The simulator as a process of its own, next to a real Airflow."""
+"""The simulator as its own process, next to a real Airflow."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 from collections.abc import Mapping
@@ -28,14 +29,15 @@ def start_receiver(airflow: LocalAirflow, secrets: Mapping[str, str], port: int,
     }
     command = [sys.executable, "-m", "airflow_provider_magichour.webhooks", "--port", str(port)]
     environment = {f"MAGICHOUR_WEBHOOKS_{name}": value for name, value in settings.items()}
-    airflow.processes.start("webhooks", command, environment)
     url = f"http://127.0.0.1:{port}"
 
     def serves() -> bool:
-        try:
-            return requests.get(f"{url}/health", timeout=5).ok
-        except requests.ConnectionError:
-            return False
+        if not airflow.processes.is_running("webhooks"):
+            # Before it had its port, some client's outgoing connection may have been given it.
+            airflow.processes.start("webhooks", command, environment)
+        with contextlib.suppress(requests.RequestException):
+            return requests.get(f"{url}/health", timeout=30).ok
+        return False
 
-    wait_until(serves, 60, "the receiver")
+    wait_until(serves, 120, "the receiver")
     return url

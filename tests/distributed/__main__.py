@@ -33,7 +33,7 @@ DAGS = ROOT / "tests" / "distributed" / "dags"
 
 
 def main() -> int:
-    """DagRun it and return the exit code."""
+    """Run the tests, and return the exit code."""
     options = _options()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # SIGTERM cleans up, too
     seed = options.seed if options.seed is not None else random.SystemRandom().randrange(2**32)

@@ -33,7 +33,7 @@ OUTAGE = 60.0
 @dataclass
 class FaultContext:
     """
-    Where the faults run_chaos.
+    The cluster in which the faults happen.
 
     :param airflow: the cluster.
     :param services: its database and its broker.

@@ -21,7 +21,10 @@ from tests.distributed.load import NOT_SAVED, DagRun, Job, Load
 #: What the error of an uncertain submit says: where to look for the project, or what its id is.
 _UNCERTAIN = re.compile(r"https://magichour\.ai/my-library|the project id could not be written")
 #: The line in a task's log for each body of a list that failed; not the summary, which names all at once.
-_UNCERTAIN_BODY = re.compile(rf" error: body\[(\d+)\]: .*(?:{_UNCERTAIN.pattern})")
+#: A body that was not submitted quotes the uncertain one that stopped the list.
+_UNCERTAIN_BODY = re.compile(
+    rf" error: body\[(\d+)\]: (?!.*a retry submits it)[^\n]*(?:{_UNCERTAIN.pattern})"
+)
 #: What a sensor says whose last status check found Magic Hour unreachable.
 _UNREACHABLE = re.compile(r"Timed out waiting for .*; the last status check failed: ")
 #: What asyncio and aiohttp log about what was not closed.
@@ -124,7 +127,7 @@ def paid_once(load: Load, accounts: Accounts) -> Invariant:
     count = Counter(project["name"] for project in accounts.projects.values())
     uncertain = [job for job in load.jobs if job.name in accounts.uncertain]
     invariant = Invariant(
-        "exactly one accepted POST per intended project",
+        "one accepted create call for each project",
         f"{len(load.jobs) - len(uncertain)} of {len(load.jobs)} once; {len(uncertain)} reported "
         f"as uncertain, of which {sum(count[job.name] for job in uncertain)} had been accepted",
     )
@@ -145,7 +148,7 @@ def expected_states(runs: Sequence[DagRun], accounts: Accounts) -> Invariant:
     It failed only where a submit is uncertain, where Magic Hour was unreachable at a sensor's deadline, or
     where that was the aim.
     """
-    invariant = Invariant("every DAG run in its right end state", "")
+    invariant = Invariant("each DAG run ends in the right state", "")
     for run in runs:
         expected = run.expected_state
         unsure = any(job.name in accounts.uncertain for job in run.jobs)
@@ -167,7 +170,7 @@ def expected_states(runs: Sequence[DagRun], accounts: Accounts) -> Invariant:
 
 def whole_files(load: Load, accounts: Accounts, simulator: Simulator) -> Invariant:
     """Each file of each project that is not uncertain is there, with the bytes that Magic Hour made."""
-    invariant = Invariant("every file whole by sha256", "")
+    invariant = Invariant("each file is complete (sha256)", "")
     files = 0
     for job in load.jobs:
         for project_id in accounts.ids(job):
@@ -193,7 +196,7 @@ def no_orphans(folder: Path) -> Invariant:
     known = [path for path in folder.rglob("*") if path.is_file()]
     parts = [path for path in known if path.name.startswith(".")] + list(folder.rglob("*.part"))
     return Invariant(
-        "no orphan part file",
+        "no partial file is left",
         f"{len(known)} files checked",
         [f"{path.relative_to(folder)} was left behind" for path in dict.fromkeys(parts)],
     )
@@ -201,7 +204,7 @@ def no_orphans(folder: Path) -> Invariant:
 
 def deleted_once(load: Load, accounts: Accounts, cleaned: Mapping[str, Any]) -> Invariant:
     """What was saved is deleted at Magic Hour, and nothing else is."""
-    invariant = Invariant("every due project deleted once, and nothing that was not saved", "")
+    invariant = Invariant("each due project is deleted once, and no project that was not saved", "")
     wanted = {project_id for job in load.jobs for project_id in accounts.ids(job)}
     deleted = {one for one in wanted if not accounts.projects[one]["enabled"]}
     saved = accounts.saved.keys()

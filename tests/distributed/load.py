@@ -74,12 +74,12 @@ class DagRun:
 
     @property
     def goes_on(self) -> bool:
-        """Return whether it goes on with what was made, where a submit is uncertain."""
+        """Return whether it continues with what was made, where a submit is uncertain."""
         return self.dag_id.startswith("chaos_steps")
 
     @property
     def mapped(self) -> bool:
-        """Return whether each of its jobs has a task of its own."""
+        """Return whether each of its jobs has its own task."""
         return self.dag_id == "chaos_mapped"
 
 

@@ -28,7 +28,7 @@ def table(reports: Sequence[Report]) -> str:
             head = "| | | "
             violations += [f"- {faults}: {invariant.name}: {each}" for each in invariant.violations]
         died = ", ".join(f"{name} {times} x" for name, times in Counter(report.restarts).items())
-        lines.append(f"{head}| (processes that died by themselves) | {died or 'none'} | |")
+        lines.append(f"{head}| (processes that ended unexpectedly) | {died or 'none'} | |")
     return "\n".join([*lines, *([""] if violations else []), *violations])
 
 

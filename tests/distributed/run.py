@@ -53,7 +53,7 @@ class Report:
     :param seed: the seed of all random choices.
     :param projects: how many were intended.
     :param seconds: how long it took until the last DAG run ended.
-    :param restarts: processes that died by themselves, and were started again.
+    :param restarts: processes that ended unexpectedly, and were started again.
     :param invariants: what was checked.
     :param secrets: what must be found nowhere.
     """
@@ -244,6 +244,6 @@ class _ChaosRun:
             invariants.no_orphans(self.media),
             invariants.nothing_leaks(self.airflow, sockets),
             Invariant(
-                "no key in a trigger's arguments while it waits", "searched all the while", self.leaked
+                "no key in a trigger's arguments while it waits", "searched during the whole run", self.leaked
             ),
         ]

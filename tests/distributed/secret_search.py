@@ -56,7 +56,7 @@ class Search:
 
 
 def _forms(secret: str) -> Iterator[tuple[str, bytes]]:
-    """Give the forms of a secret with their names, each form once."""
+    """Yield the forms of a secret with their names, each form once."""
     raw = secret.encode()
     if len(raw) < SHORTEST:
         raise ValueError(f"a secret of less than {SHORTEST} bytes cannot be searched")
@@ -80,7 +80,7 @@ def _lower_escapes(text: str) -> str:
 
 
 def _base64(raw: bytes, offset: int) -> Iterator[bytes]:
-    """Give what stands in a longer text's base64 for bytes at an offset, whatever is around them."""
+    """Yield what stands in a longer text's base64 for bytes at an offset, whatever is around them."""
     first = -(-offset * 8 // 6)  # the characters before hold bits of what is before
     last = (offset + len(raw)) * 8 // 6  # and the one at the end, of what comes after
     padded = bytes(offset) + raw + bytes(3)
@@ -161,7 +161,7 @@ def _fernet(key: str | None) -> MultiFernet | None:
 
 
 def _values(url: str, only: str | None = None) -> Iterator[tuple[str, str, str, Any]]:
-    """Give each value of a database with its table, its row's key and its column, as the driver gives it."""
+    """Yield each value of a database with its table, its row's key and its column, as the driver gives it."""
     engine = sqlalchemy.create_engine(url, poolclass=sqlalchemy.pool.NullPool)
     inspector = sqlalchemy.inspect(engine)
     with engine.connect() as connection:

@@ -161,7 +161,7 @@ class Logged:
 def test_uncertain_jobs_are_read_from_the_log() -> None:
     unsure = str(api.uncertain_submit(api.create_project(IMAGE, {}), "it was dropped"))
     log = f"""
-        t error: body[0]: POST answered 503: later
+        t error: body[0]: {IMAGE} was not submitted; a retry submits it: {unsure}
         t error: body[1]: {unsure}
         t error: 2 of 2 bodies failed: body[0]: POST answered 503: later; body[1]: {unsure}"""
     of_a_list: Any = Logged({-1: log})

@@ -223,11 +223,14 @@ def test_search_does_not_lock_the_database(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="needs /proc")
 def test_secret_is_found_in_processes() -> None:
-    wait = [sys.executable, "-c", "input()"]
-    shown = subprocess.Popen([*wait, SECRET], stdin=subprocess.PIPE)
-    inherits = subprocess.Popen(wait, stdin=subprocess.PIPE, env={**os.environ, "KEY": SECRET})
+    wait, pipe = [sys.executable, "-c", "print(flush=True); input()"], subprocess.PIPE
+    shown = subprocess.Popen([*wait, SECRET], stdin=pipe, stdout=pipe)
+    inherits = subprocess.Popen(wait, stdin=pipe, stdout=pipe, env={**os.environ, "KEY": SECRET})
     pids = [shown.pid, inherits.pid]
     try:
+        for process in (shown, inherits):  # while it starts, its environment is empty
+            assert process.stdout is not None
+            process.stdout.readline()
         found = find_in_processes(pids, [SECRET])
         check_report(found, f"cmdline of process {shown.pid}: ")
         assert len(found) == 1

@@ -63,7 +63,7 @@ print(json.dumps({"parts": len(parts), "all": found == ids, "longest": longest})
 
 @pytest.fixture(scope="module")
 def mariadb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """Give the environment of an Airflow whose database is on a MariaDB of its own."""
+    """Yield the environment of an Airflow whose database is on its own MariaDB."""
     folder = tmp_path_factory.mktemp("mariadb")
     data, socket = folder / "data", Path("/tmp") / f"magichour-{os.getpid()}.sock"  # noqa: S108  # short enough
     install = [
@@ -102,7 +102,7 @@ def airflow_environment(folder: Path, socket: Path) -> dict[str, str]:
 
     with pymysql.connect(unix_socket=str(socket), user="root") as connection, connection.cursor() as cursor:
         cursor.execute("create database airflow character set utf8mb4 collate utf8mb4_unicode_ci")
-    # Airflow asks for mysqlclient, which needs a compiler; PyMySQL stands in for it.
+    # Airflow requests mysqlclient, which needs a compiler; PyMySQL stands in for it.
     (folder / "sitecustomize.py").write_text(STAND_IN)
     return {
         **os.environ,

@@ -31,7 +31,7 @@ def test_task_triggerer_and_api_server_send_theirs(
             "password": KEY,
         }
         real_airflow.api("POST", "/connections", json=connection)
-        rendering = project_id("metrics", 40, time.time())
+        rendering = project_id("metrics", 75, time.time())
         conf = {"ids": rendering, "kind": "video", "conn_id": "magichour_metrics"}
         run = real_airflow.trigger(DAG, conf)
         state = real_airflow.wait_for_run(DAG, run)
@@ -42,15 +42,15 @@ def test_task_triggerer_and_api_server_send_theirs(
             tags = {"kind": "video", "dag_id": DAG, "task_id": task, "outcome": "complete"}
             assert values("projects", **tags) == [1]
         waiting = {"connection": "magichour_metrics"}
-        wait_until(lambda: 0 in values("poller.waiting", **waiting), 30, "the end of the wait")
+        wait_until(lambda: 0 in values("poller.waiting", **waiting), 120, "the end of the wait")
         assert max(values("poller.waiting", **waiting)) == 1  # of the triggerer; the other two have their own
         assert min(values("poller.late_seconds", **waiting)) >= 0
         rendered = [
             one for one in found[earlier:] if one.name == "render_seconds" and "dag_id" not in one.tags
         ]
         assert rendered
-        assert all(39_000 < one.value < 90_000 for one in rendered)
+        assert all(74_000 < one.value < 400_000 for one in rendered)
     url = f"{real_airflow.url}/magichour/webhooks/magichour_default"
     assert requests.post(url, data=b"{}", timeout=30).status_code == 401
-    wait_until(lambda: values("webhook.refused") == [1], 10, "the API server's metric")
+    wait_until(lambda: values("webhook.refused") == [1], 60, "the API server's metric")
     assert not [one for one in found[earlier:] if rendering in repr(one)]

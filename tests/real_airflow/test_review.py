@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -33,12 +32,12 @@ def media(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def airflow(tmp_path_factory: pytest.TempPathFactory, media: Path) -> Iterator[LocalAirflow]:
-    """An Airflow with the view, the example, and the example again, for whose answer nobody has time."""
+    """An Airflow with the view, the example, and a copy of the example to which nobody responds in time."""
     dags = tmp_path_factory.mktemp("dags")
     text = EXAMPLE.read_text()
     assert "timedelta(days=1)" in text
     (dags / EXAMPLE.name).write_text(text)
-    (dags / f"{HASTY}.py").write_text(text.replace(REVIEW, HASTY).replace("days=1", "seconds=1"))
+    (dags / f"{HASTY}.py").write_text(text.replace(REVIEW, HASTY).replace("days=1", "seconds=20"))
     with (
         Simulator(duration=0.5, credits=1_000_000) as simulator,
         LocalAirflow(
@@ -58,12 +57,20 @@ def respond(airflow: LocalAirflow, media: Path, choice: str) -> dict[str, str]:
     details = f"/dags/{REVIEW}/dagRuns/{run}/taskInstances/review/-1/hitlDetails"
     waiting = {"deferred", "awaiting_input"}
     wait_until(lambda: airflow.task_instance(REVIEW, run, "review")["state"] in waiting, 240, "the review")
-    time.sleep(5)  # an answer before the scheduler has seen the task wait makes Airflow 3.3.2 ask again
+    # An answer before the scheduler has seen the task wait makes Airflow 3.3.2 ask again.
+    wait_until(lambda: has_seen_end(airflow, run), 240, "the scheduler to see the task wait")
     asked: dict[str, Any] = airflow.api("GET", details)
     assert asked["body"].count("![") == 4
     assert "(/magichour/view/media/" in asked["body"]
     airflow.api("PATCH", details, json={"chosen_options": [choice], "params_input": {}})
     return end(airflow, REVIEW, run)
+
+
+def has_seen_end(airflow: LocalAirflow, run: str) -> bool:
+    """Return whether the scheduler has seen the end of the process that asked."""
+    wanted = ("executor event with state success", "task_id='review'", f"run_id='{run}'")
+    lines = airflow.processes.log_text("scheduler").splitlines()
+    return any(all(part in line for part in wanted) for line in lines)
 
 
 def end(airflow: LocalAirflow, dag_id: str, run: str) -> dict[str, str]:

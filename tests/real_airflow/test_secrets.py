@@ -35,7 +35,7 @@ def sim() -> Iterator[Simulator]:
 
 @pytest.fixture
 def echo() -> Iterator[ScriptedServer]:
-    """Give a server that tells whoever asks what was asked, as a careless proxy does."""
+    """Start a server that repeats the request in its response, as a careless proxy does."""
 
     def response(seen: Seen) -> Reply:
         quoted = json.dumps(f"cannot take {dict(seen.headers)}").replace("/", "\\/")

@@ -20,6 +20,8 @@ from scripts.local.client import wait_until
 from scripts.local.processes import free_port
 from scripts.local.webhooks import start_receiver
 
+pytestmark = pytest.mark.timeout(1200)
+
 CONN_ID = "magichour_webhooks"
 DAG_ID = "magichour_on_completed"
 SECRET = "whsec_real_airflow"
@@ -29,7 +31,7 @@ VOICE = {"style": {"prompt": "hello", "voice_name": "Elon Musk"}}
 
 @pytest.fixture(scope="module")
 def receiver(real_airflow: LocalAirflow) -> Iterator[str]:
-    """The receiver as a process of its own beside the real Airflow."""
+    """The receiver as its own process beside the real Airflow."""
     url = start_receiver(real_airflow, {CONN_ID: SECRET}, free_port(), parallel=1)  # its database is SQLite
     yield url
     real_airflow.processes.kill("webhooks")
@@ -106,8 +108,10 @@ def test_completed_project_starts_the_example_and_its_file_is_saved(
     # The run may be the event's or the hour's: the example has both schedules.
     runs = [run["dag_run_id"] for run in real_airflow.runs(DAG_ID)]
     assert {real_airflow.wait_for_run(DAG_ID, run_id) for run_id in runs} == {"success"}
-    wait_until(lambda: len(of_type(magic_hour, "audio.completed")) == 2, 120, "both deliveries")
-    assert [each["status"] for each in of_type(magic_hour, "audio.completed")] == [200, 200]
+    # A busy Airflow may refuse them at first.
+    wait_until(lambda: len(of_type(magic_hour, "audio.completed", 200)) >= 2, 120, "both deliveries")
+    statuses = [one["status"] for one in of_type(magic_hour, "audio.completed")]
+    assert [status for status in statuses if status not in {503, None}] == [200, 200]
     health = requests.get(f"{receiver}/health", timeout=30).json()
     assert health["accepted"] >= 2
     assert health["unused"] >= 2  # no DAG uses audio.started
@@ -124,7 +128,7 @@ def test_no_event_of_a_burst_is_left_behind(
     made = {make(magic_hour, "ai-image-generator", IMAGE) for _ in range(8)}
     wait_until(lambda: len(of_type(magic_hour, "image.completed", 200)) >= 16, 120, "all deliveries")
     real_airflow.trigger(DAG_ID)  # as the hour does, for an event that started no run
-    wait_until(lambda: made <= set(saved(destination)), 180, "all files")
+    wait_until(lambda: made <= set(saved(destination)), 600, "all files")
     assert {len(saved(destination)[project_id]) for project_id in made} == {1}
 
 
@@ -134,11 +138,17 @@ def test_plugin_accepts_the_same_webhooks_at_the_old_url(
     """Its connections are those of the configuration; the fixture lists one that is not this account's."""
     url = f"{real_airflow.url}/magichour/webhooks"
     body = json.dumps({"type": "video.completed", "payload": {"id": "plugin"}}).encode()
-    assert requests.post(f"{url}/{CONN_ID}", data=body, headers=sign(body), timeout=30).json() == {
-        "status": "accepted"
-    }
+    responses: list[requests.Response] = []
+
+    def is_taken() -> bool:
+        responses.append(requests.post(f"{url}/{CONN_ID}", data=body, headers=sign(body), timeout=30))
+        return responses[-1].status_code != 503  # a busy Airflow asks for it again
+
+    wait_until(is_taken, 120, "the plugin to take the webhook")
+    assert responses[-1].json() == {"status": "accepted"}
     events = asset_events(real_airflow, "video", "completed")
-    assert [event["extra"]["id"] for event in events] == ["plugin"]
+    assert {event["extra"]["id"] for event in events} == {"plugin"}
+    assert len(events) <= len(responses)
     assert events[0]["extra"]["magichour_conn_id"] == CONN_ID
     magic_hour.state()
 

@@ -1,7 +1,7 @@
 """
 The DAGs of ``make test-distributed``; ``tests/distributed/load.py`` starts them.
 
-The conf of each run names the connection, whose files go into a folder of its own.
+The conf of each run names the connection, whose files go into its own folder.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def chaos_list() -> None:
 
 
 def chaos_steps(name: str, how: Mapping[str, Any]) -> None:
-    """Make a DAG with a task for each step, which goes on with what was made."""
+    """Make a DAG with a task for each step, which continues with what was made."""
 
     @chaos_dag(dag_id=name)
     def steps() -> None:
@@ -92,7 +92,7 @@ def chaos_steps(name: str, how: Mapping[str, Any]) -> None:
         @task(trigger_rule="all_done")
         def made(ti: Any = None) -> Any:
             projects = ti.xcom_pull(task_ids="make") or ti.xcom_pull(task_ids="make", key="results")
-            return [project["id"] for project in projects if project]  # None where the submit failed
+            return [project["id"] for project in projects if project]  # None if the submit failed
 
         ids: Any = made()
         wait = MagicHourProjectSensor(
