@@ -1,1 +1,1 @@
-"""Measurements that docs/benchmarks.md reports; each is a program of its own."""
+"""Measurements that docs/benchmarks.md reports; each is its own program."""

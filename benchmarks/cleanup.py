@@ -37,7 +37,7 @@ def write_history(
     Write entries as downloads leave them: over the last 28 days, or 31 days old and with their files.
 
     :param same_day: whether all are of one day.
-    :param whole: of how many the files are there, the oldest first; None for all that are due.
+    :param whole: of how many the files are there, the newest first; None for all that are due.
     """
     from airflow_provider_magichour._transfer import catalogue, receipts
     from airflow_provider_magichour._transfer.storage import Storage
@@ -62,7 +62,7 @@ def write_history(
         if n % 1000 == 0 or not same_day:
             path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(receipts.dump(receipt.data))
-        if due and (whole is None or n < whole):
+        if due and (whole is None or n >= count - whole):
             (folder / project_id).mkdir(parents=True)
             (folder / project_id / "output.png").write_text("x")
 
@@ -71,7 +71,7 @@ def write_history(
 
 
 async def _serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Give the account, and delete whatever is asked for."""
+    """Give the account, and delete whatever is requested."""
     account = b'{"id": "benchmark", "credits": 1}'
     ok = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(account)
     try:
@@ -128,7 +128,7 @@ def clean_up(folder: str, limit: str) -> None:
     operator_run(timedelta(days=3000), None)
     operator_run(timedelta(days=30), "1")
     with measured():
-        outcome = operator_run(timedelta(days=30), limit)
+        outcome = operator_run(timedelta(days=30), None if limit == "None" else limit)
     found = {"counts": pushed["counts"], "xcom": len(json.dumps(outcome))}
     print(json.dumps(found), file=sys.stderr)
 
@@ -164,8 +164,8 @@ def measure(folder: Path, count: int, limit: int | None) -> list[Figure]:
 
 
 METHOD = """\
-Entries and files lie on a local disk; a server of the benchmark's own responds at once. The clean-up runs in
-a process of its own, after one that deletes a single project. Memory is the growth of the peak resident set.
+The entries and files are on a local disk, and a server of the benchmark responds at once. The clean-up runs
+in its own process, after one that deletes a single project. Memory is the growth of the peak resident set.
 """
 
 

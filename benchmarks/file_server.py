@@ -141,7 +141,7 @@ def connection_to(url: str) -> str:
 
 @contextmanager
 def file_server(content: Path) -> Iterator[str]:
-    """Run the server in a process of its own and give its base URL."""
+    """Run the server in its own process and give its base URL."""
     port = free_port()
     process = subprocess.Popen([sys.executable, "-m", "benchmarks.file_server", str(port), str(content)])
     try:

@@ -50,7 +50,7 @@ class Bench:
         return f"{files}.{size}.{rate}.{latency_ms}.{name}"
 
     def child(self, side: str, *arguments: str) -> dict[str, float]:
-        """Run one side in a process of its own; return its ``seconds`` and ``growth`` in bytes."""
+        """Run one side in its own process; return its ``seconds`` and ``growth`` in bytes."""
         target = self.folder / "out"
         target.mkdir()
         env = {
@@ -91,7 +91,7 @@ class Bench:
 @contextmanager
 def measured() -> Iterator[None]:
     """Print how long it took, and by how much the process's memory grew at most."""
-    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts again
     before = _status("VmRSS")
     started, started_cpu = time.perf_counter(), time.process_time()
     yield
@@ -249,17 +249,23 @@ FIGURES: dict[str, Callable[[Bench], list[Figure]]] = {
 
 METHODS = {
     "Files": """\
-One process serves the files with `sendfile` and answers as Magic Hour does; each side runs in a process of
-its own, after a small download to warm up. The 1 GiB figures are the best of three rounds of curl, ours and
-the SDK in turn; ours ends with an `fsync`, curl's and the SDK's do not. Memory is the growth of the peak
-resident set during the download, the largest of ours and the smallest of the SDK's.
+- **Server.** One process serves the files with `sendfile`, and responds to the API's calls as Magic Hour
+  does.
+- **Sides.** Each side runs in its own process, after a small download to warm up. For 1 GiB, curl, this
+  package and the SDK run three times in turn, and the best of each counts. Only this package ends with an
+  `fsync`.
+- **Memory** is the growth of the peak resident set during the download: the largest of this package, the
+  smallest of the SDK.
 """,
     "Object storage": """\
-An S3 of the benchmark's own (`benchmarks/store_server.py`) takes 40 MB/s per connection for large files, and
-20 to 60 ms per request for small ones; it, the file host and the side that is measured share the processor.
-The other side is boto3's `upload_fileobj` for large files and, for small ones, requests and `put_object`: it
-reads the project, too, and puts one JSON for each file. Each is the best of three rounds, in turn. Ours
-hashes all that it stores (sha256), the other does not: a busy machine has less processor time to spare.
+- **Server.** The benchmark has its own S3 (`benchmarks/store_server.py`). It accepts 40 MB/s on each
+  connection for large files, and takes 20 to 60 ms for each request for small ones. It shares the processor
+  with the file host and the side that is measured.
+- **The other side** is boto3's `upload_fileobj` for large files. For small files it is requests with
+  `put_object`, which also reads the project, and writes one JSON object for each file.
+- **Best of three.** Both sides run three times in turn, and the best of each counts.
+- **Checksums.** This package computes the sha256 of all files, and the other side does not. On a busy
+  machine, this makes a larger difference.
 """,
 }
 

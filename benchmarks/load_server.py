@@ -95,7 +95,7 @@ class Backend:
         if now < self.paused_until:
             self.asked_in_pause.append(now - self.paused_at)
             return 429, b'{"message": "slow down"}', f"Retry-After: {self.paused_until - now:.3f}\r\n"
-        if path.startswith("/api/v2/accounts/"):  # what a peer's hook asks for, and about as long a response
+        if path.startswith("/api/v2/accounts/"):  # what a peer's hook requests, and about as long a response
             return 200, _PEER, ""
         found = _ID.match(path)
         if not found:
@@ -188,6 +188,8 @@ class Connection(asyncio.Protocol):
 
     def send(self, status: int, body: bytes, headers: str) -> None:
         self.backend.statuses[status] += 1
+        if self.closing:
+            headers += "Connection: close\r\n"
         head = (
             f"HTTP/1.1 {status} X\r\nContent-Type: application/json; charset=utf-8\r\n"
             f"Date: Sat, 21 Nov 2026 10:00:00 GMT\r\nServer: cloudflare\r\nCF-RAY: 8f0000000000-FRA\r\n"
@@ -208,7 +210,7 @@ async def serve(port: int) -> None:
 
 
 class LoadServer:
-    """A load server in a process of its own."""
+    """A load server in its own process."""
 
     def __init__(self, url: str) -> None:
         self.url = url

@@ -29,7 +29,7 @@ RATE = 40_000_000
 
 @contextmanager
 def store_server(rate: int, latency: str) -> Iterator[str]:
-    """Run an S3 in a process of its own, give its URL, and let children find it."""
+    """Run an S3 in its own process, give its URL, and let children find it."""
     port = free_port()
     command = [sys.executable, "-m", "benchmarks.store_server", str(port), str(rate), latency]
     process = subprocess.Popen(command)

@@ -11,7 +11,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 PAGE = Path(__file__).parent.parent / "docs" / "benchmarks.md"
-HEAD = "# Benchmarks\n\nMeasured by `make bench`, never estimated. Figures are ratios within one run.\n"
+HEAD = """\
+# Benchmarks
+
+`make bench` measures these figures and writes them into this page. None of them is estimated. If a figure
+is a ratio, both sides were measured in the same run. The last column says whether the figure reaches the
+goal that this project has set.
+"""
 
 
 class Figure(NamedTuple):

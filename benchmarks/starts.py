@@ -118,12 +118,14 @@ def figures(found: dict[str, Any]) -> list[Figure]:
 
 
 METHOD = """\
-A mapped generate task with one project, to local disk and to S3: it submits, waits, downloads 10 kB, and
-writes its submit records and the catalogue. CPU is the user and system time of the workers (LocalExecutor),
-of Airflow's supervisor too, per task; tasks of each kind run in turn with tasks that do nothing. A deferred
-task is started twice. Most of it is imports: Airflow forks a process for each task, which imports anew what
-its worker has not. Python without bytecode (`PYTHONDONTWRITEBYTECODE`, with packages that were installed
-without it) compiles them each time.
+A mapped generate task has one project. It submits, waits, downloads 10 kB to local disk or to S3, and
+writes its submit records and the catalogue. CPU is the user and system time of one task in the workers
+(LocalExecutor), with Airflow's supervisor. Tasks of each kind run in turn with tasks that do nothing. A
+deferred task starts twice.
+
+Most of this time is for imports: Airflow forks a process for each task, and the task imports what its
+worker has not imported yet. Without bytecode (`PYTHONDONTWRITEBYTECODE`, and packages that were installed
+without it), Python also compiles these modules in each task.
 """
 
 

@@ -30,7 +30,7 @@ XML = '<?xml version="1.0"?>'
 
 
 class Connection:
-    """One connection: requests in, responses out, at the rate and latency asked for."""
+    """One connection: requests in, responses out, at the rate and latency requested."""
 
     def __init__(self, sock: socket.socket, rate: int, latency: tuple[float, float]) -> None:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

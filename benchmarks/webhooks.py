@@ -6,7 +6,7 @@ How many webhooks the receiver hands to a real Airflow on PostgreSQL, while a DA
 ``--write`` puts the table into docs/benchmarks.md.
 
 PostgreSQL, all of Airflow, the receiver and the sender share this machine. Deliveries are sent at a fixed
-rate, whether or not the earlier ones got a response, as Magic Hour does; each is for a project of its own.
+rate, whether or not the earlier ones got a response, as Magic Hour does; each is for its own project.
 """
 
 from __future__ import annotations
@@ -56,11 +56,13 @@ def consumes_webhooks():
 consumes_webhooks()
 """
 WHAT = """\
-Deliveries to the receiver, which hands them to a real Airflow (one API server process) on PostgreSQL, at a
-fixed rate, whether or not earlier ones got a response; each for a project of its own, while a DAG consumes
-them. All of Airflow, the database, the receiver and the sender shared {cores} cores; the load average before
-the first row was {load:.1f}. "Other" is another call of the API server, `GET /api/v2/version`, ten times a
-second. What gets a 503 Magic Hour delivers again."""
+The benchmark sends webhooks to the receiver at a fixed rate, whether or not earlier ones got a response.
+Each is for another project. The receiver sends them to a real Airflow with one API server process and
+PostgreSQL, and a DAG reads them. Airflow, the database, the receiver and the sender share {cores} cores.
+The load average before the first row was {load:.1f}.
+
+"Other" is another call of the API server, `GET /api/v2/version`, ten times a second. Magic Hour delivers a
+webhook again if the response is 503."""
 HEAD = [
     "sent/s",
     "events",
@@ -126,7 +128,7 @@ def delivery(project_id: str) -> tuple[bytes, dict[str, str]]:
 
 
 async def run_load(airflow_url: str, receiver_url: str, rate: float, duration: float) -> Load:
-    """Send at a rate for some seconds, and ask for something else of the API server on the side."""
+    """Send at a rate for some seconds, and request something else of the API server on the side."""
     load = Load(rate)
 
     async def deliver(session: aiohttp.ClientSession) -> None:

@@ -1,6 +1,6 @@
 """
 What a task costs each of Airflow's processes, its database and its logs: tasks that do nothing, projects as
-mapped tasks, projects in lists. A real Airflow, LocalExecutor, a PostgreSQL of its own.
+mapped tasks, projects in lists. A real Airflow, LocalExecutor, its own PostgreSQL.
 
     python -m benchmarks.scale.airflow [--rounds N]
 

@@ -18,7 +18,7 @@ DAY = 86_400
 CALL_SECONDS, MB_PER_SECOND = 0.2, 30.0
 #: Calls for a project besides the checks: create, check after the wait, project before the download, delete.
 OTHER_CALLS = 4
-#: What a task with a list does side by side.
+#: What a task with a list does in parallel.
 SIDE_BY_SIDE = 4
 #: Airflow's own defaults: [triggerer] capacity, [core] parallelism.
 CAPACITY, PARALLELISM = 1_000, 32
@@ -161,8 +161,8 @@ def needs(figures: dict[str, Any], work: Work, per_day: float) -> dict[str, str]
     triggerers = max(per_day / value for name, value in found.items() if name.startswith("triggerer"))
     keys = math.ceil(per_day / found[f"API key, {PLANS[-1]} at once"])
     return {
-        "renders at once, one key without limit": two_digits(per_day * work.mean / DAY),
-        f"or keys with {PLANS[-1]} at once": f"{keys:,}",
+        "projects in progress at once": two_digits(per_day * work.mean / DAY),
+        f"API keys that render {PLANS[-1]} at once": f"{keys:,}",
         "calls to Magic Hour a second": two_digits(one["calls"] * per_day / DAY),
         "webhook events a second, if used": two_digits(2 * per_day / DAY),  # started, completed
         "task starts a second": two_digits(one["starts"] * per_day / DAY),
@@ -176,7 +176,7 @@ def needs(figures: dict[str, Any], work: Work, per_day: float) -> dict[str, str]
         "task logs, GB a day": two_digits(one["logs"] * per_day / 1e9),
         "files, GB a day": two_digits(work.megabytes * per_day / 1e3),
         "bandwidth, Mbit/s on average": two_digits(work.megabytes * 8 * per_day / DAY),
-        "loaded most, with one of each": first_to_give_way(figures, work, per_day),
+        "highest load, with one of each": first_to_give_way(figures, work, per_day),
     }
 
 

@@ -17,7 +17,7 @@ EXAMPLES = (("ai-image-generator", 2.0), ("text-to-video", 10.0), ("video-to-vid
 
 
 def one_of_each(figures: dict[str, Any], works: Sequence[Work]) -> str:
-    """Return the table of what one of each carries."""
+    """Return the table of what one of each can handle."""
     found = [carries(figures, work) for work in works]
     head = ["projects a day", *(f"{work.tool}, {_way(work)}" for work in works)]
     return table(head, [[name, *(two_digits(one[name]) for one in found)] for name in found[0]])
@@ -44,7 +44,7 @@ def sections(figures: dict[str, Any]) -> dict[str, str]:
     files = ", ".join(f"{megabytes:g} MB for {tool}" for tool, megabytes in EXAMPLES)
     one = f"Files of a project (assumption): {files}.\n\n{one_of_each(figures, works)}"
     return {
-        "What one of each carries": one,
+        "What one of each can handle": one,
         "From a thousand to a million": "\n\n".join(
             [
                 f"Projects of {tool}, {megabytes:g} MB each (assumption).",
@@ -102,8 +102,8 @@ def measured_table(figures: dict[str, Any]) -> str:
         ]
         for name, what in names.items()
     ]
-    head = ["CPU ms of each", "workers", "API server", "scheduler", "triggerer", "PostgreSQL"]
-    head += ["database bytes", "of that XCom", "task state", "log bytes", "task starts/s"]
+    head = ["CPU ms for each", "workers", "API server", "scheduler", "triggerer", "PostgreSQL"]
+    head += ["database bytes", "of these, XCom", "task state", "log bytes", "task starts/s"]
     alone = "One process alone, `python -m benchmarks.scale.process`"
     airflow_run = "A real Airflow, `python -m benchmarks.scale.airflow`"
     memory = airflow["scale_mapped"]["memory_each"] / 2**20
@@ -113,6 +113,6 @@ def measured_table(figures: dict[str, Any]) -> str:
             table(["CPU", "measured"], rows),
             f"{airflow_run}, {airflow['rounds']} rounds, load average {airflow['load_average']:.1f}:",
             table(head, of_airflow),
-            f"Memory of one running task, shared pages counted once: {memory:,.0f} MiB.",
+            f"Memory of one running task (shared memory is counted once): {memory:,.0f} MiB.",
         ]
     )

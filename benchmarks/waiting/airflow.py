@@ -3,7 +3,7 @@ Thousands of waits through a real Airflow: how they end, what they cost, what a 
 
     python -m benchmarks.waiting.airflow many|killed|stopped|two
 
-The waits' projects live on the load server. The event loop's lag is measured by a trigger of its own in the
+The waits' projects live on the load server. The event loop's lag is measured by its own trigger in the
 same triggerer.
 """
 
