@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -168,6 +169,10 @@ class Submitter:
     def stop(self, seconds: float) -> None:
         """Stop submitting, because the task is killed, and wait for the calls that were already sent."""
         self._stop_all(MagicHourError("The task was killed, so nothing more was submitted"))
+        self._wait_for_calls(seconds)
+
+    def _wait_for_calls(self, seconds: float) -> None:
+        """Wait for the calls that were already sent."""
         until = time.monotonic() + seconds
         while self._under_way and time.monotonic() < until:
             time.sleep(0.05)
@@ -270,6 +275,7 @@ class Submitter:
             if not is_over:
                 self._stop.set()
             executor.shutdown(wait=True, cancel_futures=True)
+            self._wait_for_calls(math.inf)  # of a thread whose start was interrupted: the executor lost it
         return outcomes
 
     def _is_broken_after(self, *, uncertain: bool) -> bool:

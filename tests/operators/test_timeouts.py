@@ -1,17 +1,19 @@
-"""Rate limits at the end of a task: at the timeout of a wait, and at a kill during a submit."""
+"""The end of a task by a timeout or a kill: during a pause, a rate limit, or the start of a submit."""
 
 from __future__ import annotations
 
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from airflow.providers.common.compat.sdk import AirflowTaskTimeout
 
 from airflow_provider_magichour import exceptions
 from airflow_provider_magichour._polling import wait
 from airflow_provider_magichour.operators import _generate
 from airflow_provider_magichour.simulator import Simulator
-from tests.operators.support import execute, generate, operator, posts, wait_for
+from tests.operators.support import CREATE, bodies, execute, generate, only_project, operator, posts, wait_for
 from tests.support.tasks import TaskStateStore, run_task, task_context
 
 
@@ -42,3 +44,22 @@ def test_kill_ends_the_pause_of_the_account_call(sim: Simulator) -> None:
             running.result(200)
     assert time.monotonic() - begun < 60
     assert posts(sim) == 0
+
+
+def test_timeout_at_the_start_of_a_thread_waits_for_its_call(
+    sim: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The executor does not know a thread yet whose start was interrupted."""
+    start = threading.Thread.start
+
+    def interrupted(thread: threading.Thread) -> None:
+        start(thread)
+        if thread.name.startswith("magichour-submit"):
+            wait_for(lambda: posts(sim) == 1)
+            raise AirflowTaskTimeout
+
+    sim.faults({"match": CREATE, "delay_after": 1})
+    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    with pytest.raises(exceptions.MagicHourUnrecordedSubmitError) as caught:
+        operator(bodies(40)).execute(task_context())
+    assert only_project(sim) in str(caught.value)
