@@ -135,7 +135,7 @@ class GenerateTask(CreateTask):
         try:
             is_persistent = self.records.is_persistent
         except MagicHourError as error:  # the connection, which may name a folder, cannot be read
-            if self._context.get("task_state_store") is not None:
+            if self._context.get("task_state_store") is not None or self._records_root() is not None:
                 raise
             raise lost from error
         known = self._recorded(self._read_bodies())

@@ -95,3 +95,20 @@ def test_there_is_no_retry_where_the_connection_cannot_be_read(
     monkeypatch.delenv("AIRFLOW_CONN_MAGICHOUR_DEFAULT")
     with pytest.raises(exceptions.MagicHourUnrecordedSubmitError):
         resume(generate(deferrable=True), context)
+
+
+def test_retry_continues_where_the_connection_cannot_be_read_but_a_folder_has_the_records(
+    long: Simulator, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def task() -> Any:
+        return generate(deferrable=True, destination=str(tmp_path))
+
+    defer(task(), task_context("generate"))
+    with monkeypatch.context() as away:
+        away.delenv("AIRFLOW_CONN_MAGICHOUR_DEFAULT")
+        with pytest.raises(exceptions.MagicHourError) as caught:
+            resume(task(), task_context("generate"))
+    assert not isinstance(caught.value, exceptions.MagicHourUnrecordedSubmitError)
+    long.end_project(only_project(long))
+    assert run_task(task(), task_context("generate", try_number=2))["files"]
+    assert posts(long) == 1
