@@ -179,9 +179,10 @@ class MagicHourWrongKindError(MagicHourNotFoundError):
     def __str__(self) -> str:
         project_id, kind, found = self.args
         return (
-            f"Project {project_id} is {_a(found)}, not {_a(kind)} - where you give its id, pass "
-            f"kind={found!r}. A create or generate task that made it pays again if you change its kind: "
-            f"instead, use MagicHourDownloadOperator(project_id={project_id!r}, kind={found!r}, ...)"
+            f"Project {project_id} is {_a(found)}, not {_a(kind)} - pass kind={found!r} together with its "
+            "id. Only if a create or generate task failed with this error: that task pays again if you "
+            "change its kind. Keep it, and download the project with "
+            f"MagicHourDownloadOperator(project_id={project_id!r}, kind={found!r}, ...)"
         )
 
 

@@ -111,8 +111,13 @@ def test_missing_xcom_is_refused_before_any_request(magichour_simulator, hook, p
 @pytest.mark.parametrize("missing_ok", [True, False, "True"])
 def test_project_of_another_kind_is_never_taken_for_deleted(magichour_simulator, hook, missing_ok):
     project_id = complete_project(magichour_simulator, hook)
-    with pytest.raises(errors.MagicHourWrongKindError, match=f"{project_id} is an image, not a video"):
+    with pytest.raises(
+        errors.MagicHourWrongKindError, match=f"{project_id} is an image, not a video"
+    ) as caught:
         delete(project_id, kind="video", missing_ok=missing_ok)
+    what_to_do, _, of_other_tasks = str(caught.value).partition(" Only if a create or generate task failed")
+    assert what_to_do.endswith("pass kind='image' together with its id.")
+    assert "download" in of_other_tasks
     assert magichour_simulator.state()["projects"][project_id]["enabled"]
 
 
