@@ -35,7 +35,7 @@ OLDER = {
     "3.1": Older("3.1.8", "2026-03-15"),
 }
 # Needed in a version newer than that: the day when the oldest that pyproject.toml takes was the newest.
-NEWER = "apache-airflow-providers-common-compat=2026-06-15"
+NEWER = ("apache-airflow-providers-common-compat=2026-06-15", "moto=2026-10-28")
 
 
 class CannotPinError(Exception):
@@ -48,7 +48,8 @@ def main() -> int:
     try:
         _write(ROOT / "constraints.txt", HEAD, pin(["--upgrade", *extras]))
         for name, older in OLDER.items():
-            options = [f"--exclude-newer={older.day}", f"--exclude-newer-package={NEWER}", "--extra=test"]
+            newer = [f"--exclude-newer-package={each}" for each in NEWER]
+            options = [f"--exclude-newer={older.day}", *newer, "--extra=test"]
             head = OLDER_HEAD.format(airflow=older.airflow, day=older.day)
             pins = pin(options, f"apache-airflow=={older.airflow}")
             _write(ROOT / "constraints" / f"airflow-{name}.txt", head, pins)
