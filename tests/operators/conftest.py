@@ -10,13 +10,22 @@ import pytest
 from airflow_provider_magichour._transfer.storage import Storage, open_destination
 from airflow_provider_magichour.operators import _earlier_tries, _patience, _submit_records
 from airflow_provider_magichour.operators._submit_records import SubmitRecords
+from airflow_provider_magichour.simulator import Simulator
 from tests.operators.records import Open, context_of
+from tests.operators.support import CREATE
 from tests.support.tasks import TaskStateStore
 
 
 @pytest.fixture
 def store() -> TaskStateStore:
     return TaskStateStore()
+
+
+@pytest.fixture
+def long(sim: Simulator) -> Simulator:
+    """Renders take longer than the tests."""
+    sim.faults({"match": CREATE, "duration": 600})
+    return sim
 
 
 @pytest.fixture

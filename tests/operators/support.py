@@ -10,7 +10,7 @@ from typing import Any
 from airflow_provider_magichour.operators import MagicHourCreateProjectOperator, MagicHourGenerateOperator
 from airflow_provider_magichour.simulator import Simulator
 from tests.support.airflow import allow_execute
-from tests.support.tasks import TaskStateStore
+from tests.support.tasks import TaskStateStore, run_trigger
 
 TOOL = "ai-image-generator"
 BODY: dict[str, Any] = {
@@ -52,6 +52,13 @@ def has_open_record(store: TaskStateStore) -> bool:
 def only_project(sim: Simulator) -> str:
     (project_id,) = sim.state()["projects"]
     return str(project_id)
+
+
+def ended(sim: Simulator, trigger: Any) -> Any:
+    """End the projects that a trigger waits for, and return its event."""
+    for project_id in trigger.serialize()[1]["project_ids"]:
+        sim.end_project(project_id)
+    return run_trigger(trigger)
 
 
 def wait_for(condition: Callable[[], bool], seconds: float = 120) -> None:

@@ -14,8 +14,8 @@ from airflow_provider_magichour import exceptions
 from airflow_provider_magichour.operators import _earlier_tries, _store_access
 from airflow_provider_magichour.simulator import Simulator
 from tests.operators.records import context_of
-from tests.operators.support import CREATE, created, generate, only_project, operator
-from tests.support.tasks import RefusedError, TaskStateStore, run_task, run_trigger
+from tests.operators.support import CREATE, created, ended, generate, only_project, operator
+from tests.support.tasks import RefusedError, TaskStateStore, run_task
 
 pytestmark = pytest.mark.usefixtures("no_pauses")
 
@@ -60,6 +60,7 @@ def test_clear_of_an_uncertain_submit_submits_where_airflows_store_cannot_be_wri
     assert created(sim) == 2
 
 
+@pytest.mark.usefixtures("long")
 @pytest.mark.parametrize("is_recorded", [True, False])
 def test_task_of_0_1_0_that_was_deferred_after_a_clear_pays_once(
     sim: Simulator, tmp_path: Path, is_recorded: bool
@@ -68,7 +69,7 @@ def test_task_of_0_1_0_that_was_deferred_after_a_clear_pays_once(
     numbers = {"max_tries": 3, "clear_number": 1}
     with pytest.raises(TaskDeferred) as deferred:
         generate(deferrable=True).execute(context_of(store=UnwritableStore(values), try_number=2, **numbers))
-    event = run_trigger(deferred.value.trigger)
+    event = ended(sim, deferred.value.trigger)
     record = json.loads(values["magichour_submit_0"])
     values.clear()  # as 0.1.0 stored it: a success, and after its Clear this submit
     stored = {"body": record["body"], "max_tries": 3, "id": record["id"], "credits_charged": 5}

@@ -10,7 +10,7 @@ from airflow.providers.common.compat.sdk import TaskDeferred
 
 from airflow_provider_magichour import exceptions
 from airflow_provider_magichour.simulator import Simulator
-from tests.operators.support import CREATE, bodies, generate, only_project, posts
+from tests.operators.support import bodies, generate, only_project, posts
 from tests.support.airflow import IS_AIRFLOW_3
 from tests.support.tasks import TaskStateStore, run_task, task_context
 
@@ -18,13 +18,6 @@ pytestmark = pytest.mark.usefixtures("no_pauses")
 
 #: What Airflow resumes the task with.
 REASON = {"error": "Trigger timeout" if IS_AIRFLOW_3 else "Trigger/execution timeout"}
-
-
-@pytest.fixture
-def long(sim: Simulator) -> Simulator:
-    """Renders take longer than the tests."""
-    sim.faults({"match": CREATE, "duration": 600})
-    return sim
 
 
 def defer(task: Any, context: Any) -> None:

@@ -14,9 +14,9 @@ from airflow_provider_magichour import exceptions
 from airflow_provider_magichour._transfer.storage import open_destination
 from airflow_provider_magichour.operators import MagicHourGenerateOperator
 from airflow_provider_magichour.simulator import Simulator
-from tests.operators.support import BODY, CREATE, bodies, only_project, posts
+from tests.operators.support import BODY, CREATE, bodies, ended, only_project, posts
 from tests.operators.support import generate as operator
-from tests.support.tasks import TaskStateStore, run_task, run_trigger, stored, task_context
+from tests.support.tasks import TaskStateStore, run_task, stored, task_context
 
 pytestmark = pytest.mark.usefixtures("no_pauses")
 
@@ -209,6 +209,7 @@ class TestGenerate:
         assert posts(sim) < 12
 
 
+@pytest.mark.usefixtures("long")
 class TestDeferral:
     def deferred(self, task: MagicHourGenerateOperator, context: Any) -> TaskDeferred:
         with pytest.raises(TaskDeferred) as caught:
@@ -226,7 +227,7 @@ class TestDeferral:
     def test_dag_test_passes_the_event_alone(self, sim: Simulator) -> None:
         for store in (TaskStateStore(), None):
             task, context = operator(bodies(2), deferrable=True), task_context(store=store)
-            event = run_trigger(self.deferred(task, context).trigger)
+            event = ended(sim, self.deferred(task, context).trigger)
             again = operator(bodies(2), deferrable=True)
             names = [one["project"]["name"] for one in again.execute_complete(context, event)]
             assert names == ["number 0", "number 1"]
@@ -243,7 +244,7 @@ class TestDeferral:
         try:
             results = None
             while results is None:
-                event = run_trigger(deferred.trigger)
+                event = ended(sim, deferred.trigger)
                 try:
                     results = task.execute_complete(context, event)
                 except TaskDeferred as again:
@@ -259,7 +260,7 @@ class TestDeferral:
         some = [*bodies(2), {"style": {}}]
         task, context = operator(some, deferrable=True), task_context("generate", store=TaskStateStore())
         deferred = self.deferred(task, context)
-        event, kwargs = run_trigger(deferred.trigger), stored(deferred.kwargs)
+        event, kwargs = ended(sim, deferred.trigger), stored(deferred.kwargs)
         with pytest.raises(exceptions.MagicHourInvalidRequestError, match="400"):
             operator(some).execute_complete(context, event, **kwargs)
         assert context["ti"].xcoms.pull("generate", "results")[2] is None
@@ -284,12 +285,11 @@ class TestDeferral:
 
     def test_body_rendered_differently_on_resume_keeps_the_project(self, sim: Simulator) -> None:
         context = task_context(store=TaskStateStore())
-        event = run_trigger(self.deferred(operator(deferrable=True), context).trigger)
+        event = ended(sim, self.deferred(operator(deferrable=True), context).trigger)
         other = operator({**BODY, "name": "rendered later"})
         assert other.execute_complete(context, event)["project"]["id"] == only_project(sim)
 
     def test_early_event_is_detected(self, sim: Simulator) -> None:
-        sim.faults({"match": CREATE, "duration": 60})
         task, context = operator(deferrable=True), task_context(store=TaskStateStore())
         self.deferred(task, context)
         event = {"kind": "image", "outcomes": {only_project(sim): "complete"}}
@@ -310,7 +310,6 @@ class TestDeferral:
         assert found.trigger.serialize()[1]["deadline"] < time.time() + 301
 
     def test_failure_after_an_unrecorded_submit_is_final(self, sim: Simulator) -> None:
-        sim.faults({"match": CREATE, "duration": 60})
         with pytest.raises(exceptions.MagicHourUnrecordedSubmitError, match="pay again") as caught:
             run_task(operator(deferrable=True, timeout=0.3), task_context())
         assert only_project(sim) in str(caught.value)

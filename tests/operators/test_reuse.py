@@ -81,8 +81,9 @@ class TestReuse:
         assert posts(sim) == 1
 
     def test_damaged_file_is_fetched_again_after_a_404_that_does_not_last(
-        self, sim: Simulator, tmp_path: Path
+        self, sim: Simulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
+        monkeypatch.setattr(_earlier_tries, "NOT_FOUND_SECONDS", 60.0)
         first = self.run(tmp_path, bodies(2))
         for one in first:
             Path(one["files"][0]["path"]).write_bytes(b"short")

@@ -11,8 +11,8 @@ from airflow.providers.common.compat.sdk import AirflowFailException, AirflowTas
 from airflow_provider_magichour import exceptions
 from airflow_provider_magichour.operators._generate import GenerateTask
 from airflow_provider_magichour.simulator import Simulator
-from tests.operators.support import CREATE, bodies, generate, only_project, operator, posts
-from tests.support.tasks import run_task, run_trigger, stored, task_context
+from tests.operators.support import CREATE, bodies, ended, generate, only_project, operator, posts
+from tests.support.tasks import run_task, stored, task_context
 
 pytestmark = pytest.mark.usefixtures("no_pauses")
 
@@ -71,6 +71,7 @@ class TestWithoutRecords:
             operator().execute(context)
         assert only_project(sim) in str(caught.value)
 
+    @pytest.mark.usefixtures("long")
     @pytest.mark.parametrize("durable", [False, True])
     def test_connection_that_cannot_be_read_after_a_deferral_is_final(
         self, sim: Simulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, durable: bool
@@ -78,7 +79,7 @@ class TestWithoutRecords:
         more = {} if durable else {"durable": False, "destination": str(tmp_path)}
         with pytest.raises(TaskDeferred) as deferred:
             generate(deferrable=True, **more).execute(task_context("generate"))
-        event = run_trigger(deferred.value.trigger)
+        event = ended(sim, deferred.value.trigger)
         monkeypatch.delenv("AIRFLOW_CONN_MAGICHOUR_DEFAULT")
         resumed = generate(deferrable=True, **more)
         with pytest.raises(exceptions.MagicHourUnrecordedSubmitError) as caught:

@@ -277,7 +277,7 @@ class TestRuns:
         assert airflow.run("3") == []
 
     def test_of_a_dag_that_never_succeeded_keep_what_the_first_run_had(self) -> None:
-        airflow = Airflow([completed("a", -50)])
+        airflow = Airflow([completed("a", -20)])
         assert airflow.run("1", "failed") == ["a"]
         airflow.committed.append(completed("b", 40))
         assert airflow.run("2", "failed") == ["a", "b"]
