@@ -71,6 +71,7 @@ LEFT_OUT = (
     "tests/operators/test_every_tool.py",  # against the official client
     "tests/simulator/test_sdk.py",
     "tests/test_against_sdk.py",
+    "tests/test_comparison.py",
     "tests/test_packaging.py",  # the sdist and the wheel
     "tests/test_typing.py",  # mypy
     "tests/test_demo.py",  # our own tools

@@ -23,7 +23,7 @@ def encrypted(trigger: MagicHourGenerateTrigger) -> str:
     """Return what Airflow stores of a trigger's arguments, with a Fernet key."""
     from airflow.models.trigger import Trigger
 
-    return Trigger.encrypt_kwargs(trigger.serialize()[1])
+    return str(Trigger(*trigger.serialize()).encrypted_kwargs)
 
 
 @pytest.mark.parametrize("number_of_ids", [1, 1_000, 10_000])

@@ -15,9 +15,10 @@ from tests.support.airflow import AIRFLOW_VERSION, load_dag
 from tests.support.files import complete_project
 
 FOLDER = Path(__file__).resolve().parents[1] / "example_dags"
-EXAMPLES = sorted(path.stem for path in FOLDER.glob("magichour_*.py"))
-if AIRFLOW_VERSION < (3, 1):
-    EXAMPLES.remove("magichour_review")  # people are asked from Airflow 3.1 on
+# What asks people, and what also runs by time, import names that are in Airflow from then on.
+SINCE = {"magichour_review": (3, 1), "magichour_on_completed": (3, 2)}
+NAMES = sorted(path.stem for path in FOLDER.glob("magichour_*.py"))
+EXAMPLES = [name for name in NAMES if SINCE.get(name, (2, 11)) <= AIRFLOW_VERSION]
 
 
 @pytest.fixture
@@ -38,6 +39,8 @@ def test_every_example_has_documentation(name: str) -> None:
     assert "cost" in dag.doc_md
     assert {"magichour", "example"} <= set(dag.tags)
     assert not dag.catchup
+    if name in SINCE:
+        assert f"Airflow {'.'.join(map(str, SINCE[name]))} or newer" in dag.doc_md
 
 
 def test_media_pipeline_example_runs(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import sys
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -104,3 +106,25 @@ def test_summary_counts_tests(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
     assert (result.status, result.passed, result.skipped, result.failed) == (1, 5, 2, 2)
     environment.interpreter.write_text("#!/bin/sh\nexit 0\n")
     assert matrix.run_tests(environment, 3.0, quick=False, workers="2").status == 1
+
+
+def imported_at_once(file: Path) -> set[str]:
+    """Return the packages that a file imports as soon as it is read."""
+    names: set[str] = set()
+    for node in ast.parse(file.read_text()).body:
+        if isinstance(node, ast.Import):
+            names.update(each.name for each in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.add(node.module)
+    return {name.partition(".")[0] for name in names}
+
+
+def test_tests_that_need_more_than_the_environments_have_are_left_out() -> None:
+    left_out = tuple(str(matrix.ROOT / path) for path in matrix.LEFT_OUT)
+    there = set.intersection(*(set(pins(each)) for each in matrix.ENVIRONMENTS))
+    packages = packages_distributions()
+    for file in (matrix.ROOT / "tests").rglob("test_*.py"):
+        if not str(file).startswith(left_out):
+            for name in imported_at_once(file):
+                made_by = {each.lower().replace("_", "-") for each in packages.get(name, [])}
+                assert not made_by or made_by & {*there, "airflow-provider-magichour"}, f"{file}: {name}"

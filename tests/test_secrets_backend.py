@@ -13,7 +13,7 @@ from airflow_provider_magichour._polling import refreshing_sender, wait
 from airflow_provider_magichour.hooks import MagicHourHook
 from airflow_provider_magichour.sensors import MagicHourProjectSensor
 from airflow_provider_magichour.triggers import MagicHourProjectTrigger
-from tests.support.airflow import IS_AIRFLOW_3, connection_json
+from tests.support.airflow import AIRFLOW_VERSION, connection_json
 from tests.support.projects import KEY, Projects, project
 from tests.support.scripted_server import Reply, scripted_server
 from tests.support.tasks import run_task, run_trigger, task_context
@@ -26,7 +26,7 @@ DONE = {"kind": "image", "outcomes": {"p1": "complete"}}
 @pytest.fixture
 def projects(monkeypatch: pytest.MonkeyPatch) -> Iterator[Projects]:
     monkeypatch.setenv("AIRFLOW__SECRETS__BACKEND", f"{Vault.__module__}.{Vault.__name__}")
-    if IS_AIRFLOW_3:  # it keeps the backends that it made first
+    if AIRFLOW_VERSION >= (3, 2):  # it keeps the backends that it made first
         monkeypatch.setattr("airflow.sdk.configuration._secrets_backend_cache", {}, raising=False)
     monkeypatch.setattr(wait, "JOIN_PAUSES", (0.01,) * 4)
     monkeypatch.setattr(refreshing_sender, "REREAD_PAUSE", 0.1)

@@ -125,7 +125,7 @@ def _view_server(_migrated_database: Path) -> Iterator[tuple[str, Any, dict[str,
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AIRFLOW__CORE__AUTH_MANAGER", f"{OneDagAuthManager.__module__}.OneDagAuthManager")
         patch.setenv("AIRFLOW__API_AUTH__JWT_SECRET", "a secret of the tests " * 4)
-        patch.setattr(airflow_app._AuthManagerState, "instance", None)
+        airflow_app.purge_cached_app()
         manager = airflow_app.create_auth_manager()
         tokens = {user.username: manager.generate_jwt(user) for user in USERS}
         inner, outer = create_app(Library({})), FastAPI()
