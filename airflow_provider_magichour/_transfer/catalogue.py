@@ -20,6 +20,7 @@ import dataclasses
 import hashlib
 import json
 import re
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -154,23 +155,28 @@ def entries(root: Storage, day: str, latest: str = "235959") -> Iterator[Entry]:
     return _entries_of(day, root.scan(f"{FOLDER}/dt={day}", _time_left(latest)))
 
 
-def entries_of_days(root: Storage, some: Sequence[str]) -> tuple[list[Entry], str]:
+def entries_of_days(root: Storage, some: Sequence[str]) -> tuple[list[Entry], int]:
     """
-    Return the entries of several days, the newest first, from one request. Only on S3.
+    Return the entries of the last of some days, the newest first, and how many days these are. Only on S3.
+
+    All days are requested together. If that is too much for one request, the days after those that it
+    returned are requested. If that is too much, too, there are no entries.
 
     :param some: the days in order, all that the catalogue has between the first and the last.
-    :return: the entries, and an empty text. If there are too many for one request: no entries, and the day
-        that the request came to.
     """
-    names: dict[str, list[str]] = {day: [] for day in some}
-    day = some[0]
-    listed, is_whole = root.first_names(FOLDER, f"dt={day}/")
-    for path in listed:
-        day, _, name = path.removeprefix("dt=").partition("/")
-        names.setdefault(day, []).append(name)
-    if not is_whole and f"{day}/" <= f"{some[-1]}/":  # in the order of the store
-        return [], day
-    return [entry for day in reversed(some) for entry in _entries_of(day, names[day])], ""
+    for _ in range(2):
+        names = defaultdict[str, list[str]](list)
+        day = some[0]
+        listed, is_whole = root.first_names(FOLDER, f"dt={day}/")
+        for path in listed:
+            day, _, name = path.removeprefix("dt=").partition("/")
+            names[day].append(name)
+        if is_whole or f"{day}/" > f"{some[-1]}/":  # in the order of the store
+            return [entry for one in reversed(some) for entry in _entries_of(one, names[one])], len(some)
+        some = [one for one in some if one > day]
+        if not some:
+            break
+    return [], 0
 
 
 def _entries_of(day: str, names: Iterable[str]) -> Iterator[Entry]:

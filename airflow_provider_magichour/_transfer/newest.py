@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -20,8 +20,8 @@ PLACE = re.compile(
     re.ASCII,
 )
 
-#: How many entries a list of several days should have: those of a page.
-ENOUGH = 64
+#: The most days that are listed together.
+MOST_DAYS = 64
 
 
 @dataclass(frozen=True)
@@ -119,30 +119,19 @@ def _newest_entries(root: Storage, days: list[str], latest: str) -> Iterator[Ent
     """
     Yield the entries of some days, the newest first.
 
-    On S3, days with few entries are listed together. How many follows from the days before.
+    A day is listed alone. On S3, the days before it are then listed together: few days if many were too many.
 
     :param latest: the time of the newest entry of the last day.
     """
-    can_list_together = hasattr(root.fs, "call_s3")
-    together, yielded, listed, failures, growth = 1, 0, 0, 0, ENOUGH
+    together = MOST_DAYS if root.is_s3 else 0
     while days:
-        block, cut = days[-together:], ""
-        if len(block) == 1:
-            entries: Iterable[Entry] = catalogue.entries(root, block[0], latest)
-        else:
-            entries, cut = catalogue.entries_of_days(root, block)
-        if cut:
-            failures, growth = failures + 1, 4
-            later = [day for day in block if day > cut]
-            together = len(later) if later and failures == 1 else 1
-            continue
-        for entry in entries:
-            yielded += 1
-            yield entry
-        days, latest, failures = days[: -len(block)], "235959", 0
-        listed += len(block)
-        if can_list_together:
-            together = max(min(ENOUGH * listed // max(yielded, 1), growth * len(block)), 1)
+        yield from catalogue.entries(root, days.pop(), latest)
+        latest = "235959"
+        if days and together:
+            entries, listed = catalogue.entries_of_days(root, days[-together:])
+            yield from entries
+            days = days[: len(days) - listed]
+            together = together if listed else together // 8  # the days are large
 
 
 # ------------------------------------------------------------------------------------- version 0.1.0

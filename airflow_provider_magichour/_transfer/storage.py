@@ -60,6 +60,11 @@ class Storage:
         return self.fs is None
 
     @property
+    def is_s3(self) -> bool:
+        """Return whether the file system sends S3's own calls."""
+        return hasattr(self.fs, "call_s3")
+
+    @property
     def publishes_on_close(self) -> bool:
         """Return whether a file is invisible until it is closed."""
         return self.protocol in PUBLISH_ON_CLOSE
@@ -167,7 +172,7 @@ class Storage:
     def _pages(self, folder: str, after: str = "") -> Iterator[list[dict[str, Any]]]:
         """Yield the file system's descriptions of a folder's content, with as few requests as possible."""
         with suppress(FileNotFoundError, NotADirectoryError):
-            if hasattr(self.fs, "call_s3"):
+            if self.is_s3:
                 yield from self._s3_pages(folder, after)
                 return
             self.fs.invalidate_cache()  # another process may have written since

@@ -68,8 +68,7 @@ class StoredFile:
         """Return a presigned URL, or None if the store has none."""
         if self.root.is_local:
             return None
-        is_s3 = hasattr(self.root.fs, "call_s3")
-        more = {"ResponseContentType": self.content_type} if is_s3 else {}
+        more = {"ResponseContentType": self.content_type} if self.root.is_s3 else {}
         try:
             url = str(self.root.fs.sign(self.root.full(self.path), expiration=SIGNED_SECONDS, **more))
         except Exception:  # noqa: BLE001 - stores raise whatever their libraries do

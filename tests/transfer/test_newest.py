@@ -124,10 +124,16 @@ def test_first_page_of_these_spreads_takes_five_lists(spread: str) -> None:
     assert lists_of_first_page(SPREADS[spread]) <= 5
 
 
+def test_sums_of_days_with_a_few_entries_take_few_lists() -> None:
+    root, fs = listed(SPREADS["900 days"])
+    assert len(list(islice(newest(root), 2000))) == 2000
+    assert fs.calls <= 8
+
+
 @pytest.mark.parametrize("weekday", range(7))
-def test_first_page_of_large_days_among_small_ones_takes_thirteen_lists(weekday: int) -> None:
+def test_first_page_of_large_days_among_small_ones_takes_nine_lists(weekday: int) -> None:
     moments = [36_000 + day * DAY + n for day in range(100) for n in range(3000 if day % 7 == weekday else 1)]
-    assert lists_of_first_page(on(moments)) <= 13
+    assert lists_of_first_page(on(moments)) <= 9
 
 
 PROJECTS = st.tuples(
