@@ -86,21 +86,6 @@ def _order(place: str) -> tuple[int, str]:
     return -int(place[:19].replace("-", "")), f"{place[20:]}.json"
 
 
-def files_of(receipt: Receipt, root: Storage, roots: Mapping[str, Storage]) -> Storage | None:
-    """
-    Return where the files of a receipt are, or None if that is not below one of the given places.
-
-    :param root: where the receipt is.
-    """
-    if receipt.folder is not None or receipt.destination is None:
-        return root.below(receipt.folder or "")
-    for each in roots.values():
-        folder = each.relative(receipt.destination)
-        if folder is not None:
-            return each.below(folder)
-    return None
-
-
 # --------------------------------------------------------------------------------------- the catalogue
 
 

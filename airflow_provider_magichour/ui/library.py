@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import heapq
 import logging
+import posixpath
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from itertools import chain, groupby, islice
 from typing import Any
 from urllib.parse import urlsplit
 
 from airflow_provider_magichour._transfer.catalogue import DELETED
-from airflow_provider_magichour._transfer.newest import PLACE, Record, files_of, newest
-from airflow_provider_magichour._transfer.receipts import Receipt, ReceiptError, file_name
+from airflow_provider_magichour._transfer.newest import PLACE, Record, newest
+from airflow_provider_magichour._transfer.receipts import Receipt, file_name
 from airflow_provider_magichour._transfer.storage import Storage, open_destination
 from airflow_provider_magichour.ui.media import StoredFile, file_key, media_of
 
@@ -40,12 +41,10 @@ class Item:
     """
     A project on the page.
 
-    :param dag_id: its DAG. Without one, nobody sees the project.
-    :param row: the data for the page.
+    :param row: the data for the page. Without a DAG, nobody sees the project.
     :param files: the stored files by their keys.
     """
 
-    dag_id: str
     row: Mapping[str, Any]
     files: Mapping[str, StoredFile]
 
@@ -67,42 +66,29 @@ class Wanted:
         return all(not wanted or wanted == row[name] for name, wanted in vars(self).items() if name in row)
 
 
-@dataclass(frozen=True)
-class Page:
-    """A page of items: the start of the next page, whether records were not read, and the errors."""
-
-    items: list[Item]
-    next: str | None
-    is_partial: bool
-    problems: list[str]
-
-
 class Library:
     """What is recorded at the roots."""
 
     def __init__(self, roots: Mapping[str, str]) -> None:
         self._roots = roots
-        self._opened: dict[str, Storage] = {}
+        # what raises is not cached: the next request tries again
+        self._storage = cache(lambda name: open_destination(roots[name], "view_roots"))
         self._read = lru_cache(KEPT)(self._read_item)
         self._pool = ThreadPoolExecutor(_PARALLEL, "magichour-view")
 
-    def _storage(self, name: str) -> Storage:
-        """Return a root. If it cannot be opened, the next request tries again."""
-        if name not in self._opened:
-            self._opened[name] = open_destination(self._roots[name], "view_roots")
-        return self._opened[name]
+    def _open(self, name: str) -> Storage | None:
+        """Return a root; None if there is none, or it cannot be opened: a page says why."""
+        with suppress(Exception):
+            return self._storage(name)
+        return None
 
-    def _reachable(self) -> dict[str, Storage]:
-        """Return the roots that can be opened. The list of items has the errors of the others."""
-        for name in self._roots:
-            with suppress(Exception):
-                self._storage(name)
-        return dict(self._opened)
+    def _reachable(self) -> list[Storage]:
+        return [root for name in self._roots if (root := self._open(name))]
 
     def origins(self) -> list[str]:
         """Return the origins of the stores with presigned URLs, which browsers download from."""
         found = set[str]()
-        for storage in self._reachable().values():
+        for storage in self._reachable():
             parts = urlsplit(StoredFile(storage, "x", 0, "image/png").sign() or "")
             # it becomes part of a header
             if re.fullmatch(r"[A-Za-z0-9.:\[\]-]+", parts.netloc):
@@ -111,29 +97,37 @@ class Library:
 
     def page(
         self, wanted: Wanted, may_read: Callable[[str], bool], before: str = "", limit: int = 48
-    ) -> Page:
+    ) -> dict[str, Any]:
         """
-        Return the newest items that a user may see.
+        Return the newest projects that a user may see, and where the next page starts.
+
+        ``is_partial`` says that there are older records, which were not read.
 
         :param may_read: whether the user may read a DAG.
-        :param before: the end of the previous page, as it was returned.
+        :param before: ``next`` of the previous page.
         """
         last = before if PLACE.fullmatch(before) else ""
-        found, read, problems = list[Item](), 0, list[str]()
-        records = self._records(wanted, last, problems)
+        rows, read, problems = list[Mapping[str, Any]](), 0, list[str]()
+        records = [self._records(name, wanted, last, problems) for name in self._roots]
+        merged = heapq.merge(*records, key=lambda one: one[1].order)
         # two roots may have the same project, and a page ends after both
-        places = (list(same) for _, same in groupby(records, key=lambda one: one[1].place))
-        while batch := list(islice(places, max(min(limit, MOST_READ - read), 0))):
-            items = self._pool.map(self._item, chain.from_iterable(batch))
-            for same in batch:
-                read += len(same)
-                some = islice(items, len(same))
-                found += [one for one in some if one and wanted.has(one.row) and may_read(one.dag_id)]
-                last = same[0][1].place
-                if len(found) >= limit:
-                    return Page(found, last, is_partial=False, problems=problems)
-        is_partial = read >= MOST_READ
-        return Page(found, last if is_partial else None, is_partial, problems)
+        groups = (list(same) for _, same in groupby(merged, key=lambda one: one[1].place))
+        while len(rows) < limit and (some := list(islice(groups, max(min(limit, MOST_READ - read), 0)))):
+            batch = list(chain.from_iterable(some))
+            read += len(batch)
+            for (_, record), item in zip(batch, self._pool.map(self._item, batch), strict=True):
+                if len(rows) >= limit and record.place != last:
+                    break
+                if item and wanted.has(item.row) and may_read(item.row["dag"]):
+                    rows.append(item.row)
+                last = record.place
+        is_full, is_partial = len(rows) >= limit, read >= MOST_READ
+        return {
+            "projects": rows,
+            "next": last if is_full or is_partial else None,
+            "is_partial": is_partial and not is_full,
+            "problems": problems,
+        }
 
     def find(self, root: str, project_id: str, at: str = "") -> Item | None:
         """
@@ -141,36 +135,27 @@ class Library:
 
         :param at: the place of its record from an item, if it is known.
         """
-        if root not in self._roots:
-            return None
-        try:
-            storage = self._storage(root)
-        except Exception:  # noqa: BLE001 - the page says what is wrong with it
+        storage = self._open(root)
+        if storage is None:
             return None
         match = PLACE.fullmatch(at)
         if match and match[4] == project_id:  # the place is known, so nothing is listed
             return self._item((root, Record(storage, at)))
-        found = next(self._records(Wanted(projects=project_id), "", [], root), None)
-        return self._item(found) if found else None
+        records = self._records(root, Wanted(projects=project_id), "", [])
+        return next(map(self._item, records), None)
 
     def _records(
-        self, wanted: Wanted, before: str, problems: list[str], root: str | None = None
+        self, name: str, wanted: Wanted, before: str, problems: list[str]
     ) -> Iterator[tuple[str, Record]]:
-        def of_root(name: str) -> Iterator[tuple[str, Record]]:
-            try:
-                records = newest(self._storage(name), before, wanted.first, wanted.last or "9")
-                yield from ((name, record) for record in records)
-            except Exception as error:  # noqa: BLE001 - the other roots are shown all the same
-                problems.append(f"The root {name} cannot be listed: {type(error).__name__}")
-                log.error("Magic Hour's view: %s", problems[-1])  # noqa: TRY400
-
-        names = [root] if root else list(self._roots)
-        merged = heapq.merge(*map(of_root, names), key=lambda one: one[1].order)
-        projects = frozenset(filter(None, wanted.projects.split(",")))
-        if not projects:
-            return merged
-        left = set(projects) if len(names) == 1 else set[str]()
-        return _only(islice(merged, MOST_LISTED), projects, left)
+        """Yield the records of a root with its name, the newest first. An error is added to the problems."""
+        projects = set(filter(None, wanted.projects.split(",")))
+        try:
+            records = newest(self._storage(name), before, wanted.first, wanted.last or "9")
+            for record in _only(records, projects) if projects else records:
+                yield name, record
+        except Exception as error:  # noqa: BLE001 - the other roots are shown all the same
+            problems.append(f"The root {name} cannot be listed: {type(error).__name__}")
+            log.error("Magic Hour's view: %s", problems[-1])  # noqa: TRY400
 
     def _item(self, found: tuple[str, Record]) -> Item | None:
         """Return an item, None if the record cannot be read or trusted; kept for a minute."""
@@ -178,75 +163,69 @@ class Library:
         try:
             return self._read(name, record, time.monotonic() // KEPT_SECONDS)
         except Exception as error:  # noqa: BLE001 - stores raise whatever their libraries do
-            log.warning("A record of the root %r cannot be read: %s", name, type(error).__name__)
+            log.warning("%s in the root %r cannot be read: %s", record.path, name, type(error).__name__)
             return None
 
     def _read_item(self, name: str, record: Record, period: float) -> Item | None:
-        try:
-            read = record.read()
-            return self._make(name, record, *read) if read else None
-        except ReceiptError:
+        read = record.read()
+        if read is None:
             return None
-
-    def _make(self, name: str, record: Record, data: Mapping[str, Any], receipt: Receipt | None) -> Item:
-        made_by = data.get("downloaded_by")
-        by: Mapping[str, Any] = made_by if isinstance(made_by, Mapping) else data  # nested in 0.1.0
+        data, receipt = read
+        by = data.get("downloaded_by") or data  # nested in 0.1.0
         is_deleted = DELETED in record.events or bool(data.get("deleted_at"))
-        state = "deleted" if is_deleted else "stored" if receipt else "failed"
-        stored, shown = self._files(name, record, receipt) if receipt else ({}, [])
-        dag_id = _text(by.get("dag_id"))
+        files, shown = self._files(record, receipt) if receipt else ({}, [])
         day, at, project_id = record.parts
         row = {
             "root": name,
             "id": project_id,
             "at": record.place,
-            "state": state,
-            "dag": dag_id,
+            "state": "deleted" if is_deleted else "stored" if receipt else "failed",
+            "dag": _text(by.get("dag_id")),
             "run": _text(by.get("run_id")),
             "task": _text(by.get("task_id")),
             "map_index": index if type(index := by.get("map_index")) is int else -1,
             "created": f"{day}T{at[:2]}:{at[2:4]}:{at[4:]}Z",
-            "credits": data["credits_charged"] if type(data.get("credits_charged")) in {int, float} else None,
+            "credits": amount if type(amount := data.get("credits_charged")) in {int, float} else None,
             "files": shown,
-            "more_files": len(receipt.files) - len(shown) if receipt else 0,
-            "error": ": ".join(
-                filter(None, (_text(data.get(key)) for key in ("error_code", "error_message")))
-            ),
-            **{key: _text(data.get(key)) for key in ("kind", "tool", "name", "prompt", "status")},
+            "error": ": ".join(filter(None, map(_text, map(data.get, ("error_code", "error_message"))))),
+            **{key: _text(data.get(key)) for key in ("kind", "tool", "name", "prompt")},
         }
-        return Item(dag_id, row, stored)
+        return Item(row, files)
 
-    def _files(
-        self, name: str, record: Record, receipt: Receipt
-    ) -> tuple[dict[str, StoredFile], list[dict[str, Any]]]:
+    def _files(self, record: Record, receipt: Receipt) -> tuple[dict[str, StoredFile], list[dict[str, Any]]]:
         """Return the files that may be downloaded, by key, and all files for the page."""
-        roots = {name: record.root} if receipt.folder is not None else self._reachable()
-        folder = files_of(receipt, record.root, roots)
-        within = (one for one in roots.values() if folder and one.relative(folder.url) is not None)
-        root = next(within, None)
+        place = self._place(record, receipt)
         stored, shown = {}, []
         for file in receipt.files[:MOST_FILES]:
-            title, key = file_name(file), file_key(file)
-            media, content_type = media_of(title)
-            if root and folder and media:
-                below = "/".join(filter(None, (root.relative(folder.url), str(file["path"]))))
-                stored[key] = StoredFile(root, below, file["bytes"], content_type)
-            shown.append(
-                {"key": key if key in stored else "", "name": title, "bytes": file["bytes"], "media": media}
-            )
+            name = file_name(file)
+            media, content_type = media_of(name)
+            key = file_key(file) if place and media else ""
+            if place and key:
+                root, folder = place
+                path = posixpath.join(folder, file["path"])
+                stored[key] = StoredFile(root, path, file["bytes"], content_type)
+            shown.append({"key": key, "name": name, "bytes": file["bytes"], "media": media})
         return stored, shown
 
+    def _place(self, record: Record, receipt: Receipt) -> tuple[Storage, str] | None:
+        """Return the root that contains the files of a receipt, and their folder in it."""
+        if receipt.folder is not None or receipt.destination is None:
+            return record.root, receipt.folder or ""
+        for root in self._reachable():
+            folder = root.relative(receipt.destination)
+            if folder is not None:
+                return root, folder
+        return None
 
-def _only(
-    records: Iterator[tuple[str, Record]], projects: frozenset[str], left: set[str]
-) -> Iterator[tuple[str, Record]]:
-    """Yield the records of some projects; ends once all that are left were given."""
-    is_finite = bool(left)
-    for name, record in records:
-        if record.parts[2] in projects:
-            yield name, record
-            left.discard(record.parts[2])
-            if is_finite and not left:
+
+def _only(records: Iterator[Record], projects: set[str]) -> Iterator[Record]:
+    """Yield the records of some projects, until all are found or many names were searched."""
+    for record in islice(records, MOST_LISTED):
+        project_id = record.parts[2]
+        if project_id in projects:
+            yield record
+            projects.remove(project_id)
+            if not projects:
                 return
 
 

@@ -75,38 +75,28 @@ class StoredFile:
             return None
         return url if url.startswith(("https://", "http://")) else None
 
-    def open(self) -> BinaryIO | None:
+    def open(self) -> BinaryIO:
         """
-        Return the file, where it is on the local disk; None if it is in a store.
+        Open the file.
 
-        :raises FileNotFoundError: if it does not exist, has another size, or its path contains a link.
+        :raises FileNotFoundError: if it does not exist, has another size, or its local path contains a link.
         """
-        file = _open_without_links(self.root.root, self.path) if self.root.is_local else None
-        size = os.fstat(file.fileno()).st_size if file else self.root.fs.size(self.root.full(self.path))
-        if size != self.size:
-            if file:
-                file.close()
+        if self.root.is_local:
+            file = _open_without_links(self.root.root, self.path)
+        else:  # without a cache, it downloads what is read
+            file = self.root.fs.open(self.root.full(self.path), "rb", cache_type="none")
+        if file.seek(0, os.SEEK_END) != self.size:
+            file.close()
             raise FileNotFoundError(self.path)
         return file
 
-    def chunks(self, file: BinaryIO | None, start: int, end: int) -> Iterator[bytes]:
-        """Yield the bytes of a range in pieces, and close the file."""
-        try:
-            if file:
-                file.seek(start)
-            while start < end:
-                size = min(CHUNK, end - start)
-                chunk = file.read(size) if file else self._read(start, start + size)
-                if not chunk:
-                    raise FileNotFoundError(self.path)  # the file became shorter
-                yield chunk
-                start += len(chunk)
-        finally:
-            if file:
-                file.close()
 
-    def _read(self, start: int, end: int) -> bytes:
-        return bytes(self.root.fs.cat_file(self.root.full(self.path), start=start, end=end))
+def read_range(file: BinaryIO, start: int, end: int) -> Iterator[bytes]:
+    """Yield the bytes of a range in pieces, and close the file."""
+    with file:
+        file.seek(start)
+        while chunk := file.read(min(CHUNK, end - file.tell())):
+            yield chunk
 
 
 def _open_without_links(root: str, path: str) -> BinaryIO:

@@ -104,7 +104,6 @@ function card(project) {
     project.credits !== null && count(project.credits, "credit"),
     first && size(bytes),
     project.files.length > 1 && count(project.files.length, "file"),
-    project.more_files && `${project.more_files} more not shown`,
   ].filter(Boolean).join(" · ");
   return make("li", {}, make("article", { className: project.state },
     stage,
