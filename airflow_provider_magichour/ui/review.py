@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
@@ -26,7 +26,8 @@ def review_body(files: Mapping[str, Any] | Sequence[Any], label: str = "Draft") 
     :param files: the result of download or generate, or a list of such results. Each element is one choice.
     :param label: the name of the choices. A number from 1 on is added.
     """
-    choices = list(_choices(files))
+    results = files.get("files", [files]) if isinstance(files, Mapping) else files
+    choices = [_files(result) for result in results]
     roots = {name: plain_location(root) for name, root in view_roots().items()}
     parts = [
         f"**{_escape(label)} {number}**\n\n" + "\n\n".join(_show(file, roots) for file in choice)
@@ -37,19 +38,11 @@ def review_body(files: Mapping[str, Any] | Sequence[Any], label: str = "Draft") 
     return "\n\n".join(parts) or "There is no file to choose from."
 
 
-def _choices(value: Any) -> Iterator[list[Mapping[str, Any]]]:
-    if isinstance(value, Mapping):
-        value = value.get("files", [value])
-    for one in value:
-        yield list(_files(one))
-
-
-def _files(value: Any) -> Iterator[Mapping[str, Any]]:
-    if isinstance(value, Mapping) and "path" in value:
-        yield value
-        return
-    for one in value.get("files", ()) if isinstance(value, Mapping) else value:
-        yield from _files(one)
+def _files(result: Any) -> list[Mapping[str, Any]]:
+    """Return the files in a result, however deep they are."""
+    if isinstance(result, Mapping):
+        return [result] if "path" in result else _files(result.get("files", ()))
+    return [file for one in result for file in _files(one)]
 
 
 def _show(file: Mapping[str, Any], roots: Mapping[str, str]) -> str:

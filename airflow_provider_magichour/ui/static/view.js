@@ -4,6 +4,9 @@ const find = (selector, at = document) => at.querySelector(selector);
 const filters = find("#filters"), wall = find("#wall"), more = find("#more"), said = find("#status"), large = find("#large");
 const link = new URLSearchParams(location.search); // what a task's link asks for: projects, or dag and run
 const states = { stored: "Due for clean-up", deleted: "Deleted at Magic Hour", failed: "Failed" };
+const nothing = link.has("projects")
+  ? "Nothing is stored of this task's projects yet, or you may not read the DAG that stored it"
+  : "Nothing is stored here yet that you may see, or the filters leave nothing";
 let next = null, asked = 0;
 
 // Airflow's own choice of light or dark, where the person made one
@@ -12,15 +15,12 @@ if (theme === "light" || theme === "dark") document.documentElement.dataset.them
 
 function make(tag, properties = {}, ...children) {
   const element = Object.assign(document.createElement(tag), properties);
-  element.append(...children.filter((child) => child !== null && child !== ""));
+  element.append(...children.filter(Boolean));
   return element;
 }
 
 function size(bytes) {
-  const units = ["B", "kB", "MB", "GB", "TB"];
-  let unit = 0;
-  for (; bytes >= 1000 && unit < 4; unit++) bytes /= 1000;
-  return `${bytes.toFixed(bytes < 10 && unit ? 1 : 0)} ${units[unit]}`;
+  return bytes < 1e6 ? `${Math.ceil(bytes / 1e3)} kB` : `${(bytes / 1e6).toFixed(bytes < 1e7 ? 1 : 0)} MB`;
 }
 
 function count(number, word) {
@@ -52,32 +52,28 @@ function title(project) {
 }
 
 function show(project, file) {
-  const label = `${title(project)}: ${file.name}`;
   if (!file.key) return make("p", { textContent: `${file.name} (${size(file.bytes)}) is not shown` });
-  const url = source(project, file);
-  if (file.media === "video") return load(make("video", { controls: true, preload: "metadata", ariaLabel: label }), url);
-  if (file.media === "audio") return load(make("audio", { controls: true, preload: "metadata", ariaLabel: label }), url);
-  const image = load(make("img", { loading: "lazy", decoding: "async", alt: label }), url);
-  return make("button", { type: "button", title: "Show large", onclick: () => enlarge(image) }, image);
-}
-
-function enlarge(image) {
-  Object.assign(find("img", large), { src: image.currentSrc || image.src, alt: image.alt });
-  large.showModal();
+  const label = `${title(project)}: ${file.name}`, url = source(project, file);
+  if (file.media !== "image") return load(make(file.media, { controls: true, preload: "metadata", ariaLabel: label }), url);
+  const image = load(make("img", { loading: "lazy", alt: label }), url);
+  const enlarge = () => {
+    Object.assign(find("img", large), { src: image.src, alt: label });
+    large.showModal();
+  };
+  return make("button", { type: "button", title: "Show large", onclick: enlarge }, image);
 }
 
 function strip(project, stage) {
   const buttons = project.files.map((file, number) => {
-    const isImage = file.key && file.media === "image";
-    const inside = isImage
+    const inside = file.key && file.media === "image"
       ? load(make("img", { loading: "lazy", alt: "" }), source(project, file))
       : make("span", { textContent: file.media || "file" });
-    const button = make("button", { type: "button", ariaLabel: `Show ${file.name}`, ariaPressed: String(number === 0) }, inside);
-    button.onclick = () => {
+    const choose = () => {
       stage.replaceChildren(show(project, file));
-      buttons.forEach((each) => { each.ariaPressed = String(each === button); });
+      buttons.forEach((each, other) => { each.ariaPressed = String(other === number); });
     };
-    return button;
+    const ariaPressed = String(number === 0);
+    return make("button", { type: "button", ariaLabel: `Show ${file.name}`, ariaPressed, onclick: choose }, inside);
   });
   return make("div", { className: "strip" }, ...buttons);
 }
@@ -96,8 +92,8 @@ function origin(project) {
 
 function card(project) {
   const [first] = project.files;
-  const nothing = make("p", { textContent: project.error || "No files" });
-  const stage = make("div", { className: "stage" }, first ? show(project, first) : nothing);
+  const inside = first ? show(project, first) : make("p", { textContent: project.error || "No files" });
+  const stage = make("div", { className: "stage" }, inside);
   const bytes = project.files.reduce((sum, file) => sum + file.bytes, 0);
   const facts = [
     project.tool !== title(project) && project.tool,
@@ -107,13 +103,13 @@ function card(project) {
   ].filter(Boolean).join(" · ");
   return make("li", {}, make("article", { className: project.state },
     stage,
-    project.files.length > 1 ? strip(project, stage) : "",
+    project.files.length > 1 && strip(project, stage),
     make("div", { className: "about" },
       make("h2", { textContent: title(project), title: title(project) }),
       project.prompt && make("p", { className: "prompt", textContent: project.prompt, title: project.prompt }),
-      make("p", { textContent: facts }),
+      make("p", { className: "facts", textContent: facts }),
       make("p", { className: "row" },
-        make("span", { className: "badge", textContent: states[project.state] || project.state }), when(project.created)),
+        make("span", { className: "badge", textContent: states[project.state] }), when(project.created)),
       origin(project))));
 }
 
@@ -139,8 +135,8 @@ async function fill(before = "") {
     next = page.next;
     more.hidden = !next;
     const shown = count(wall.children.length, "project");
-    const rest = page.is_partial ? " so far; there are older ones to look through" : "";
-    said.textContent = [wall.children.length || rest ? `${shown}${rest}` : nothingFound(), ...page.problems].join(". ");
+    const found = page.is_partial ? `${shown} so far; there are older ones to look through` : shown;
+    said.textContent = [wall.children.length || page.is_partial ? found : nothing, ...page.problems].join(". ");
   } catch (error) {
     if (mine === asked) said.textContent = error.message;
   } finally {
@@ -148,30 +144,19 @@ async function fill(before = "") {
   }
 }
 
-function nothingFound() {
-  return link.has("projects")
-    ? "Nothing is stored of this task's projects yet, or you may not read the DAG that stored it"
-    : "Nothing is stored here yet that you may see, or the filters leave nothing";
-}
-
 async function sum() {
-  const found = await get("api/credits");
-  const total = found.rows.reduce((sum, row) => sum + row.credits, 0);
-  const which = found.is_partial ? `the newest ${found.projects.toLocaleString("en")}` : "all";
-  find("#credits summary").textContent = `${count(total, "credit")} in ${which} ${found.is_partial ? "projects" : count(found.projects, "project")}`;
-  find("#credits tbody").replaceChildren(...found.rows.map((row) => make("tr", {},
-    make("td", { textContent: row.day }), make("td", { textContent: row.dag }),
-    make("td", { textContent: row.projects }), make("td", { textContent: row.credits }))));
-  find("#credits").hidden = !found.rows.length;
-  const dags = [...new Set(found.rows.map((row) => row.dag))].sort().filter((dag) => dag !== filters.dag.value);
-  filters.dag.append(...dags.map((dag) => make("option", { value: dag, textContent: dag })));
+  const { rows, projects, is_partial: isPartial } = await get("api/credits");
+  const total = rows.reduce((total, row) => total + row.credits, 0);
+  find("#credits summary").textContent = `${count(total, "credit")} in ${isPartial ? "the newest" : "all"} ${count(projects, "project")}`;
+  find("#credits tbody").replaceChildren(...rows.map((row) => make("tr", {},
+    ...[row.day, row.dag, row.projects, row.credits].map((textContent) => make("td", { textContent })))));
+  find("#credits").hidden = !rows.length;
+  const dags = new Set(rows.map((row) => row.dag));
+  filters.dag.append(...[...dags].filter((dag) => dag !== filters.dag.value).sort().map((dag) => new Option(dag)));
 }
 
-if (link.get("dag")) filters.dag.append(make("option", { value: link.get("dag"), textContent: link.get("dag"), selected: true }));
-if (link.size) {
-  const all = make("a", { href: "./", textContent: "Show all media" });
-  find("h1").after(all);
-}
+if (link.get("dag")) filters.dag.append(new Option(link.get("dag"), link.get("dag"), false, true));
+if (link.size) find("h1").after(make("a", { href: "./", textContent: "Show all media" }));
 filters.addEventListener("change", () => fill());
 filters.addEventListener("submit", (event) => event.preventDefault());
 filters.addEventListener("reset", () => setTimeout(fill));
