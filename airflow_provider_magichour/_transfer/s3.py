@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 from weakref import WeakKeyDictionary
 
 from airflow_provider_magichour._transfer.responses import InterruptedDownloadError
-from airflow_provider_magichour._transfer.storage import Storage
+from airflow_provider_magichour._transfer.storage import S3_EXPRESS, Storage
 from airflow_provider_magichour._transfer.storage_errors import storage_error
 from airflow_provider_magichour.exceptions import MagicHourArgumentError
 
@@ -52,8 +52,6 @@ _ARGUMENT_ERRORS = (
 )
 #: Codes that blame an argument, or the whole request, such as its signature.
 _UNCLEAR_ERRORS = frozenset({"InvalidArgument", "InvalidRequest"})
-#: The last letters of S3 Express buckets, whose lists have no order.
-_UNORDERED = "--x-s3"
 
 
 class S3:
@@ -125,7 +123,7 @@ class S3:
         :param folder: the folder of the names, with its bucket.
         """
         bucket, _, key = folder.partition("/")
-        if bucket.endswith(_UNORDERED):
+        if bucket.endswith(S3_EXPRESS):
             return set()
         prefix = f"{key}/" if key else ""
         page = self.client.list_objects_v2(

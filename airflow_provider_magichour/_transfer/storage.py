@@ -30,6 +30,9 @@ log = logging.getLogger(__name__)
 #: Stores in which an object is visible only after ``open(..., "wb")`` is closed.
 PUBLISH_ON_CLOSE = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "oss", "r2"})
 
+#: The last letters of S3 Express buckets. Their lists have no order, and cannot start after a name.
+S3_EXPRESS = "--x-s3"
+
 #: What a local disk must take: an empty file fits on a full one.
 _PROBE = bytes(64 * 1024)
 
@@ -61,8 +64,8 @@ class Storage:
 
     @property
     def is_s3(self) -> bool:
-        """Return whether the file system sends S3's own calls."""
-        return hasattr(self.fs, "call_s3")
+        """Return whether S3's own lists can be used, which are in order. S3 Express has others."""
+        return hasattr(self.fs, "call_s3") and not self.root.partition("/")[0].endswith(S3_EXPRESS)
 
     @property
     def publishes_on_close(self) -> bool:
@@ -145,10 +148,9 @@ class Storage:
         :return: the names, relative to the folder and sorted, and whether these are all.
         """
         bucket, key, _ = self.fs.split_path(self.full(folder))
-        page = self.fs.call_s3(
-            "list_objects_v2", Bucket=bucket, Prefix=f"{key}/", StartAfter=f"{key}/{after}"
-        )
-        names = [one["Key"].removeprefix(f"{key}/") for one in page.get("Contents", ())]
+        top = f"{key}/"
+        page = self.fs.call_s3("list_objects_v2", Bucket=bucket, Prefix=top, StartAfter=f"{top}{after}")
+        names = [one["Key"].removeprefix(top) for one in page.get("Contents", ())]
         return names, not page.get("IsTruncated")
 
     def _local_names(self, folder: str) -> Iterator[str]:

@@ -165,6 +165,38 @@ def test_every_entry_comes_once_and_in_order(projects: list[Any], page: int, cut
     assert len(of_a_day) == len([key for key in known if key[0] == "2026-11-21"])
 
 
+class S3Express:
+    """The file system of an S3 Express bucket: its lists have no order, and S3's own call is refused."""
+
+    def __init__(self, names: list[str]) -> None:
+        self.names = names
+
+    def split_path(self, path: str) -> tuple[str, str, None]:
+        bucket, _, key = path.partition("/")
+        return bucket, key, None
+
+    def call_s3(self, method: str, **asked: Any) -> dict[str, Any]:
+        raise AssertionError("this list has no order, and cannot start after a name")
+
+    def invalidate_cache(self) -> None:
+        pass
+
+    def ls(self, path: str, detail: bool) -> list[dict[str, Any]]:
+        folder = path.partition("magichour-catalog")[2].strip("/")
+        days = {name.partition("/")[0] for name in self.names}
+        names = [name.rpartition("/")[2] for name in self.names if name.startswith(f"{folder}/")]
+        return [{"name": f"{path}/{name}", "type": "file", "size": 1} for name in (names if folder else days)]
+
+
+def test_s3_express_is_listed_in_order() -> None:
+    names = SPREADS["one a week"][:20] + SPREADS["minutes"][:1200]
+    fs = S3Express(RANDOM.sample(names, len(names)))
+    root = Storage("media--use1-az4--x-s3/media", "s3://media--use1-az4--x-s3/media", fs, "s3")
+    found = [one.place for one in newest(root)]
+    assert len(found) == len(names)
+    assert found == [one.place for one in newest(listed(names)[0])]
+
+
 def write_entries(
     store: S3Store, names: list[str], content: Callable[[str], dict[str, Any]] = lambda _: {}
 ) -> None:
