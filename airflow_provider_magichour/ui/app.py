@@ -121,13 +121,14 @@ def _credits(library: _Library, may_read: _MayRead) -> Any:
     return {"rows": rows, "projects": len(found["projects"]), "is_partial": bool(found["next"])}
 
 
-def _media(  # noqa: PLR0917
+def _media(
     request: Request,
+    library: _Library,
+    may_read: _MayRead,
+    *,
     root: str,
     project_id: str,
     key: str,
-    library: _Library,
-    may_read: _MayRead,
     at: str = "",
     stream: bool = False,
 ) -> Response:
