@@ -115,13 +115,7 @@ class EarlierTries:
         elif self._records.is_cleared(record):
             log.info("The task was cleared after its submit of %s was uncertain: submitting again.", name)
         else:
-            self._records.mark_reported(record, UNCERTAIN)
-            return MagicHourUncertainSubmitError(
-                f"An earlier try of this task was stopped in the middle of submitting {name}, so a project "
-                "may or may not have been made. Nothing was submitted again, because that could cost the "
-                "credits twice. Search for it at https://magichour.ai/my-library, and in the earlier "
-                "try's log: if it is there, use its id; if not, clear the task, which then submits again"
-            )
+            return uncertain(self._records, record, name)
         self._records.give_up(record)
         return None
 
@@ -138,8 +132,7 @@ class EarlierTries:
             self._records.give_up(record, refunded=response.get("status") == "error")
             return None
         log.info("Continuing with project %s, which an earlier try submitted.", record.id)
-        if record.reported is not None:  # a killed one may still be deleted
-            self._records.mark_reported(record, KILLED if record.reported.why == KILLED else None)
+        withdraw_report(self._records, record)
         return Submitted(str(record.id), record.credits_charged, record, api.is_finished(response))
 
     def _of_missing(self, record: Record, response: MagicHourNotFoundError) -> MagicHourError | None:
@@ -232,6 +225,23 @@ def account_id(account: Mapping[str, Any]) -> str | None:
 
 def _is_not_found(response: Any) -> bool:
     return isinstance(response, MagicHourNotFoundError)
+
+
+def uncertain(records: SubmitRecords, record: Record, name: str) -> MagicHourUncertainSubmitError:
+    """Ask a person about a submit with an unknown outcome, by the error that is returned."""
+    records.mark_reported(record, UNCERTAIN)
+    return MagicHourUncertainSubmitError(
+        f"An earlier try of this task was stopped in the middle of submitting {name}, so a project "
+        "may or may not have been made. Nothing was submitted again, because that could cost the "
+        "credits twice. Search for it at https://magichour.ai/my-library, and in the earlier "
+        "try's log: if it is there, use its id; if not, clear the task, which then submits again"
+    )
+
+
+def withdraw_report(records: SubmitRecords, record: Record) -> None:
+    """Ask no person about a project any more with which the task continues."""
+    if record.reported is not None:  # a killed one may still be deleted
+        records.mark_reported(record, KILLED if record.reported.why == KILLED else None)
 
 
 def not_found(project_id: str, response: MagicHourNotFoundError) -> MagicHourNotFoundError:

@@ -27,7 +27,7 @@ from airflow_provider_magichour.exceptions import (
     MagicHourUnrecordedSubmitError,
 )
 from airflow_provider_magichour.operators import _clear_or_retry
-from airflow_provider_magichour.operators._bodies import fingerprints
+from airflow_provider_magichour.operators._bodies import describe, fingerprints, with_names
 from airflow_provider_magichour.operators._carried import (
     WaitEnd,
     outcomes_from_json,
@@ -39,7 +39,7 @@ from airflow_provider_magichour.operators._carried import (
 )
 from airflow_provider_magichour.operators._catalogue import TaskRecorder
 from airflow_provider_magichour.operators._create import CreateTask
-from airflow_provider_magichour.operators._earlier_tries import not_found
+from airflow_provider_magichour.operators._earlier_tries import not_found, uncertain, withdraw_report
 from airflow_provider_magichour.operators._submit_record import Submitted
 from airflow_provider_magichour.operators.base import on_a_thread
 from airflow_provider_magichour.tools import seconds_before_deferral, typical_seconds_of
@@ -148,13 +148,17 @@ class GenerateTask(CreateTask):
             )
             return self._finish(known, wait_here(request, self._hook.magichour_conn_id, None, log))
 
-    def _recorded(self, bodies: Sequence[Mapping[str, Any]]) -> list[Submitted | MagicHourError]:
+    def _recorded(self, bodies: Sequence[dict[str, Any]]) -> list[Submitted | MagicHourError]:
         """Return the known project of each body, without the data from before the deferral."""
         conn_id, tool, ti = self._hook.magichour_conn_id, self._operator.tool, self._context["ti"]
-        records = self.records.match(fingerprints(conn_id, tool, self._kind, bodies))
-        projects = {
-            n: Submitted(one.id, one.credits_charged, one) for n, one in records.items() if one.id is not None
-        }
+        names = describe(tool, with_names(tool, bodies, self._project_name()))
+        projects: dict[int, Submitted | MagicHourError] = {}
+        for n, one in self.records.match(fingerprints(conn_id, tool, self._kind, bodies)).items():
+            if one.id is not None:
+                withdraw_report(self.records, one)  # its error from before the deferral is lost
+                projects[n] = Submitted(one.id, one.credits_charged, one)
+            elif not self._operator.retry_uncertain_submit:
+                projects[n] = uncertain(self.records, one, names[n])
         if not projects and len(bodies) == 1:
             own = ti.xcom_pull(task_ids=ti.task_id, key="id", map_indexes=ti.map_index)
             projects = {0: Submitted(own)} if own else {}

@@ -10,7 +10,7 @@ from airflow.providers.common.compat.sdk import TaskDeferred
 
 from airflow_provider_magichour import exceptions
 from airflow_provider_magichour.simulator import Simulator
-from tests.operators.support import bodies, generate, only_project, posts
+from tests.operators.support import CREATE, bodies, created, generate, only_project, posts
 from tests.support.airflow import IS_AIRFLOW_3
 from tests.support.tasks import TaskStateStore, run_task, task_context
 
@@ -105,3 +105,30 @@ def test_retry_continues_where_the_connection_cannot_be_read_but_a_folder_has_th
     long.end_project(only_project(long))
     assert run_task(task(), task_context("generate", try_number=2))["files"]
     assert posts(long) == 1
+
+
+def test_uncertain_submit_before_the_deferral_is_said_before_a_clear_counts(sim: Simulator) -> None:
+    sim.faults({"match": CREATE, "times": 1, "drop": "after"}, {"match": CREATE, "duration": 600})
+    context = task_context("generate", store=TaskStateStore(), max_tries=3)
+    task = generate(bodies(2), deferrable=True)
+    defer(task, context)
+    for one in sim.state()["projects"]:
+        sim.end_project(one)
+    with pytest.raises(exceptions.MagicHourUncertainSubmitError, match=r"named 'number [01]'"):
+        resume(task, context)
+
+
+def test_404_before_the_deferral_is_said_before_a_clear_counts(long: Simulator) -> None:
+    store, task = TaskStateStore(), generate(bodies(2), deferrable=True)
+    defer(task, task_context("generate", store=store, max_tries=3))
+    missing = next(iter(long.state()["projects"]))
+    path = f"/v1/image-projects/{missing}"
+    long.faults({"match": {"path": path}, "status": 404})
+    second = task_context("generate", store=store, try_number=2, max_tries=3)
+    defer(task, second)
+    with pytest.raises(exceptions.MagicHourError, match="retry asks again"):
+        resume(task, second)
+    cleared = task_context("generate", store=store, try_number=3, max_tries=5)
+    with pytest.raises(exceptions.MagicHourError, match=f"{missing} was not found"):
+        run_task(generate(bodies(2), timeout=0.5), cleared)
+    assert created(long) == 2

@@ -32,6 +32,7 @@ from tests.operators.random_tries import (
     Worker,
     WorkersStore,
     run_two,
+    run_with_failed_deferral,
 )
 from tests.operators.support import BODY, generate, operator
 from tests.support.airflow import allow_execute
@@ -144,10 +145,12 @@ class Scenario:
         for name in HOOK_CALLS:
             setattr(task.hook, name, worker.wrap(getattr(task.hook, name)))
 
+        fails = self.stores != "none" and self.rng.random() < 0.3
+
         def run() -> Any:
             allow_execute()
             try:
-                found = run_task(task, context)
+                found = (run_with_failed_deferral if fails else run_task)(task, context)
             except (Exception, KilledError) as error:  # noqa: BLE001  # as Airflow does
                 return error
             results = found if self.is_list else [found]
