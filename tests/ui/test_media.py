@@ -12,7 +12,7 @@ import requests
 
 from airflow_provider_magichour._transfer.storage import open_destination
 from airflow_provider_magichour.ui.media import CHUNK
-from tests.support.stores import S3Store
+from tests.support.stores import S3Store, Store
 from tests.ui.conftest import PNG, View, file_of, media_path
 
 SIZE = len(PNG)
@@ -77,15 +77,30 @@ def test_huge_file_is_streamed_in_bounded_memory(view: View) -> None:
     assert peak < 50 * CHUNK
 
 
+def serve_store(store: Store, serve_view: Callable[..., View], files: dict[str, bytes] | None = None) -> View:
+    """Return a view of a root in a store with one project, ``p1``."""
+    view = serve_view(bucket=store.url)
+    view.store("p1", files)
+    for path in view.root.rglob("*.*"):
+        if path.is_file():
+            store.write(f"{store.FOLDER}/{path.relative_to(view.root)}", path.read_bytes())
+    return view
+
+
 @pytest.fixture
 def s3_view(s3_store: S3Store, serve_view: Callable[..., View]) -> View:
     """A view of a root in S3 with one project, ``p1``."""
-    view = serve_view(bucket=s3_store.url)
-    view.store("p1")
-    for path in view.root.rglob("*.*"):
-        if path.is_file():
-            s3_store.write(f"{s3_store.FOLDER}/{path.relative_to(view.root)}", path.read_bytes())
-    return view
+    return serve_store(s3_store, serve_view)
+
+
+@pytest.mark.xdist_group("stores")
+def test_each_store_is_streamed_in_pieces(object_store: Store, serve_view: Callable[..., View]) -> None:
+    data = bytes(range(256)) * (10 * CHUNK // 1024)
+    view = serve_store(object_store, serve_view, {"a.mp4": data})
+    path = f"{media_path('p1', data, root='bucket')}?stream=true"
+    assert view.get(path).content == data
+    assert view.get(path, Range=f"bytes=5-{CHUNK + 9}").content == data[5 : CHUNK + 10]
+    assert view.get(path, Range="bytes=-7").content == data[-7:]
 
 
 @pytest.mark.xdist_group("stores")
