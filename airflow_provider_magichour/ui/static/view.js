@@ -7,11 +7,10 @@ const states = { stored: "Due for clean-up", deleted: "Deleted at Magic Hour", f
 const nothing = link.has("projects")
   ? "Nothing is stored of this task's projects yet, or you may not read the DAG that stored it"
   : "Nothing is stored here yet that you may see, or the filters leave nothing";
-let next = null, asked = 0;
+let asked = 0;
 
 // Airflow's own choice of light or dark, where the person made one
-const theme = localStorage.getItem("theme");
-if (theme === "light" || theme === "dark") document.documentElement.dataset.theme = theme;
+document.documentElement.dataset.theme = localStorage.getItem("theme");
 
 function make(tag, properties = {}, ...children) {
   const element = Object.assign(document.createElement(tag), properties);
@@ -114,7 +113,7 @@ function card(project) {
 }
 
 async function get(path) {
-  const response = await fetch(path, { headers: { Accept: "application/json" } });
+  const response = await fetch(path);
   if (response.status === 401) location.reload(); // leads to the login
   if (!response.ok) throw new Error(`The server responded with ${response.status}. Reload the page to try again.`);
   return response.json();
@@ -132,8 +131,8 @@ async function fill(before = "") {
     const page = await get(`api/projects?${query}`);
     if (mine !== asked) return;
     wall.append(...page.projects.map(card));
-    next = page.next;
-    more.hidden = !next;
+    more.hidden = !page.next;
+    more.onclick = () => fill(page.next);
     const shown = count(wall.children.length, "project");
     const found = page.is_partial ? `${shown} so far; there are older ones to look through` : shown;
     said.textContent = [wall.children.length || page.is_partial ? found : nothing, ...page.problems].join(". ");
@@ -158,7 +157,5 @@ async function sum() {
 if (link.get("dag")) filters.dag.append(new Option(link.get("dag"), link.get("dag"), false, true));
 if (link.size) find("h1").after(make("a", { href: "./", textContent: "Show all media" }));
 filters.addEventListener("change", () => fill());
-filters.addEventListener("submit", (event) => event.preventDefault());
 filters.addEventListener("reset", () => setTimeout(fill));
-more.addEventListener("click", () => fill(next));
 fill().then(sum).catch(() => {});
