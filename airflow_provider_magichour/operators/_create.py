@@ -267,4 +267,5 @@ class CreateTask:
             for name, error in failed.items():
                 log.error("%s: %s", name, error)
             self._context["ti"].xcom_push(key="results", value=list(results))
+        self.records.has_asked = True
         raise batch_error(failed, len(outcomes), " (the XCom 'results' has the results of the others)")

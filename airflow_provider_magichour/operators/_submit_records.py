@@ -81,6 +81,8 @@ class SubmitRecords:
         self._read_at: float | None = None
         self._begun_before: Try | None = None
         self._is_same_run = False
+        #: Whether the error that the try ends with is the one that asks a person, and not one of its wait.
+        self.has_asked = False
 
     @classmethod
     def of_task(
@@ -367,7 +369,7 @@ class SubmitRecords:
             if not record.is_live or old is None:
                 continue
             is_asked = old.pending is None and (old.max_tries, old.clear_number) == (now.max_tries, None)
-            if old.pending == now.try_number or (is_asked and is_final):
+            if (self.has_asked and old.pending == now.try_number) or (is_asked and is_final):
                 clear_number = now.clear_number if is_final else None
                 reported = Reported(old.why, now.max_tries, clear_number, None, now.try_number)
                 self._report(record, reported, write_last)

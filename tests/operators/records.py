@@ -39,6 +39,7 @@ def fail(
     def work() -> None:
         with records.ending(lambda: False):
             records.mark_reported(record, UNCERTAIN)
+            records.has_asked = True
             raise error
 
     with pytest.raises(error):

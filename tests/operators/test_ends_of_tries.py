@@ -12,10 +12,12 @@ from airflow.providers.common.compat.sdk import TaskDeferred
 
 from airflow_provider_magichour import exceptions
 from airflow_provider_magichour.operators import _earlier_tries, _store_access
+from airflow_provider_magichour.operators._generate import GenerateTask
 from airflow_provider_magichour.simulator import Simulator
+from airflow_provider_magichour.triggers import carry_error
 from tests.operators.records import context_of
-from tests.operators.support import CREATE, created, ended, generate, only_project, operator
-from tests.support.tasks import RefusedError, TaskStateStore, run_task
+from tests.operators.support import CREATE, bodies, created, ended, generate, only_project, operator
+from tests.support.tasks import RefusedError, TaskStateStore, run_task, stored
 
 pytestmark = pytest.mark.usefixtures("no_pauses")
 
@@ -215,3 +217,30 @@ def test_project_is_named_at_once_where_its_id_is_refused(
         run_task(task, context_of(store=store))
     assert only_project(sim) in str(caught.value)
     assert pauses == []
+
+
+@pytest.mark.parametrize("deferrable", [True, False])
+def test_clear_of_another_error_is_none_of_an_uncertain_submit(
+    sim: Simulator, monkeypatch: pytest.MonkeyPatch, deferrable: bool
+) -> None:
+    """The key is revoked during the wait, and the error does not name the uncertain submit."""
+    sim.faults({"match": CREATE, "times": 1, "drop": "after"})
+    store, task = TaskStateStore(), generate(bodies(2), deferrable=deferrable)
+    revoked, first = exceptions.MagicHourAuthenticationError(401, "revoked"), context_of(store=store)
+    if deferrable:
+        with pytest.raises(TaskDeferred) as deferred:
+            task.execute(first)
+        waiting = deferred.value.trigger
+        event = {"kind": "image", "project_ids": waiting.project_ids, "error": carry_error(revoked)}
+        with pytest.raises(exceptions.MagicHourAuthenticationError):
+            task.execute_complete(first, event=event, **stored(deferred.value.kwargs))
+    else:
+        with monkeypatch.context() as refused:
+            refused.setattr(GenerateTask, "_wait", lambda *_: (_ for _ in ()).throw(revoked))
+            with pytest.raises(exceptions.MagicHourAuthenticationError):
+                task.execute(first)
+    with pytest.raises(exceptions.MagicHourUncertainSubmitError):
+        run_task(task, context_of(try_number=2, max_tries=1, store=store, clear_number=1))
+    assert created(sim) == 2
+    run_task(task, context_of(try_number=3, max_tries=2, store=store, clear_number=2))
+    assert created(sim) == 3
