@@ -27,9 +27,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 from airflow_provider_magichour._transfer import receipts, receipts_0_1_0
+from airflow_provider_magichour._transfer.destinations import open_destination
 from airflow_provider_magichour._transfer.locations import index_root
 from airflow_provider_magichour._transfer.receipts import MAX_BYTES, Receipt, ReceiptError, Writer
-from airflow_provider_magichour._transfer.storage import Storage, open_destination
+from airflow_provider_magichour._transfer.storage import Storage
 from airflow_provider_magichour.tools import Kind
 
 FOLDER = "magichour-catalog"

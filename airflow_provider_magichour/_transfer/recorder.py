@@ -11,8 +11,9 @@ from typing import Any
 
 from airflow_provider_magichour._client import api
 from airflow_provider_magichour._transfer import catalogue, receipts
+from airflow_provider_magichour._transfer.destinations import open_destination
 from airflow_provider_magichour._transfer.receipts import Writer
-from airflow_provider_magichour._transfer.storage import Storage, open_destination
+from airflow_provider_magichour._transfer.storage import Storage
 from airflow_provider_magichour.tools import Kind
 
 log = logging.getLogger(__name__)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import heapq
-import logging
 import os
 import posixpath
 import re
@@ -19,13 +18,8 @@ from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
-from airflow_provider_magichour._transfer.locations import LOCAL_SCHEMES, check_location
 from airflow_provider_magichour._transfer.storage_errors import storage_error
-from airflow_provider_magichour.exceptions import MagicHourDownloadError
-
-log = logging.getLogger(__name__)
 
 #: Stores in which an object is visible only after ``open(..., "wb")`` is closed.
 PUBLISH_ON_CLOSE = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "oss", "r2"})
@@ -281,8 +275,7 @@ class Storage:
 
         :raises MagicHourDownloadError: if not. The message says why.
         """
-        # always the same name: without the permission to delete, only one object remains, not one for each
-        # task
+        # in a store always the same name: without the permission to delete, only one object remains
         probe = ".magichour-check" if self.fs else f".magichour-check-{uuid.uuid4().hex}"
         try:
             self.make_folder("")
@@ -336,65 +329,10 @@ def sync_folder(folder: Path) -> None:
 
 
 def _raise_unless_gone(error: OSError) -> None:
-    """Log that a folder cannot be listed. A folder that does not exist counts as empty."""
+    """Raise the error of a folder that cannot be listed. A folder that does not exist counts as empty."""
     if not isinstance(error, FileNotFoundError | NotADirectoryError):
         raise error
 
 
 def _name(path: str) -> str:
     return posixpath.basename(path.rstrip("/"))
-
-
-def open_destination(destination: object, name: str = "destination") -> Storage:
-    """
-    Return the storage of a destination.
-
-    :param destination: as :func:`check_location` takes it.
-    :raises MagicHourArgumentError: if it cannot be what the user meant.
-    :raises MagicHourDownloadError: if Airflow has no file system for it, or cannot open it.
-    """
-    text = check_location(destination, name)
-    parts = urlsplit(text)
-    if "://" not in text and not str(destination).strip().startswith(("/", "~")):
-        log.warning("%s %r is relative to the worker's working directory: it is %s", name, destination, text)
-    if "://" not in text or parts.scheme in LOCAL_SCHEMES:
-        return Storage(text.partition("://")[2].removeprefix(parts.netloc) if "://" in text else text, text)
-    conn_id, _, bucket = parts.netloc.rpartition("@")
-    fs = _file_system(parts.scheme, conn_id or None, text)
-    url = f"{parts.scheme}://{bucket}{text.partition('://')[2].removeprefix(parts.netloc)}"
-    return Storage(str(fs._strip_protocol(url)), text, fs, parts.scheme)
-
-
-#: The extra of this package that installs a store's file system.
-_EXTRAS = {
-    **dict.fromkeys(("s3", "s3a"), "amazon"),
-    **dict.fromkeys(("gs", "gcs"), "google"),
-    **dict.fromkeys(("abfs", "abfss", "az", "adl"), "azure"),
-}
-
-
-def _file_system(protocol: str, conn_id: str | None, shown: str) -> Any:
-    try:
-        from airflow.sdk.io.store import attach
-    except ImportError:  # Airflow 2.11
-        from airflow.io.store import attach  # type: ignore[no-redef,import-not-found,unused-ignore]
-    try:
-        try:
-            return attach(protocol, conn_id).fs
-        except ValueError:
-            if conn_id:
-                raise
-            import fsspec  # type: ignore[import-untyped]  # a store without a provider, but with a package
-
-            return fsspec.filesystem(protocol)
-    except (ValueError, ImportError) as error:
-        extra = _EXTRAS.get(protocol)
-        package = f"airflow-provider-magichour[{extra}]" if extra else "the Airflow provider of this store"
-        raise MagicHourDownloadError(
-            f"Airflow has no file system for {shown}: {error} - install {package} on the workers"
-        ) from error
-    except Exception as error:
-        raise MagicHourDownloadError(
-            f"The store of {shown} could not be opened: {type(error).__name__}: {error} - check the "
-            f"connection {conn_id or 'in its environment'!r}"
-        ) from error

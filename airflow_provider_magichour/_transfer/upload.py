@@ -31,8 +31,9 @@ from airflow_provider_magichour._client.sanitize import one_line
 from airflow_provider_magichour._client.timeouts import BufferedResponse, mount
 from airflow_provider_magichour._client.transport import CONNECT_TIMEOUT, USER_AGENT, Sender
 from airflow_provider_magichour._transfer.body_files import asset_type, is_remote
+from airflow_provider_magichour._transfer.destinations import open_destination
 from airflow_provider_magichour._transfer.session import Sockets, adapter, no_auth, quoted
-from airflow_provider_magichour._transfer.storage import Storage, open_destination
+from airflow_provider_magichour._transfer.storage import Storage
 from airflow_provider_magichour._validation import NATIVE_HINT
 from airflow_provider_magichour.exceptions import (
     MagicHourArgumentError,

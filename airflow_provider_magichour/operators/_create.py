@@ -52,7 +52,7 @@ def open_records(operator: Any, context: Mapping[str, Any], root: Storage | None
 
     :param root: the place of the records if the connection has none; None if there is no such place.
     """
-    from airflow_provider_magichour._transfer.storage import open_destination
+    from airflow_provider_magichour._transfer.destinations import open_destination
 
     url = operator.hook.settings.submit_records if operator.durable else None
     storage = open_destination(url, "submit_records") if url else root

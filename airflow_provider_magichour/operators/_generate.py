@@ -16,9 +16,9 @@ from airflow_provider_magichour._polling import schedule
 from airflow_provider_magichour._polling.deferral import defer, split_ids
 from airflow_provider_magichour._polling.progress import MISSING
 from airflow_provider_magichour._polling.wait_request import WaitRequest
+from airflow_provider_magichour._transfer.destinations import open_destination
 from airflow_provider_magichour._transfer.locations import index_root
 from airflow_provider_magichour._transfer.receipts import run_of
-from airflow_provider_magichour._transfer.storage import open_destination
 from airflow_provider_magichour._validation import check_delay, check_seconds, is_many, optional
 from airflow_provider_magichour.exceptions import (
     MagicHourError,

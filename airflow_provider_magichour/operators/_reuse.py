@@ -22,8 +22,8 @@ from airflow_provider_magichour._client import api
 from airflow_provider_magichour._transfer import catalogue, receipts
 from airflow_provider_magichour._transfer.body_files import find_assets
 from airflow_provider_magichour._transfer.catalogue import Entry
+from airflow_provider_magichour._transfer.destinations import open_destination
 from airflow_provider_magichour._transfer.receipts import ReceiptError
-from airflow_provider_magichour._transfer.storage import open_destination
 from airflow_provider_magichour.exceptions import (
     MagicHourError,
     MagicHourNotFoundError,

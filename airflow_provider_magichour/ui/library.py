@@ -17,9 +17,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from airflow_provider_magichour._transfer.catalogue import DELETED
+from airflow_provider_magichour._transfer.destinations import open_destination
 from airflow_provider_magichour._transfer.newest import PLACE, Record, newest
 from airflow_provider_magichour._transfer.receipts import Receipt, file_name
-from airflow_provider_magichour._transfer.storage import Storage, open_destination
+from airflow_provider_magichour._transfer.storage import Storage
 from airflow_provider_magichour.ui.media import StoredFile, file_key, media_of
 
 log = logging.getLogger(__name__)

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_magichour._transfer.storage import Storage, open_destination
+from airflow_provider_magichour._transfer.destinations import open_destination
+from airflow_provider_magichour._transfer.storage import Storage
 from airflow_provider_magichour.operators import _earlier_tries, _patience, _submit_records
 from airflow_provider_magichour.operators._submit_records import SubmitRecords
 from airflow_provider_magichour.simulator import Simulator

@@ -11,7 +11,7 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException, TaskDeferred
 
 from airflow_provider_magichour import exceptions
-from airflow_provider_magichour._transfer.storage import open_destination
+from airflow_provider_magichour._transfer.destinations import open_destination
 from airflow_provider_magichour.operators import MagicHourGenerateOperator
 from airflow_provider_magichour.simulator import Simulator
 from tests.operators.support import BODY, CREATE, bodies, ended, only_project, posts

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from airflow.providers.common.compat.sdk import AirflowSkipException
 
-from airflow_provider_magichour._transfer.storage import open_destination
+from airflow_provider_magichour._transfer.destinations import open_destination
 from airflow_provider_magichour.hooks import MagicHourHook
 from airflow_provider_magichour.operators import MagicHourCleanupOperator, MagicHourDeleteProjectOperator
 from tests.support.stores import Store

@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from airflow_provider_magichour._transfer import storage as storage_module
+from airflow_provider_magichour._transfer.destinations import open_destination
 from airflow_provider_magichour._transfer.locations import check_location, index_root
-from airflow_provider_magichour._transfer.storage import open_destination
 from airflow_provider_magichour._transfer.storage_errors import storage_error
 from airflow_provider_magichour.exceptions import MagicHourArgumentError, MagicHourDownloadError
 from airflow_provider_magichour.hooks import MagicHourHook
@@ -273,7 +272,7 @@ def test_a_missing_file_system_names_what_brings_it(monkeypatch, where, package)
     monkeypatch.setattr(store, "attach", missing)
     monkeypatch.setattr(fsspec, "filesystem", missing)
     with pytest.raises(MagicHourDownloadError, match=f"install {package}"):
-        storage_module.open_destination(where)
+        open_destination(where)
 
 
 def test_forbidden_object_names_every_right_that_may_lack():

@@ -16,9 +16,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_magichour._transfer import catalogue
+from airflow_provider_magichour._transfer.destinations import open_destination
 from airflow_provider_magichour._transfer.newest import Record, newest
 from airflow_provider_magichour._transfer.receipts import ReceiptError
-from airflow_provider_magichour._transfer.storage import Storage, open_destination
+from airflow_provider_magichour._transfer.storage import Storage
 from tests.support.files import write_old_receipt
 from tests.support.stores import S3Store
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from airflow_provider_magichour._transfer.destinations import open_destination
 from airflow_provider_magichour._transfer.object_sink import check_open_args
-from airflow_provider_magichour._transfer.storage import open_destination
 from airflow_provider_magichour.exceptions import MagicHourArgumentError, MagicHourDownloadError
 from airflow_provider_magichour.hooks import MagicHourHook
 from tests.support.files import visible

@@ -9,9 +9,9 @@ import pytest
 
 from airflow_provider_magichour import exceptions as errors
 from airflow_provider_magichour._transfer import object_sink
+from airflow_provider_magichour._transfer.destinations import open_destination
 from airflow_provider_magichour._transfer.responses import Validator
 from airflow_provider_magichour._transfer.s3 import open_s3
-from airflow_provider_magichour._transfer.storage import open_destination
 from airflow_provider_magichour.hooks import MagicHourHook
 from airflow_provider_magichour.operators import MagicHourCleanupOperator, MagicHourDownloadOperator
 from tests.support.files import complete_project

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from airflow_provider_magichour._transfer.destinations import open_destination
 from airflow_provider_magichour._transfer.object_sink import check_open_args
 from airflow_provider_magichour._transfer.s3 import open_s3
-from airflow_provider_magichour._transfer.storage import open_destination
 from airflow_provider_magichour.exceptions import MagicHourArgumentError, MagicHourDownloadError
 from tests.support.scripted_server import Reply, ScriptedServer, Seen, scripted_server
 from tests.support.stores import connect_s3

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from airflow_provider_magichour._transfer.catalogue import Entry
-from airflow_provider_magichour._transfer.storage import Storage, open_destination
+from airflow_provider_magichour._transfer.destinations import open_destination
+from airflow_provider_magichour._transfer.storage import Storage
 from tests.support.stores import S3Store
 from tests.transfer.test_newest import SPREADS, at, left, write_entries
 from tests.ui.conftest import PNG, View, file_of

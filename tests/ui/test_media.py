@@ -10,7 +10,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 import requests
 
-from airflow_provider_magichour._transfer.storage import open_destination
+from airflow_provider_magichour._transfer.destinations import open_destination
 from airflow_provider_magichour.ui.media import CHUNK
 from tests.support.stores import S3Store, Store
 from tests.ui.conftest import PNG, View, file_of, media_path
