@@ -145,14 +145,14 @@ class MagicHourGenerateTrigger(MagicHourProjectTrigger):
         """
         try:
             state = await asyncio.to_thread(self._task_state)
+            settings = await get_settings_async(self.magichour_conn_id)
         except Exception as error:  # noqa: BLE001 - Airflow raises whatever its API does
             kept = ", ".join(self.project_ids)
-            self.log.warning("The task's state is not known (%s), so these go on: %s", error, kept)
+            self.log.warning("The task's state or connection is not known (%s); not deleted: %s", error, kept)
             return
         if state not in ENDED:
             self.log.info("This wait was stopped, but the task has not ended: nothing is deleted.")
             return
-        settings = await get_settings_async(self.magichour_conn_id)
         await delete_killed(settings, self.kind, self.project_ids, self.log)
 
     def _task_state(self) -> str | None:

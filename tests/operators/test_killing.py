@@ -292,6 +292,17 @@ def test_stopped_trigger_deletes_only_if_the_task_has_ended(
     assert sim.state()["projects"][only_project(sim)]["enabled"] is not deletes
 
 
+@pytest.mark.skipif(AIRFLOW_VERSION < (3, 3), reason="Airflow does not notify the trigger")
+def test_stopped_trigger_says_what_it_cannot_delete_without_its_connection(
+    sim: Simulator, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    trigger = MagicHourGenerateTrigger("image", ["p1", "p2"], "magichour_default", 1)
+    monkeypatch.setattr(trigger, "_task_state", lambda: "failed")
+    monkeypatch.delenv("AIRFLOW_CONN_MAGICHOUR_DEFAULT")
+    asyncio.run(trigger.on_kill())
+    assert "not deleted: p1, p2" in caplog.text
+
+
 def test_kill_returns_soon_and_raises_nothing(
     long: Simulator,
     connect: Callable[..., str],
