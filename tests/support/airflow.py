@@ -74,7 +74,8 @@ def as_this_airflow_writes_it(code: str) -> str:
         return code
     code = code.replace("from airflow.sdk import", "from airflow.providers.common.compat.sdk import")
     code = re.sub(r"^@dag$", "@dag()", code, flags=re.MULTILINE)
-    given = {"start_date": '__import__("datetime").datetime(2026, 1, 1)', "catchup": "False"}
+    date = '__import__("datetime").datetime(2026, 1, 1)'
+    given = {"schedule": "None", "start_date": date, "catchup": "False"}
     missing = "".join(f"{name}={value}, " for name, value in given.items() if f"{name}=" not in code)
     return re.sub(r"^@dag\(", f"@dag({missing}", code, flags=re.MULTILINE)
 
