@@ -57,7 +57,7 @@ def running(
         yield process, port
     finally:
         process.terminate()
-        process.wait(120)
+        process.communicate(timeout=120)
 
 
 def start(command: Sequence[str], env: Mapping[str, str]) -> tuple[subprocess.Popen[str], int]:

@@ -231,7 +231,7 @@ class TestAirflowDown:
     ) -> None:
         endpoint.airflow.use(used())
         monkeypatch.setattr(receiver, "TOTAL_SECONDS", 0.3)
-        endpoint.airflow.delay = 2
+        endpoint.airflow.delay = 60
         with ThreadPoolExecutor(10) as executor:
             responses = list(executor.map(lambda _: endpoint.deliver(event_body()), range(10)))
         assert {response.status_code for response in responses} == {503}
