@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
@@ -17,12 +16,12 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 from scripts.local import FINISHED, LocalAirflow
-from scripts.local.processes import ProcessError
+from scripts.local.processes import ProcessError, only_one
 from scripts.local.simulator import start_simulator
 from scripts.media import NotMediaError, describe
 
@@ -32,11 +31,14 @@ KINDS = ("image", "video", "audio")
 LONGEST_RUN = 60 * 60
 NEXT = f"""
 What to try next:
-  make airflow                 Airflow's UI with all examples and a local Magic Hour; "Magic Hour" in its menu
-                               shows these files with pictures and players
-  example_dags/{DAG}.py        the DAG that ran just now; the other examples are beside it
-  docs/tutorial.md             your own first DAG, in ten minutes
-  MAGIC_HOUR_API_KEY=... make smoke    one image at Magic Hour itself, 10 credits at most"""
+  make airflow
+      Airflow's UI with all examples and a local Magic Hour; "Magic Hour" in its menu shows these files
+  example_dags/{DAG}.py
+      the DAG that ran just now; the other examples are beside it
+  docs/tutorial.md
+      your own first DAG, in ten minutes
+  MAGIC_HOUR_API_KEY=... make smoke
+      one image at Magic Hour itself, 10 credits at most"""
 
 _started = time.monotonic()
 
@@ -49,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _end)
     try:
-        with _alone(folder):
+        with only_one("demo", folder):
             return _demo(folder)
     except KeyboardInterrupt:
         print("\nStopped.", file=sys.stderr)
@@ -61,17 +63,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _end(number: int, frame: object) -> NoReturn:
     raise SystemExit(128 + number)
-
-
-@contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Keep a second demo from sharing the first one's Airflow."""
-    with (folder / ".airflow-demo.lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ProcessError(f"another demo is running in {folder}") from None
-        yield
 
 
 def _demo(folder: Path) -> int:

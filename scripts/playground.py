@@ -8,9 +8,10 @@ import socket
 import sys
 import time
 from pathlib import Path
+from typing import NoReturn
 
 from scripts.local import LocalAirflow
-from scripts.local.processes import ProcessError
+from scripts.local.processes import ProcessError, only_one
 from scripts.local.simulator import start_simulator
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -19,8 +20,8 @@ BANNER = """
   Airflow:     {url}   (no password)
   Magic Hour:  a local one that costs nothing; see the connection magichour_default in Admin > Connections
   Files:       go to /tmp/magichour, unless you choose another folder when you trigger a DAG
-  Database:    {home}/; runs, logs and variables are still there the next time. Projects at the local
-               Magic Hour are not.
+  Database:    {home}/; runs, logs and variables are still there the next time. The local Magic Hour
+               starts empty each time, so let runs finish before you stop.
   Try:         open the DAG magichour_media_pipeline and press Trigger
   Media:       {url}/magichour/view/, or "Magic Hour" in the menu, shows what was made
 
@@ -31,28 +32,33 @@ def main() -> int:
     """Run until Ctrl-C."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     signal.signal(signal.SIGHUP, signal.default_int_handler)
-    # where the examples store by default, and where `make demo` does
-    env = {"AIRFLOW__MAGICHOUR__VIEW_ROOTS": f"/tmp/magichour, {ROOT / 'media'}"}  # noqa: S108
-    airflow = LocalAirflow(HOME, [ROOT / "example_dags"], port=_default_port(), grace=4, env=env)
     try:
-        connection = start_simulator(airflow.processes, speed_up=5)
-        print("Starting Airflow, which takes about half a minute...", flush=True)
-        airflow.migrate()
-        airflow.start()
-        airflow.wait_until_healthy(report=lambda part: print(f"  {part} is ready", flush=True))
-        airflow.replace_connection("magichour_default", connection)
-        print(BANNER.format(url=airflow.url, home=HOME.name), flush=True)
-        while True:
-            airflow.check_running()
-            time.sleep(2)
+        with only_one("playground", ROOT):
+            return _run()
     except KeyboardInterrupt:
-        print("\nStopping...", flush=True)
         return 0
     except ProcessError as error:
         print(error, file=sys.stderr)
         return 1
-    finally:
-        airflow.stop()
+
+
+def _run() -> NoReturn:
+    # where the examples store by default, and where `make demo` does
+    env = {"AIRFLOW__MAGICHOUR__VIEW_ROOTS": f"/tmp/magichour, {ROOT / 'media'}"}  # noqa: S108
+    airflow = LocalAirflow(HOME, [ROOT / "example_dags"], port=_default_port(), grace=4, env=env)
+    with contextlib.ExitStack() as ending:
+        ending.callback(airflow.stop)
+        ending.callback(print, "\nStopping...", flush=True)
+        connection = start_simulator(airflow.processes, speed_up=5)
+        print("Starting Airflow, which takes about half a minute...", flush=True)
+        airflow.migrate()
+        airflow.store_connection("magichour_default", connection)  # first: triggers of the last time go on
+        airflow.start()
+        airflow.wait_until_healthy(report=lambda part: print(f"  {part} is ready", flush=True))
+        print(BANNER.format(url=airflow.url, home=HOME.name), flush=True)
+        while True:
+            airflow.check_running()
+            time.sleep(2)
 
 
 def _default_port() -> int | None:

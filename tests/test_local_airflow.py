@@ -45,10 +45,12 @@ def test_killed_triggerer_can_be_restarted(real_airflow: LocalAirflow) -> None:
 
 
 def test_connection_is_written_and_replaced(real_airflow: LocalAirflow) -> None:
-    for key in ("one", "two"):
-        real_airflow.replace_connection("listed", f"magichour://:{key}@http%3A%2F%2F127.0.0.1%3A1")
-    found = real_airflow.api("GET", "/connections", params={"connection_id_pattern": "listed"})["connections"]
-    assert [(each["connection_id"], each["host"]) for each in found] == [("listed", "http://127.0.0.1:1")]
+    writes = (real_airflow.replace_connection, real_airflow.store_connection)
+    for port, write in enumerate([*writes, *writes]):
+        write("listed", f"magichour://:key@http%3A%2F%2F127.0.0.1%3A{port}")
+        asked = {"connection_id_pattern": "listed"}
+        found = real_airflow.api("GET", "/connections", params=asked)["connections"]
+        assert [each["host"] for each in found] == [f"http://127.0.0.1:{port}"]
 
 
 def test_connection_form_is_served(real_airflow: LocalAirflow) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from scripts.local.processes import ProcessError, Processes, free_port
+from scripts.local.processes import ProcessError, Processes, free_port, only_one
 
 SLEEP = [sys.executable, "-S", "-c", "import time; time.sleep(600)"]
 # A program whose child leaves the process group, as the tasks of Airflow do.
@@ -147,3 +147,10 @@ def test_programs_end_with_their_owner(tmp_path: Path, sig: signal.Signals) -> N
 
 def test_free_port_is_free() -> None:
     assert 1024 < free_port() < 65536
+
+
+def test_second_one_in_a_folder_is_refused(tmp_path: Path) -> None:
+    with only_one("playground", tmp_path), pytest.raises(ProcessError, match="another playground is"):
+        only_one("playground", tmp_path).__enter__()
+    with only_one("playground", tmp_path):
+        pass

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import fcntl
 import os
 import signal
 import socket
@@ -42,6 +43,21 @@ os.execvp(sys.argv[3], sys.argv[3:])
 
 class ProcessError(RuntimeError):
     """A program could not be started, or ended too early."""
+
+
+@contextlib.contextmanager
+def only_one(what: str, folder: Path) -> Iterator[None]:
+    """
+    Keep a second one, such as ``demo``, from sharing the Airflow of the first in a folder.
+
+    :raises ProcessError: if another one is running there.
+    """
+    with (folder / f".airflow-{what}.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ProcessError(f"another {what} is running in {folder}") from None
+        yield
 
 
 def free_port() -> int:
