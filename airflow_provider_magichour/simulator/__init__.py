@@ -16,7 +16,13 @@ With pytest, put ``pytest_plugins = ["airflow_provider_magichour.simulator.fixtu
 ``conftest.py`` in the root folder, and use the fixture ``magichour_simulator``.
 """
 
-from airflow_provider_magichour.simulator.server import Simulator
-from airflow_provider_magichour.simulator.settings import Settings
+try:
+    from airflow_provider_magichour.simulator.server import Simulator
+    from airflow_provider_magichour.simulator.settings import Settings
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(
+        f"The simulator needs the package {error.name}: pip install 'airflow-provider-magichour[simulator]'",
+        name=error.name,
+    ) from error
 
 __all__ = ["Settings", "Simulator"]

@@ -26,6 +26,14 @@ def test_the_fixture_sets_the_default_connection(magichour_simulator: Simulator)
     assert MagicHourHook().get_account()["credits"] == 100_000
 
 
+def test_a_missing_package_names_the_extra() -> None:
+    code = "import sys; sys.modules['PIL'] = None; import airflow_provider_magichour.simulator"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stderr.splitlines()[-1].endswith(
+        "needs the package PIL: pip install 'airflow-provider-magichour[simulator]'"
+    )
+
+
 def test_stop_frees_the_ports_and_ends_the_thread() -> None:
     simulator = Simulator(duration=0).start()
     ports = [int(url.rsplit(":", 1)[1]) for url in (simulator.url, simulator.downloads_url)]
