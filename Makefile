@@ -107,6 +107,6 @@ release-check: $(STAMP) ## Do all of a release up to the upload, and try the whe
 constraints: $(STAMP) ## Pin the newest versions in constraints.txt, and those of older Airflows in constraints/.
 	$(RUN) scripts.pin
 
-clean: ## Remove all that was made here, .venv too.
-	rm -rf .venv .matrix .stores .workflows .airflow-demo .airflow-playground .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage* dist build site
+clean: ## Remove all that was made here, .venv too. Your files in media/ stay.
+	rm -rf .venv .matrix .stores .workflows .airflow-demo .airflow-demo.lock .airflow-playground .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage* dist build site
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
