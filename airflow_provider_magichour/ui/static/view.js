@@ -3,7 +3,7 @@
 const find = (selector, at = document) => at.querySelector(selector);
 const filters = find("#filters"), wall = find("#wall"), more = find("#more"), said = find("#status"), large = find("#large");
 const link = new URLSearchParams(location.search); // what a task's link asks for: projects, or dag and run
-const states = { stored: "Due for clean-up", deleted: "Deleted at Magic Hour", failed: "Failed" };
+const states = { stored: "Still at Magic Hour", deleted: "Deleted at Magic Hour", failed: "Failed" };
 const nothing = link.has("projects")
   ? "Nothing is stored of this task's projects yet, or you may not read the DAG that stored it"
   : "Nothing is stored here yet that you may see, or the filters leave nothing";
