@@ -22,16 +22,14 @@ from PIL import Image
 from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
 from scripts.local import LocalAirflow
-from scripts.local.client import wait_until
 from scripts.local.simulator import start_simulator
+from tests.support.reviews import wait_for_question
 
 ROOT = Path(__file__).resolve().parents[2]
 DAG = "magichour_media_pipeline"
 REVIEW = "magichour_review"
 HASTY = "magichour_review_hasty"
 KEY = "mhk_test_simulator"
-#: How a task waits for a person: from Airflow 3.3 on, and before.
-WAITING = {"awaiting_input", "deferred"}
 # Other tests may keep the machine busy.
 expect.set_options(timeout=60_000)
 
@@ -285,7 +283,7 @@ def test_4_the_media_of_a_task_are_one_click_away(airflow: LocalAirflow, page: P
 
 def start_review(airflow: LocalAirflow, media: Path) -> str:
     run = airflow.trigger(REVIEW, {"destination": str(media), "prompt": "neon city in the rain"})
-    wait_until(lambda: airflow.task_instance(REVIEW, run, "review")["state"] in WAITING, 180, "the review")
+    wait_for_question(airflow, REVIEW, run)
     return run
 
 

@@ -10,8 +10,8 @@ import pytest
 
 from airflow_provider_magichour.simulator import Simulator
 from scripts.local import LocalAirflow
-from scripts.local.client import wait_until
 from tests.support.airflow import AIRFLOW_VERSION
+from tests.support.reviews import wait_for_question
 
 pytestmark = [
     pytest.mark.real_airflow,
@@ -55,22 +55,12 @@ def respond(airflow: LocalAirflow, media: Path, choice: str) -> dict[str, str]:
     airflow.unpause(REVIEW)
     run = airflow.trigger(REVIEW, {"destination": str(media), "prompt": "a <b>fox</b> ](x) in the rain"})
     details = f"/dags/{REVIEW}/dagRuns/{run}/taskInstances/review/-1/hitlDetails"
-    waiting = {"deferred", "awaiting_input"}
-    wait_until(lambda: airflow.task_instance(REVIEW, run, "review")["state"] in waiting, 240, "the review")
-    # An answer before the scheduler has seen the task wait makes Airflow 3.3.2 ask again.
-    wait_until(lambda: has_seen_end(airflow, run), 240, "the scheduler to see the task wait")
+    wait_for_question(airflow, REVIEW, run)
     asked: dict[str, Any] = airflow.api("GET", details)
     assert asked["body"].count("![") == 4
     assert "(/magichour/view/media/" in asked["body"]
     airflow.api("PATCH", details, json={"chosen_options": [choice], "params_input": {}})
     return end(airflow, REVIEW, run)
-
-
-def has_seen_end(airflow: LocalAirflow, run: str) -> bool:
-    """Return whether the scheduler has seen the end of the process that asked."""
-    wanted = ("executor event with state success", "task_id='review'", f"run_id='{run}'")
-    lines = airflow.processes.log_text("scheduler").splitlines()
-    return any(all(part in line for part in wanted) for line in lines)
 
 
 def end(airflow: LocalAirflow, dag_id: str, run: str) -> dict[str, str]:
