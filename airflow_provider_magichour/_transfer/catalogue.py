@@ -342,7 +342,7 @@ class Catalogue:
 
     def add_moved(self, project_id: str, moved_to: Mapping[str, str]) -> None:
         """
-        Record that files of a project were moved on purpose, so that a clean-up does not look for them.
+        Record that files of a project were moved on purpose, so that a clean-up does not search for them.
 
         :param moved_to: where each file went, by its name.
         :raises ReceiptError: if there is no receipt, or it does not list one of the files.

@@ -182,7 +182,7 @@ class MagicHourFilesHook(MagicHourBaseHook):
         index: str | None = None,
     ) -> None:
         """
-        Record that downloaded files were moved on purpose, so that a clean-up does not look for them.
+        Record that downloaded files were moved on purpose, so that a clean-up does not search for them.
 
         :param destination: the destination of the download.
         :param project_id: the project of the files.

@@ -42,7 +42,7 @@ class MagicHourHook(MagicHourFilesHook):
     @classmethod
     def get_ui_field_behaviour(cls) -> dict[str, Any]:
         """Describe the connection form for Airflow 2.11 to 3.1; newer ones read the provider's metadata."""
-        # Here, because these versions do not look for it in a base class.
+        # Here, because these versions do not search base classes for it.
         from airflow_provider_magichour import get_provider_info
 
         behaviour = get_provider_info()["connection-types"][0]["ui-field-behaviour"]

@@ -110,7 +110,8 @@ class TestArguments:
         assert "nothing to submit" in caplog.text
 
     def test_template_is_checked_after_rendering(self) -> None:
-        operator("{{ body }}", tool="{{ tool }}", kind="{{ kind }}")
+        task = operator("{{ body }}", tool="{{ tool }}", kind="{{ kind }}")
+        assert (task.body, task.tool, task.kind) == ("{{ body }}", "{{ tool }}", "{{ kind }}")
 
 
 class TestRefused:
